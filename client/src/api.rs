@@ -1,0 +1,100 @@
+//! The types of the REST contract, shared by the server and its clients.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
+/// from the same moment's figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The PoP's name.
+    pub pop: String,
+    /// Its region.
+    pub region: String,
+    /// 32 hexadecimal digits: this incarnation of its data folder.
+    pub replica: String,
+    /// The program's version.
+    pub version: String,
+    /// Whether it serves.
+    pub state: State,
+    /// Why it does not serve, where it does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Digest of the whole store: 32 hexadecimal digits. Replicas with equal vectors have equal roots.
+    pub root: String,
+    /// Rows in the store: values and tombstones.
+    pub entries: u64,
+    /// What this node holds, by origin.
+    pub vector: Vec<Position>,
+    /// The PoPs it knows beside itself.
+    pub peers: Vec<Peer>,
+    /// How far each known replica is behind each origin, as this node knows it.
+    pub lag: Vec<Lag>,
+}
+
+/// Whether a node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It serves.
+    Ready,
+    /// It is copying the cluster's state and does not serve yet.
+    Bootstrapping,
+    /// Its store is damaged: it serves nothing and gossips nothing.
+    Quarantined,
+}
+
+/// Everything of one origin up to one event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// The origin's replica id.
+    pub replica: String,
+    /// Its PoP, where known.
+    pub pop: Option<String>,
+    /// The time of the newest event held, in Unix milliseconds.
+    pub wall_ms: u64,
+    /// Events of the origin up to there.
+    pub ops: u64,
+    /// Bytes of keys and values those events wrote.
+    pub bytes: u64,
+}
+
+/// A peer as this node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The PoP's name.
+    pub pop: String,
+    /// Its replica id; unknown before the first contact.
+    pub replica: Option<String>,
+    /// Whether a link is up.
+    pub connected: bool,
+    /// The root it last reported.
+    pub root: Option<String>,
+    /// Its clock less ours, in milliseconds, where known.
+    pub clock_offset_ms: Option<i64>,
+    /// Smoothed round trip, in microseconds, where known.
+    pub rtt_us: Option<u64>,
+}
+
+/// How far one replica is behind one origin: exact, from durable acknowledgements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// The origin's PoP (its replica id where the name is unknown).
+    pub origin: String,
+    /// The PoP that is behind.
+    pub peer: String,
+    /// Events it has not acknowledged as durable.
+    pub ops: u64,
+    /// Bytes of keys and values in those events.
+    pub bytes: u64,
+    /// Milliseconds since the oldest of those events; 0 when there are none.
+    pub time_ms: u64,
+}
+
+/// `GET /v1/lag`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LagReport {
+    /// The PoP that answers.
+    pub pop: String,
+    /// Every (origin, peer) pair it knows.
+    pub lag: Vec<Lag>,
+}

@@ -1,0 +1,3 @@
+//! The Rust client of Littoral.
+
+pub mod api;

@@ -1,0 +1,1 @@
+//! Stub: certificates and cluster identity.
