@@ -48,7 +48,9 @@ pub enum WriteError {
         queued: usize,
     },
     /// The disk has no room left.
-    #[error("the disk has {free_bytes} bytes free, fewer than storage.min_free_bytes = {min_free_bytes}; make room, then try again")]
+    #[error(
+        "the disk has {free_bytes} bytes free, fewer than storage.min_free_bytes = {min_free_bytes}; make room, then try again"
+    )]
     DiskFull {
         /// Free now.
         free_bytes: u64,
@@ -56,7 +58,9 @@ pub enum WriteError {
         min_free_bytes: u64,
     },
     /// This node's clock cannot be trusted.
-    #[error("this node's clock is {skew_ms} ms away from its peers' median (limit {limit_ms} ms); set the clock, then try again")]
+    #[error(
+        "this node's clock is {skew_ms} ms away from its peers' median (limit {limit_ms} ms); set the clock, then try again"
+    )]
     ClockSkew {
         /// How far, and which way.
         skew_ms: i64,
@@ -131,7 +135,13 @@ impl Engine {
     /// Up to `limit` keys that start with `prefix` and come strictly after `after`. Blocking: call it
     /// under `tokio::task::block_in_place`. A page may hold fewer rows than `limit` (even none) and
     /// still have a `next_after`.
-    pub fn list(&self, namespace: NamespaceId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page, ReadError> {
+    pub fn list(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
         let _ = (namespace, prefix, after, limit);
         todo!()
     }
