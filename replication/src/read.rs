@@ -8,15 +8,20 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::codec::row;
-use crate::entry::{Body, EntryId, Kind, NamespaceId, Value};
+use crate::entry::{Body, Kind, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
-/// The value under `id` as of `now_s` (Unix seconds); `None` when never written, deleted or expired.
-pub fn value<S: Store>(store: &S, id: &EntryId, now_s: u64) -> Result<Option<Value>, StoreError> {
-    let row_key = keys::entry(id);
+/// The value under `key` as of `now_s` (Unix seconds); `None` when never written, deleted or expired.
+pub fn value<S: Store>(
+    store: &S,
+    namespace: NamespaceId,
+    key: &[u8],
+    now_s: u64,
+) -> Result<Option<Value>, StoreError> {
+    let row_key = keys::entry_parts(namespace, Kind::Value, key);
     let Some(row) = store.read(&row_key)? else { return Ok(None) };
-    Ok(visible(&row_key, &row, now_s)?)
+    visible(&row_key, &row, now_s)
 }
 
 fn visible(row_key: &[u8], row: &Bytes, now_s: u64) -> Result<Option<Value>, StoreError> {
