@@ -1,1 +1,3 @@
-//! stub
+//! What the suites share: the simulator of the core.
+
+pub mod sim;
