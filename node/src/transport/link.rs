@@ -15,7 +15,7 @@ use quinn::{Connection, ConnectionError, RecvStream};
 use replication::Lane;
 use replication::link::MAX_FRAME_BYTES;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::frame::{self, FrameError};
 use super::refusal::{Refusal, RefusalLog, close_code};
@@ -104,9 +104,17 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
                 let sent = sent_bytes(&peer.pop, Lane::Bulk);
                 tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), sent));
             }
-            Some(ended) = tasks.join_next() => if let Some(refusal) = refusal_of(ended) {
-                refusals.record(&refusal, &peer.pop);
-                refusal.close(connection);
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(refusal)) => {
+                    refusals.record(&refusal, &peer.pop);
+                    refusal.close(connection);
+                }
+                Err(bug) => {
+                    // A link that lacks a lane would stall in silence.
+                    tracing::error!(peer = peer.pop, "a task of the link failed: {bug}");
+                    connection.close(close_code::FAULT, b"internal error");
+                }
             },
             Ok(reason) = closing.wait_for(Option::is_some) => {
                 connection.close(close_code::ENGINE, reason.as_deref().unwrap_or_default().as_bytes());
@@ -118,19 +126,6 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
     tracing::info!(peer = peer.pop, replica = ?peer.replica, "link down: {end}");
     events.disconnected(peer.replica).await;
     end
-}
-
-/// What a task's end means for the link: nothing, unless the peer broke the protocol.
-fn refusal_of(ended: Result<Result<(), Refusal>, JoinError>) -> Option<Refusal> {
-    match ended {
-        Ok(outcome) => outcome.err(),
-        Err(error) => {
-            // A panic is a bug; the link goes on without the lane, and the next one starts afresh.
-            debug_assert!(!error.is_panic(), "a task of a link panicked: {error}");
-            tracing::error!("a task of a link failed: {error}");
-            Some(Refusal::ProtocolViolation("this node failed to handle a stream"))
-        }
-    }
 }
 
 async fn write_lane<E: LinkEvents>(

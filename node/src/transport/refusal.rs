@@ -22,7 +22,7 @@ const MAX_REMEMBERED: usize = 1_024;
 /// From here on, a close code tells of a refusal.
 const FIRST_REFUSAL_CODE: u64 = 10;
 
-/// Closes that are part of normal life.
+/// Closes that refuse nothing.
 pub(super) mod close_code {
     use quinn::VarInt;
 
@@ -34,6 +34,8 @@ pub(super) mod close_code {
     pub(crate) const ENGINE: VarInt = VarInt::from_u32(2);
     /// The other side did not say hello in time.
     pub(crate) const TIMEOUT: VarInt = VarInt::from_u32(3);
+    /// A bug on the side that closes.
+    pub(crate) const FAULT: VarInt = VarInt::from_u32(4);
 }
 
 /// The classes of refusal, as the label `reason` of `littoral_link_refused_total` has them.

@@ -4,7 +4,7 @@ use replication::link::MAX_FRAME_BYTES;
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_arrive_in_order_on_every_lane_both_ways() {
     const FRAMES: usize = 20;
     let cluster = Cluster::new(1);
@@ -74,7 +74,7 @@ async fn a_lane_that_is_not_read_holds_up_only_itself() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_that_dial_each_other_end_with_one_link() {
     let cluster = Cluster::new(1);
     let ((socket_a, a), (socket_b, b)) = (socket(), socket());
@@ -145,7 +145,7 @@ async fn a_restarted_peer_takes_the_place_of_its_dead_link() {
     assert_eq!(after.close_reason(), None);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_restarted_on_its_port_is_linked_again() {
     let cluster = Cluster::new(1);
     let mut fra = TestNode::start(&cluster, "fra", 1, &[]);
@@ -170,6 +170,48 @@ async fn a_peer_restarted_on_its_port_is_linked_again() {
     let (_, link) = ams.connected().await;
     link.send(Lane::Delta, Bytes::from_static(b"again"));
     assert_eq!(fra.frame().await.2, "again");
+}
+
+/// Passes datagrams between whoever dials it and `to`, until it is aborted.
+async fn relay(to: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    use tokio::net::UdpSocket;
+    let (front, back) = (UdpSocket::bind(LOOPBACK).await.unwrap(), UdpSocket::bind(LOOPBACK).await.unwrap());
+    let address = front.local_addr().unwrap();
+    let pass = async move {
+        let (mut forth, mut back_again) = ([0; 65_536], [0; 65_536]);
+        let mut dialler = address;
+        loop {
+            tokio::select! {
+                Ok((len, from)) = front.recv_from(&mut forth) => {
+                    dialler = from;
+                    back.send_to(&forth[..len], to).await.unwrap();
+                }
+                Ok((len, _)) = back.recv_from(&mut back_again) => {
+                    front.send_to(&back_again[..len], dialler).await.unwrap();
+                }
+            }
+        }
+    };
+    (address, tokio::spawn(pass))
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_noticed_and_an_idle_one_is_kept() {
+    let cluster = Cluster::new(1);
+    let mut fra = TestNode::start(&cluster, "fra", 1, &[]);
+    let mut idle = TestNode::start(&cluster, "ams", 2, &[("fra", fra.address())]);
+    fra.connected().await;
+    let (_, to_fra) = idle.connected().await;
+    let (by_relay, relay) = relay(fra.address()).await;
+    let mut dead = TestNode::start(&cluster, "lon", 3, &[("fra", by_relay)]);
+    fra.connected().await;
+    dead.connected().await;
+    relay.abort();
+    // Only the idle timeout can tell, so by then the other link has been idle for as long.
+    assert_eq!(fra.disconnected().await, dead.replica);
+    assert_eq!(dead.disconnected().await, fra.replica);
+    to_fra.send(Lane::Delta, Bytes::from_static(b"still here"));
+    assert_eq!(fra.frame().await, (idle.replica, Lane::Delta, Bytes::from_static(b"still here")));
 }
 
 #[tokio::test]

@@ -130,12 +130,14 @@ async fn a_certificate_that_proves_nothing_is_refused_with_its_reason() {
     soon(counts.wait_for(|counts| *counts != before)).await.unwrap();
     besieged.probe().await;
 
-    let mut nameless = HandMade::new(&cluster.identity("lon"), 7);
-    nameless.client = without_certificate(&cluster);
-    check_tls(&mut besieged, &nameless, Reason::NoCertificate).await;
+    let mut intruder = HandMade::new(&cluster.identity("lon"), 7);
+    intruder.client = without_certificate(&cluster, tls::ALPN);
+    check_tls(&mut besieged, &intruder, Reason::NoCertificate).await;
+    intruder.client = without_certificate(&cluster, b"littoral/2");
+    check_tls(&mut besieged, &intruder, Reason::UnknownVersion).await;
 }
 
-fn without_certificate(cluster: &Cluster) -> quinn::ClientConfig {
+fn without_certificate(cluster: &Cluster, protocol: &[u8]) -> quinn::ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(cluster.identity("lon").authority).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -144,7 +146,7 @@ fn without_certificate(cluster: &Cluster) -> quinn::ClientConfig {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    client.alpn_protocols = vec![tls::ALPN.to_vec()];
+    client.alpn_protocols = vec![protocol.to_vec()];
     quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap()))
 }
 
