@@ -1,5 +1,7 @@
 //! The client against a small server that answers as each case says: paths, bodies, retries and errors.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
