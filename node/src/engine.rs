@@ -136,6 +136,13 @@ impl Engine {
         todo!()
     }
 
+    /// Rises whenever an entry of [`NamespaceId::SYSTEM`] has changed, here or by replication, and only
+    /// once that change can be read: whoever reads the version first and the entries after it never
+    /// takes an old entry for a new one. One atomic load.
+    pub fn namespaces_version(&self) -> u64 {
+        todo!()
+    }
+
     /// Everything an operator may ask of this node, exact at one moment of the engine.
     pub async fn status(&self) -> Result<littoral::api::Status, ReadError> {
         todo!()
