@@ -179,8 +179,8 @@ impl Surface {
         let native = native::Native { engine: engine.clone(), tokens: tokens.clone(), render_metrics };
         Self {
             namespaces: Namespaces::new(engine.clone()),
+            chunks: large::Chunks { engine: engine.clone(), store: chunks, fetch },
             engine,
-            chunks: large::Chunks { store: chunks, fetch },
             tokens,
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),

@@ -8,4 +8,5 @@ pub mod engine;
 pub mod http;
 pub mod identity;
 pub mod namespaces;
+pub mod storage;
 pub mod transport;

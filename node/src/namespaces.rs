@@ -175,6 +175,8 @@ impl Namespaces {
         self.find(account, id)?;
         let key = entry_key(account, id).into();
         self.engine.write(vec![Write::Delete { namespace: NamespaceId::SYSTEM, key }], Ack::Durable).await?;
+        // The version may rise a moment after the write is acknowledged; whoever deleted must not see it.
+        self.owners.store(Arc::default());
         Ok(())
     }
 

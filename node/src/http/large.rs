@@ -16,6 +16,7 @@ use replication::{ChunkId, Manifest, Payload};
 
 use super::error::ApiError;
 use crate::chunks::ChunkStore;
+use crate::engine::{Ack, Engine};
 
 /// Brings a chunk that is not here from a peer that has it.
 pub trait ChunkFetch: Send + Sync {
@@ -26,6 +27,7 @@ pub trait ChunkFetch: Send + Sync {
 /// Where chunks are kept, and where missing ones come from.
 #[derive(Clone)]
 pub(crate) struct Chunks {
+    pub(crate) engine: Engine,
     pub(crate) store: Arc<ChunkStore>,
     pub(crate) fetch: Arc<dyn ChunkFetch>,
 }
@@ -155,6 +157,11 @@ impl<'a> ValueWriter<'a> {
     }
 
     async fn store_buffer(&mut self) -> Result<(), ApiError> {
+        if self.stored.is_empty() {
+            // No write at all asks whether one would be taken. A node that takes none, its disk being full
+            // perhaps, must not fill the disk with chunks of values that will not be.
+            self.chunks.engine.write(Vec::new(), Ack::Buffered).await?;
+        }
         let chunk = self.buffer.split().freeze();
         self.stored.push(self.chunks.keep(chunk).await?);
         Ok(())

@@ -41,3 +41,31 @@ impl Measures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_route_and_class_of_status() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let measures = metrics::with_local_recorder(&recorder, Measures::new);
+        for status in [200, 204, 404, 507] {
+            let status = StatusCode::from_u16(status).unwrap();
+            measures.record(Operation::ReadValue, status, Duration::from_millis(1));
+        }
+        measures.record(Operation::Native, StatusCode::from_u16(999).unwrap(), Duration::ZERO);
+        let page = recorder.handle().render();
+        for line in [
+            r#"littoral_http_requests_total{route="get",status="2xx"} 2"#,
+            r#"littoral_http_requests_total{route="get",status="4xx"} 1"#,
+            r#"littoral_http_requests_total{route="get",status="5xx"} 1"#,
+            r#"littoral_http_requests_total{route="put",status="2xx"} 0"#,
+            r#"littoral_http_request_seconds_count{route="get"} 4"#,
+        ] {
+            assert!(page.lines().any(|given| given == line), "{line}\n{page}");
+        }
+    }
+}

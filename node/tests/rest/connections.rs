@@ -132,11 +132,11 @@ async fn stopping_lets_a_request_finish_and_closes_idle_connections() {
     // The node has begun to read the body once it asks for it.
     busy.read_exact(&mut [0; 25]).await.unwrap();
 
-    drop(node.stop.take());
+    drop(node.running.stop.take());
     assert_eq!(read_to_end(&mut idle).await, b"");
     busy.write_all(b"12345").await.unwrap();
     read_answer(&mut busy).await.unwrap().ok();
     drop(busy);
-    node.serving.await.unwrap().unwrap();
+    node.running.serving.await.unwrap().unwrap();
     assert!(TcpStream::connect(node.client.address).await.is_err());
 }

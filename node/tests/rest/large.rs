@@ -103,3 +103,27 @@ async fn an_upload_cut_off_changes_nothing() {
         assert_eq!(node.value("k").await, b"before");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_takes_no_writes_and_no_chunks() {
+    let node = test_node().await;
+    let value = noise(CHUNK_BYTES + 1);
+    node.send("PUT", "/values/k", &value).await.ok();
+    let full = node.restart(u64::MAX).await;
+    for (method, path, body) in [
+        ("PUT", "/values/k", noise(5)),
+        ("PUT", "/values/k", noise(3 * CHUNK_BYTES)),
+        ("DELETE", "/values/k", vec![]),
+        ("PUT", "/bulk", br#"[{"key":"k","value":"v"}]"#.to_vec()),
+        ("POST", "/bulk/delete", br#"["k"]"#.to_vec()),
+        ("PUT", "", br#"{"title":"new"}"#.to_vec()),
+        ("DELETE", "", vec![]),
+    ] {
+        full.send(method, path, &body).await.assert_error(507, 20002, "bytes free");
+    }
+    assert_eq!(full.chunk_files().len(), 2, "nothing was stored for the refused value");
+    assert!(full.value("k").await == value, "reads go on");
+    let roomy = full.restart(0).await;
+    roomy.send("PUT", "/values/k", "after").await.ok();
+    assert_eq!(roomy.value("k").await, b"after");
+}

@@ -176,7 +176,8 @@ async fn accounts_and_tokens_are_kept_apart() {
     node.client.send("GET", &system, &[], b"").await.assert_error(404, 10013, "namespace not found");
     let bad = format!("{}/not-an-id/values/k", namespaces_path(ACCOUNT));
     node.client.send("GET", &bad, &[], b"").await.assert_error(400, 10011, "could not parse UUID");
-    let upper = node.kv.to_uppercase().replace(&node.kv.to_uppercase()[..56], &node.kv[..56]);
+    let (path, id) = node.kv.rsplit_once('/').unwrap();
+    let upper = format!("{path}/{}", id.to_uppercase());
     node.client.send("GET", &format!("{upper}/values/k"), &[], b"").await.assert_error(404, 10009, "");
 }
 
