@@ -1,1 +1,4 @@
-//! stub
+//! What the suites share: emulated power cuts, clusters of real processes, and seeded choices.
+
+pub mod power;
+pub mod random;
