@@ -1,4 +1,8 @@
-//! What the suites share: emulated power cuts, clusters of real processes, and seeded choices.
+//! What the suites share: emulated power cuts, clusters of real processes, the ledger of what was
+//! acknowledged, mounts that clean up after themselves, and seeded choices.
 
+pub mod cluster;
+pub mod ledger;
+pub mod mounts;
 pub mod power;
 pub mod random;

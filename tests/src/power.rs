@@ -7,7 +7,7 @@
 pub mod disk;
 pub mod fuse_file;
 pub mod log;
-pub mod mounts;
+pub mod store;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use self::disk::Cut;
 use self::fuse_file::FuseFile;
-use self::mounts::Mount;
+use crate::mounts::{self, Mount};
 use crate::random::Random;
 
 /// The smallest disk mkfs.ext4 gives a journal.

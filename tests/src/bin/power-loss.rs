@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use littoral_tests::mounts;
 use littoral_tests::power::log::{self, Flush};
-use littoral_tests::power::{self, mounts};
+use littoral_tests::power::{self, store};
 use littoral_tests::random::Random;
 
 /// Cuts taken of one run of a workload, before it begins again on an empty disk.
@@ -30,10 +31,7 @@ struct Args {
 enum Part {
     /// The writer of the controls, for this program itself.
     #[command(hide = true)]
-    WriteLog {
-        folder: PathBuf,
-        flush: String,
-    },
+    WriteLog { folder: PathBuf, flush: String },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -56,7 +54,13 @@ fn main() -> anyhow::Result<ExitCode> {
         let cuts = CUTS_PER_RUN.min(args.images - run * CUTS_PER_RUN);
         for (name, flush) in Flush::NAMED {
             let outcomes = log::run(&writer, flush, seed + run, cuts)?;
-            tally.count(flush.is_shown_by(&outcomes), &format!("log, flush {name}: {outcomes:#?}"));
+            tally.count(flush.is_shown_by(&outcomes), &format!("log, flush {name}: {outcomes:?}"));
+        }
+        match store::run(seed + run, cuts) {
+            Ok(outcomes) => outcomes
+                .iter()
+                .for_each(|outcome| tally.count(outcome.wrong.is_empty(), &format!("store: {outcome:?}"))),
+            Err(error) => tally.count(false, &format!("store: {error:#}")),
         }
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);

@@ -80,7 +80,8 @@ impl Disk {
     pub fn flush(&mut self) {
         for (sector, versions) in std::mem::take(&mut self.unflushed) {
             let at = sector * SECTOR_BYTES;
-            self.flushed[at..at + SECTOR_BYTES].copy_from_slice(versions.last().expect("never an empty list"));
+            self.flushed[at..at + SECTOR_BYTES]
+                .copy_from_slice(versions.last().expect("never an empty list"));
         }
     }
 

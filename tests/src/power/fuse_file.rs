@@ -10,12 +10,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use fuser::{
-    BackgroundSession, FileAttr, FileType, Filesystem, MountOption, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, Request,
+    BackgroundSession, FileAttr, FileType, Filesystem, MountOption, ReplyAttr, ReplyData, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, Request,
 };
 
 use super::disk::{Cut, Disk, SECTOR_BYTES};
-use super::mounts;
+use crate::mounts;
 use crate::random::Random;
 
 /// What a flush takes on this disk, as on a plain SSD. Without it the time in which something is written
@@ -105,7 +105,8 @@ impl Files {
 
 impl Filesystem for Files {
     fn lookup(&mut self, _: &Request<'_>, parent: u64, name: &OsStr, reply: ReplyEntry) {
-        let found = (parent == ROOT_INODE && name == FILE_NAME).then(|| self.attributes(FILE_INODE)).flatten();
+        let found =
+            (parent == ROOT_INODE && name == FILE_NAME).then(|| self.attributes(FILE_INODE)).flatten();
         match found {
             Some(attributes) => reply.entry(&ATTRIBUTES_VALID, &attributes, 0),
             None => reply.error(libc::ENOENT),

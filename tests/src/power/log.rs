@@ -24,7 +24,7 @@ use crate::random::Random;
 const DISK_BYTES: usize = 64 << 20;
 /// Records are of 1 to this many bytes: within a sector, across some, across a block of ext4.
 const MAX_RECORD_BYTES: u64 = 6000;
-/// The pause after a record that is not flushed, so that a run does not fill the disk.
+/// The pause after a record that is not flushed: a run must not fill the disk.
 const UNFLUSHED_PAUSE: Duration = Duration::from_micros(500);
 /// A cut comes this long after the start or the cut before, and up to twice that.
 const CUT_AFTER: Duration = Duration::from_millis(400);
@@ -114,7 +114,10 @@ pub fn write(folder: &Path, flush: Flush) -> anyhow::Result<()> {
         match flush {
             Flush::EachRecord => log.sync_data()?,
             Flush::WriteBack => write_back(&log)?,
-            Flush::Never => std::thread::sleep(UNFLUSHED_PAUSE),
+            Flush::Never => {}
+        }
+        if flush != Flush::EachRecord {
+            std::thread::sleep(UNFLUSHED_PAUSE);
         }
         writeln!(stdout, "ack {number}")?;
         stdout.flush()?;
@@ -124,7 +127,8 @@ pub fn write(folder: &Path, flush: Flush) -> anyhow::Result<()> {
 
 /// Sends the file's pages to the disk and waits until it has them.
 fn write_back(file: &File) -> std::io::Result<()> {
-    let how = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let how =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: a call on a file descriptor that is open; no memory is involved.
     #[allow(unsafe_code, reason = "no safe wrapper of sync_file_range(2) among our dependencies")]
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, how) };

@@ -13,6 +13,22 @@ use anyhow::{Context, bail};
 const UNMOUNT_TRIES: u32 = 100;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The tmpfs of the probe.
+const PROBE_BYTES: u64 = 1 << 20;
+
+/// Why mounts cannot be made on this machine; `None` where they can.
+pub fn missing() -> Option<String> {
+    let probe = std::thread::spawn(|| -> anyhow::Result<()> {
+        enter_private_mounts()?;
+        let folder = tempfile::tempdir()?;
+        Mount::tmpfs(PROBE_BYTES, folder.path()).map(drop)
+    });
+    match probe.join() {
+        Ok(probed) => probed.err().map(|error| format!("{error:#}")),
+        Err(_) => Some("the probe panicked".into()),
+    }
+}
+
 /// Gives this thread, and whatever it starts from now on, mounts of its own.
 pub fn enter_private_mounts() -> anyhow::Result<()> {
     // SAFETY: no memory is involved; only this thread's view of the file systems changes.
@@ -42,7 +58,17 @@ impl Mount {
     /// Mounts an empty file system in memory over `folder`.
     pub fn tmpfs(bytes: u64, folder: &Path) -> anyhow::Result<Self> {
         let size = format!("size={bytes}");
-        run("mount", ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), size.as_ref(), "tmpfs".as_ref(), folder.as_os_str()])?;
+        run(
+            "mount",
+            [
+                "-t".as_ref(),
+                "tmpfs".as_ref(),
+                "-o".as_ref(),
+                size.as_ref(),
+                "tmpfs".as_ref(),
+                folder.as_os_str(),
+            ],
+        )?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -74,7 +100,7 @@ pub fn make_ext4(disk: &Path) -> anyhow::Result<()> {
 }
 
 /// Unmounts a folder, waiting while it is busy; at last it is taken out of sight and left to the kernel.
-pub(super) fn unmount(folder: &Path) {
+pub(crate) fn unmount(folder: &Path) {
     for _ in 0..UNMOUNT_TRIES {
         match run("umount", [folder]) {
             Ok(_) => return,
@@ -89,7 +115,7 @@ pub(super) fn unmount(folder: &Path) {
 }
 
 /// Runs a program of the system and gives what it printed.
-pub(super) fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<String> {
+fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<String> {
     let output = Command::new(program).args(args).output().with_context(|| format!("running {program}"))?;
     if !output.status.success() {
         bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
