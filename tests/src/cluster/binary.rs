@@ -34,5 +34,5 @@ fn build() -> anyhow::Result<PathBuf> {
     let messages = String::from_utf8(output.stdout)?;
     let executable =
         |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["executable"].as_str()?.into());
-    messages.lines().filter_map(executable).last().context("cargo named no executable")
+    messages.lines().filter_map(executable).next_back().context("cargo named no executable")
 }

@@ -105,7 +105,7 @@ impl Disk {
     fn sectors(&self, offset: u64, bytes: usize) -> Option<(usize, usize)> {
         let offset = usize::try_from(offset).ok()?;
         let end = offset.checked_add(bytes)?;
-        let fits = end <= self.flushed.len() && offset % SECTOR_BYTES == 0 && bytes % SECTOR_BYTES == 0;
+        let fits = end <= self.flushed.len() && offset % SECTOR_BYTES as u64 == 0 && bytes % SECTOR_BYTES == 0;
         fits.then_some((offset / SECTOR_BYTES, end / SECTOR_BYTES))
     }
 }
