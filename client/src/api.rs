@@ -39,8 +39,10 @@ pub enum State {
     Ready,
     /// It is copying the cluster's state and does not serve yet.
     Bootstrapping,
-    /// Its store is damaged: it serves nothing and gossips nothing.
+    /// Its store is damaged, or an older copy of itself: it serves nothing and gossips nothing.
     Quarantined,
+    /// A write to its disk failed: it serves reads, and takes no writes until it is started again.
+    ReadOnly,
 }
 
 /// Everything of one origin up to one event.

@@ -1,11 +1,28 @@
 //! The engine: the one thread that owns the replica, and the handle everything else holds.
+//!
+//! Writes queue up for the thread, which takes all that wait as one group: one batch, one flush, then every
+//! acknowledgement. Reads do not pass it; they go straight to the store.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use replication::{Dot, Lane, NamespaceId, Payload, ReplicaId, Value};
+use littoral::api::{State, Status};
+use replication::replica::OpenError;
+use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::storage::{Checkpoint, SledStore};
 use crate::transport::LinkSender;
+
+mod driver;
+mod inbox;
+mod report;
+
+use inbox::{Command, Inbox};
 
 /// One change an application asks for.
 #[derive(Clone, Debug)]
@@ -48,7 +65,9 @@ pub enum WriteError {
         queued: usize,
     },
     /// The disk has no room left.
-    #[error("the disk has {free_bytes} bytes free, fewer than storage.min_free_bytes = {min_free_bytes}; make room, then try again")]
+    #[error(
+        "the disk has {free_bytes} bytes free, fewer than storage.min_free_bytes = {min_free_bytes}; make room, then try again"
+    )]
     DiskFull {
         /// Free now.
         free_bytes: u64,
@@ -56,7 +75,9 @@ pub enum WriteError {
         min_free_bytes: u64,
     },
     /// This node's clock cannot be trusted.
-    #[error("this node's clock is {skew_ms} ms away from its peers' median (limit {limit_ms} ms); set the clock, then try again")]
+    #[error(
+        "this node's clock is {skew_ms} ms away from its peers' median (limit {limit_ms} ms); set the clock, then try again"
+    )]
     ClockSkew {
         /// How far, and which way.
         skew_ms: i64,
@@ -108,69 +129,295 @@ pub struct PeerInfo {
     pub pop: String,
     /// Its region, as it says.
     pub region: String,
+    /// Tells this link from earlier and later ones to the same replica.
+    pub link: u64,
+}
+
+/// What the engine needs to start.
+pub struct Settings {
+    /// This PoP's name.
+    pub pop: String,
+    /// Its region.
+    pub region: String,
+    /// The PoPs it should be linked with.
+    pub peers: Vec<String>,
+    /// Where the store is.
+    pub data_folder: PathBuf,
+    /// Bytes of memory for sled's cache.
+    pub cache_bytes: u64,
+    /// With less free space than this, writes are refused.
+    pub min_free_bytes: u64,
+    /// What the replica needs.
+    pub replica: replication::Settings,
+}
+
+/// Why the engine cannot start at all. A damaged store is no such reason: the node runs, and says so.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store is in use, of another cluster, or unreadable.
+    #[error("{0}")]
+    Store(String),
+    /// The thread could not be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// A handle to the engine; cheap to clone.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the thread share.
+struct Shared {
+    inbox: Inbox,
+    clocks: Clocks,
+    /// The store to read from; none where it could not be opened.
+    store: Option<SledStore>,
+    replica: Option<ReplicaId>,
+    condition: ArcSwap<Condition>,
+    /// Rises when an entry of the system namespace changes.
+    namespaces_version: AtomicU64,
+}
+
+/// Whether the node serves, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    state: State,
+    reason: Option<String>,
+}
+
+impl Condition {
+    fn of(state: State, reason: impl Into<String>) -> Self {
+        Self { state, reason: Some(reason.into()) }
+    }
+
+    fn ready() -> Self {
+        Self { state: State::Ready, reason: None }
+    }
+}
+
+/// The clocks of the operating system: the only place that reads them for the core.
+struct Clocks {
+    started: Instant,
+}
+
+impl Clocks {
+    fn now(&self) -> Now {
+        Now { wall_ms: unix_ms(), mono_us: self.started.elapsed().as_micros() as u64 }
+    }
+}
+
+/// The wall clock; 0 before 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
 
 impl Engine {
+    /// Opens the store and starts the thread. Chunks of values that come in are named on `chunks_wanted`.
+    ///
+    /// # Errors
+    /// Where the store is open elsewhere or of another cluster. A damaged store starts in quarantine.
+    pub fn start(settings: Settings, chunks_wanted: mpsc::Sender<ChunkId>) -> Result<Self, StartError> {
+        let (replica, condition) = match open(&settings) {
+            Ok(replica) => {
+                (Some(replica), Condition::of(State::Bootstrapping, "it has not heard from a peer yet"))
+            }
+            Err(Unopened::Damaged(reason)) => {
+                tracing::error!(%reason, "the store is quarantined");
+                (None, Condition::of(State::Quarantined, reason))
+            }
+            Err(Unopened::Refused(reason)) => return Err(StartError::Store(reason)),
+        };
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            clocks: Clocks { started: Instant::now() },
+            store: replica.as_ref().map(|replica| replica.store().clone()),
+            replica: replica.as_ref().map(Replica::id),
+            condition: ArcSwap::from_pointee(condition),
+            namespaces_version: AtomicU64::new(0),
+        });
+        driver::spawn(shared.clone(), settings, replica, chunks_wanted)?;
+        Ok(Self { shared })
+    }
+
+    /// This store's replica; `None` in quarantine.
+    pub fn replica(&self) -> Option<ReplicaId> {
+        self.shared.replica
+    }
+
     /// Applies these writes in order and answers once all are acknowledged as `ack` says.
+    ///
+    /// # Errors
+    /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
-        let _ = (writes, ack);
-        todo!()
+        let condition = self.shared.condition.load();
+        if condition.state != State::Ready {
+            return Err(WriteError::Unavailable { reason: condition.explain() });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.queue_writes(writes, ack, reply)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))
     }
 
     /// The value a reader sees now; `None` when there is none (never written, deleted or expired).
     /// Reads the store directly, without the engine thread: microseconds when the row is cached.
+    ///
+    /// # Errors
+    /// Where the node does not serve, or the row cannot be read.
     pub fn read(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        let _ = (namespace, key);
-        todo!()
+        let store = self.shared.readable()?;
+        read::value(store, namespace, key, unix_ms() / 1000).map_err(|error| self.shared.read_failed(error))
     }
 
     /// Up to `limit` keys that start with `prefix` and come strictly after `after`. Blocking: call it
     /// under `tokio::task::block_in_place`. A page may hold fewer rows than `limit` (even none) and
     /// still have a `next_after`.
-    pub fn list(&self, namespace: NamespaceId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page, ReadError> {
-        let _ = (namespace, prefix, after, limit);
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn list(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        let store = self.shared.readable()?;
+        let page = read::page(store, namespace, prefix, after, limit, unix_ms() / 1000)
+            .map_err(|error| self.shared.read_failed(error))?;
+        let listed = |(key, value): (Bytes, Value)| Listed {
+            key,
+            expires_at_s: value.expires_at_s,
+            metadata: value.metadata,
+        };
+        Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
+    }
+
+    /// A number that rises whenever the list of namespaces may have changed, here or by a peer.
+    pub fn namespaces_version(&self) -> u64 {
+        self.shared.namespaces_version.load(Ordering::Acquire)
     }
 
     /// Everything an operator may ask of this node, exact at one moment of the engine.
-    pub async fn status(&self) -> Result<littoral::api::Status, ReadError> {
-        todo!()
+    ///
+    /// # Errors
+    /// While the node stops, or its store fails.
+    pub async fn status(&self) -> Result<Status, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.queue(Command::Status { reply });
+        answer.await.unwrap_or_else(|_| Err(ReadError { reason: "this node is stopping".into() }))
     }
-
-    // --- what the transport calls ---
 
     /// A link is up: from now on the engine fills `link` and expects [`Engine::peer_frame`].
-    pub async fn peer_connected(&self, peer: PeerInfo, link: LinkSender) {
-        let _ = (peer, link);
-        todo!()
+    pub fn peer_connected(&self, peer: PeerInfo, link: LinkSender) {
+        self.shared.inbox.queue(Command::Connected { peer, link });
     }
 
-    /// The link is gone.
-    pub async fn peer_disconnected(&self, replica: ReplicaId) {
-        let _ = replica;
-        todo!()
+    /// The link with this number is gone.
+    pub fn peer_disconnected(&self, replica: ReplicaId, link: u64) {
+        self.shared.inbox.queue(Command::Disconnected { replica, link });
     }
 
-    /// A frame has come in. Waits while the engine's queue is full, which is the back pressure that QUIC
-    /// flow control carries to the sender.
-    pub async fn peer_frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
-        let _ = (replica, lane, frame);
-        todo!()
+    /// A frame has come in. Waits while as many frames as may wait for the engine do, which is the back
+    /// pressure that QUIC's flow control carries to the sender.
+    pub async fn peer_frame(&self, replica: ReplicaId, _lane: Lane, frame: Bytes) {
+        self.shared.inbox.queue_frame(replica, frame).await;
     }
 
     /// A lane of this link has taken its frames and can take more.
-    pub fn link_ready(&self, replica: ReplicaId, lane: Lane) {
-        let _ = (replica, lane);
-        todo!()
+    pub fn link_ready(&self, _replica: ReplicaId, _lane: Lane) {
+        self.shared.inbox.wake();
     }
 
-    /// Waits until everything acknowledged is on disk, then stops the thread.
-    pub async fn shutdown(&self, within: Duration) {
-        let _ = within;
-        todo!()
+    /// Makes everything acknowledged durable, leaves a checkpoint and stops the thread.
+    pub async fn shutdown(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.queue(Command::Stop { reply });
+        // An error means that the thread has ended already.
+        let _ = answer.await;
+    }
+}
+
+impl Shared {
+    fn readable(&self) -> Result<&SledStore, ReadError> {
+        let condition = self.condition.load();
+        match (&condition.state, &self.store) {
+            (State::Ready | State::ReadOnly, Some(store)) => Ok(store),
+            _ => Err(ReadError { reason: condition.explain() }),
+        }
+    }
+
+    /// A row that cannot be read is damage: from now on nothing of this store is served or gossiped.
+    fn read_failed(&self, error: replication::StoreError) -> ReadError {
+        self.change(Condition::of(State::Quarantined, error.reason.clone()));
+        self.inbox.wake();
+        ReadError { reason: error.reason }
+    }
+
+    fn change(&self, condition: Condition) {
+        if **self.condition.load() != condition {
+            match &condition.reason {
+                Some(reason) => {
+                    tracing::error!(state = ?condition.state, %reason, "this node does not serve")
+                }
+                None => tracing::info!("this node serves"),
+            }
+            self.condition.store(Arc::new(condition));
+        }
+    }
+}
+
+impl Condition {
+    fn explain(&self) -> String {
+        let reason = self.reason.as_deref().unwrap_or("it is ready");
+        match self.state {
+            State::Ready => reason.into(),
+            State::Bootstrapping => {
+                format!("this node is copying the cluster's state ({reason}); ask another PoP")
+            }
+            State::Quarantined => format!("this node's store is quarantined: {reason}"),
+            State::ReadOnly => format!("this node takes no writes until it is started again: {reason}"),
+        }
+    }
+}
+
+enum Unopened {
+    Damaged(String),
+    Refused(String),
+}
+
+fn open(settings: &Settings) -> Result<Replica<SledStore>, Unopened> {
+    let rebuild = "start it with --rebuild to set the store aside and copy it anew from the peers";
+    let folder = &settings.data_folder;
+    let checkpoint = Checkpoint::load(folder).map_err(|error| {
+        Unopened::Refused(format!("the checkpoint in {} is unreadable: {error}", folder.display()))
+    })?;
+    let store = SledStore::open(folder, settings.cache_bytes).map_err(|error| {
+        if error.reason.contains("is damaged") {
+            Unopened::Damaged(format!("{error}; {rebuild}"))
+        } else {
+            Unopened::Refused(error.reason)
+        }
+    })?;
+    let damaged = |reason: String| Unopened::Damaged(format!("{reason}; {rebuild}"));
+    if checkpoint.is_some() {
+        let identity = replication::Store::read(&store, replication::keys::IDENTITY);
+        if identity.map_err(|error| damaged(error.reason))?.is_none() {
+            return Err(damaged("the store is empty, though a checkpoint says that it was not".into()));
+        }
+    }
+    let mut fresh = [0; 16];
+    getrandom::fill(&mut fresh).map_err(|error| Unopened::Refused(format!("no random numbers: {error}")))?;
+    let replica = Replica::open(store, settings.replica, ReplicaId(fresh)).map_err(|error| match error {
+        OpenError::OtherCluster => Unopened::Refused(format!("{}: {error}", folder.display())),
+        OpenError::Store(_) | OpenError::Damaged { .. } => damaged(error.to_string()),
+    })?;
+    let root = replica.root().to_string();
+    match checkpoint.and_then(|checkpoint| checkpoint.contradicts(replica.id(), replica.vector(), &root)) {
+        Some(reason) => Err(damaged(format!("the store does not fit its checkpoint: {reason}"))),
+        None => Ok(replica),
     }
 }

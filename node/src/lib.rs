@@ -7,4 +7,5 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod identity;
+pub mod storage;
 pub mod transport;

@@ -20,4 +20,10 @@ impl LinkSender {
         let _ = (lane, frame);
         todo!()
     }
+
+    /// Closes the link; the reason goes to the peer.
+    pub fn close(&self, reason: &str) {
+        let _ = reason;
+        todo!()
+    }
 }

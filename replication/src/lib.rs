@@ -1,9 +1,24 @@
-//! The replication core of Littoral.
+//! The replication core of Littoral: a pure state machine, as quinn-proto is to quinn.
+//!
+//! [`Replica`] is the whole of it; its documentation lists what a driver owes it. There are no sockets,
+//! threads, clocks or random numbers here, and no map whose order could show, so that a cluster of replicas
+//! runs in one thread, on virtual time, from one seed: the simulator tests the very code that ships.
 
 pub mod clock;
+pub mod codec;
+pub mod digest;
 pub mod entry;
+pub mod keys;
 pub mod link;
+pub mod read;
+pub mod replica;
+pub mod store;
+pub mod vector;
 
 pub use clock::{Clock, Dot, Hlc, Now, ReplicaId};
+pub use digest::{Digest, DigestKey};
 pub use entry::{Body, ChunkId, Entry, EntryId, Manifest, NamespaceId, Payload, Value};
 pub use link::Lane;
+pub use replica::{Replica, Settings};
+pub use store::{Store, StoreError};
+pub use vector::{Position, VersionVector};

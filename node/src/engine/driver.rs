@@ -1,0 +1,421 @@
+//! The engine's thread: drives the replica in the order its documentation demands.
+//!
+//! One turn: take what waits, stage it, commit, flush, acknowledge, then send. So nothing is acknowledged as
+//! durable, and nothing leaves for a peer, before it is on this disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use littoral::api::State;
+use replication::codec::message::Message;
+use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MessageError};
+use replication::{Body, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Payload, Replica, ReplicaId, Value};
+use replication::{StoreError, VersionVector, read};
+use tokio::sync::mpsc;
+
+use super::inbox::{Command, Reply};
+use super::{Ack, Condition, Settings, Shared, Write, WriteError, report};
+use crate::storage::{Checkpoint, SledStore, free_bytes};
+use crate::transport::LinkSender;
+
+/// The most writes that share one flush: bounds how long the first of them waits.
+const MAX_GROUP_WRITES: usize = 1_024;
+
+/// The longest the thread sleeps without looking at the clock.
+const MAX_SLEEP: Duration = Duration::from_millis(500);
+
+/// About how large a frame of events or repairs gets. Small enough that lanes take turns on a slow link.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// How often a changed store leaves a checkpoint.
+const CHECKPOINT_EVERY_US: u64 = 30_000_000;
+
+/// How often free space is looked up.
+const FREE_SPACE_EVERY_US: u64 = 200_000;
+
+/// Keys of the system namespace under which each replica writes its PoP's name.
+pub(super) const NODES_PREFIX: &[u8] = b"node/";
+
+/// Starts the thread.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    settings: Settings,
+    replica: Option<Replica<SledStore>>,
+    chunks_wanted: mpsc::Sender<ChunkId>,
+) -> std::io::Result<()> {
+    let driver = Driver {
+        shared,
+        settings,
+        replica,
+        chunks_wanted,
+        links: BTreeMap::new(),
+        pops: BTreeMap::new(),
+        bootstrap_target: None,
+        unanswered: Vec::new(),
+        checkpointed: VersionVector::default(),
+        checkpoint_due_us: 0,
+        free_bytes: u64::MAX,
+        free_bytes_due_us: 0,
+    };
+    std::thread::Builder::new().name("engine".into()).spawn(move || driver.run())?;
+    Ok(())
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    pub(super) settings: Settings,
+    /// None in quarantine.
+    pub(super) replica: Option<Replica<SledStore>>,
+    chunks_wanted: mpsc::Sender<ChunkId>,
+    links: BTreeMap<ReplicaId, Link>,
+    /// The PoPs of the replicas met or read about.
+    pub(super) pops: BTreeMap<ReplicaId, String>,
+    /// What must be held before this node serves.
+    bootstrap_target: Option<VersionVector>,
+    /// Groups staged in this turn, with their events.
+    unanswered: Vec<(Reply, Vec<Dot>)>,
+    checkpointed: VersionVector,
+    checkpoint_due_us: u64,
+    free_bytes: u64,
+    free_bytes_due_us: u64,
+}
+
+struct Link {
+    sender: LinkSender,
+    number: u64,
+}
+
+impl Driver {
+    fn run(mut self) {
+        self.read_pops();
+        loop {
+            let mut commands = self.shared.inbox.take(self.patience()).into_iter().peekable();
+            loop {
+                if let Some(stopped) = self.turn(&mut commands) {
+                    let _ = stopped.send(());
+                    return;
+                }
+                if commands.peek().is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// How long there is nothing to do, if nothing comes in.
+    fn patience(&self) -> Duration {
+        let due_us = self.replica.as_ref().and_then(Replica::poll_timeout);
+        let now_us = self.shared.clocks.now().mono_us;
+        due_us.map_or(MAX_SLEEP, |due_us| Duration::from_micros(due_us.saturating_sub(now_us)).min(MAX_SLEEP))
+    }
+
+    /// One turn. Gives whom to tell when it was the last.
+    fn turn(
+        &mut self,
+        commands: &mut impl Iterator<Item = Command>,
+    ) -> Option<tokio::sync::oneshot::Sender<()>> {
+        let mut group = 0;
+        let mut stop = None;
+        let mut asked = Vec::new();
+        for command in commands {
+            match command {
+                Command::Write { writes, ack, reply } => {
+                    group += writes.len();
+                    self.write(writes, ack, reply);
+                }
+                Command::Frame { from, frame, _place } => self.frame(from, &frame),
+                Command::Connected { peer, link } => {
+                    self.pops.insert(peer.replica, peer.pop);
+                    self.links.insert(peer.replica, Link { sender: link, number: peer.link });
+                    let now = self.shared.clocks.now();
+                    self.with_replica(|replica| replica.handle_connected(now, peer.replica));
+                }
+                Command::Disconnected { replica, link } => self.disconnected(replica, link),
+                Command::Status { reply } => asked.push(reply),
+                Command::Stop { reply } => stop = Some(reply),
+            }
+            if group >= MAX_GROUP_WRITES || stop.is_some() {
+                break;
+            }
+        }
+        if let Err(error) = self.settle() {
+            // An event may tell why.
+            self.handle_events();
+            self.fail(&error);
+        }
+        for reply in asked {
+            // Whoever asked may be gone.
+            let _ = reply.send(report::status(self, &self.shared.condition.load()));
+        }
+        if stop.is_some() {
+            self.checkpoint();
+        }
+        stop
+    }
+
+    fn write(&mut self, writes: Vec<Write>, ack: Ack, reply: Reply) {
+        match self.stage(writes) {
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+            Ok(dots) if ack == Ack::Buffered => {
+                // Visible to readers before it is acknowledged.
+                let committed = self.with_replica(|replica| replica.commit()).unwrap_or(Ok(()));
+                let _ = reply.send(committed.map(|()| dots).map_err(|error| unavailable(&error)));
+            }
+            Ok(dots) => self.unanswered.push((reply, dots)),
+        }
+    }
+
+    fn stage(&mut self, writes: Vec<Write>) -> Result<Vec<Dot>, WriteError> {
+        let now = self.shared.clocks.now();
+        self.check_free_space(now.mono_us)?;
+        let condition = self.shared.condition.load();
+        let Some(replica) = self.replica.as_mut().filter(|_| condition.state == State::Ready) else {
+            return Err(WriteError::Unavailable { reason: condition.explain() });
+        };
+        let stage = |write| {
+            let (id, body) = match write {
+                Write::Put { namespace, key, value } => (EntryId::value(namespace, key), Body::Value(value)),
+                Write::Delete { namespace, key } => (EntryId::value(namespace, key), Body::Tombstone),
+            };
+            replica.write(now, id, body).map_err(|error| match error {
+                replication::replica::WriteError::Store(error) => unavailable(&error),
+                replication::replica::WriteError::ClockSkew { skew_ms } => {
+                    WriteError::ClockSkew { skew_ms, limit_ms: CLOCK_SKEW_LIMIT_MS }
+                }
+            })
+        };
+        writes.into_iter().map(stage).collect()
+    }
+
+    fn check_free_space(&mut self, now_us: u64) -> Result<(), WriteError> {
+        if now_us >= self.free_bytes_due_us {
+            // Unknown is not full: the write itself will tell.
+            self.free_bytes = free_bytes(&self.settings.data_folder).unwrap_or(u64::MAX);
+            self.free_bytes_due_us = now_us + FREE_SPACE_EVERY_US;
+        }
+        let (free_bytes, min_free_bytes) = (self.free_bytes, self.settings.min_free_bytes);
+        if free_bytes < min_free_bytes {
+            Err(WriteError::DiskFull { free_bytes, min_free_bytes })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn frame(&mut self, from: ReplicaId, frame: &Bytes) {
+        let now = self.shared.clocks.now();
+        // A full disk takes no peer's events either; they stay at the peer, and show there as lag.
+        if self.check_free_space(now.mono_us).is_err() {
+            return;
+        }
+        let Some(replica) = &mut self.replica else { return };
+        let taken = Message::from_frame(frame)
+            .map_err(MessageError::from)
+            .and_then(|message| replica.handle_message(now, from, message));
+        match taken {
+            Ok(()) => {}
+            Err(MessageError::Store(error)) => self.fail(&error),
+            Err(MessageError::Protocol { reason }) => {
+                tracing::warn!(peer = %self.pop_of(from), %reason, "closing the link: the peer broke the protocol");
+                if let Some(link) = self.links.get(&from) {
+                    link.sender.close(&reason);
+                }
+            }
+        }
+    }
+
+    fn disconnected(&mut self, replica: ReplicaId, link: u64) {
+        // A later link may have taken its place.
+        if self.links.get(&replica).is_some_and(|current| current.number == link) {
+            self.links.remove(&replica);
+            self.with_replica(|core| core.handle_disconnected(replica));
+        }
+    }
+
+    /// The second half of a turn: everything staged becomes durable, is acknowledged, and is sent.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let now = self.shared.clocks.now();
+        if self.shared.condition.load().state == State::Quarantined {
+            self.quarantine();
+        }
+        let Some(replica) = &mut self.replica else { return Ok(()) };
+        replica.flush()?;
+        for (reply, dots) in self.unanswered.drain(..) {
+            // Whoever wrote may be gone; the write stands.
+            let _ = reply.send(Ok(dots));
+        }
+        if replica.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
+            replica.handle_timeout(now)?;
+            replica.flush()?;
+        }
+        self.handle_events();
+        self.transmit()?;
+        self.finish_bootstrap();
+        if now.mono_us >= self.checkpoint_due_us {
+            self.checkpoint();
+            self.checkpoint_due_us = now.mono_us + CHECKPOINT_EVERY_US;
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self) -> Result<(), StoreError> {
+        let Some(replica) = &mut self.replica else { return Ok(()) };
+        for (peer, link) in &self.links {
+            for lane in Lane::ALL {
+                while link.sender.has_room(lane) {
+                    let now = self.shared.clocks.now();
+                    match replica.poll_transmit(now, *peer, lane, FRAME_BYTES)? {
+                        Some(frame) => link.sender.send(lane, frame),
+                        None => break,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_events(&mut self) {
+        let mut system_changed = false;
+        while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
+            match event {
+                Event::SystemChanged => system_changed = true,
+                Event::ChunksWanted(chunks) => {
+                    // A full queue loses no chunk: a read asks for what it lacks, and so does the next start.
+                    for chunk in chunks {
+                        let _ = self.chunks_wanted.try_send(chunk);
+                    }
+                }
+                Event::OlderCopy { peer } => {
+                    let reason = format!(
+                        "peer {} holds events of this store that it lacks itself: it is an older copy, or a clone; start \
+                         it with --rebuild to set the store aside and copy it anew from the peers",
+                        self.pop_of(peer)
+                    );
+                    self.shared.change(Condition::of(State::Quarantined, reason));
+                    self.quarantine();
+                }
+                Event::RoundEnded { peer, repaired } => {
+                    let peer = self.pop_of(peer);
+                    if repaired > 0 {
+                        tracing::warn!(%peer, repaired, "anti-entropy found entries missing that bookkeeping had claimed");
+                    } else {
+                        tracing::debug!(%peer, "anti-entropy round ended");
+                    }
+                }
+            }
+        }
+        if system_changed {
+            self.read_pops();
+            self.shared.namespaces_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Serving begins once all that a peer had when it was first heard is here.
+    fn finish_bootstrap(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        if self.shared.condition.load().state != State::Bootstrapping {
+            return;
+        }
+        let served_before = self.pops.get(&replica.id()) == Some(&self.settings.pop);
+        if !served_before && !self.settings.peers.is_empty() {
+            let heard = || replica.peers().find(|peer| peer.connected && peer.root.is_some());
+            let target = self.bootstrap_target.take().or_else(|| heard().map(|peer| peer.claims));
+            let Some(target) = target else { return };
+            if !replica.vector().covers_all(&target) {
+                self.bootstrap_target = Some(target);
+                return;
+            }
+        }
+        self.shared.change(Condition::ready());
+        if !served_before {
+            self.register();
+        }
+    }
+
+    /// Writes this replica's PoP where every replica can read it.
+    fn register(&mut self) {
+        let now = self.shared.clocks.now();
+        let Some(replica) = &mut self.replica else { return };
+        let key = [NODES_PREFIX, replica.id().to_string().as_bytes()].concat();
+        let payload = Payload::Inline(self.settings.pop.clone().into());
+        let value = Value { payload, metadata: None, expires_at_s: None };
+        let written = replica.write(now, EntryId::value(NamespaceId::SYSTEM, key), Body::Value(value));
+        if let Err(error) = written {
+            tracing::warn!(%error, "could not write this PoP's name; it will be tried at the next start");
+        }
+        // Flushed with the next turn, which comes at once.
+        self.shared.inbox.wake();
+    }
+
+    fn read_pops(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        // Names are few: one page holds the largest cluster.
+        match read::page(replica.store(), NamespaceId::SYSTEM, NODES_PREFIX, None, 10_000, 0) {
+            Ok(page) => self.pops.extend(page.rows.iter().filter_map(|(key, value)| {
+                let id = std::str::from_utf8(key.strip_prefix(NODES_PREFIX)?).ok()?.parse().ok()?;
+                let Payload::Inline(pop) = &value.payload else { return None };
+                Some((id, String::from_utf8_lossy(pop).into_owned()))
+            })),
+            Err(error) => tracing::warn!(%error, "the names of the PoPs cannot be read"),
+        }
+    }
+
+    fn fail(&mut self, error: &StoreError) {
+        for (reply, _) in self.unanswered.drain(..) {
+            let _ = reply.send(Err(unavailable(error)));
+        }
+        if self.shared.condition.load().state == State::Ready {
+            self.shared.change(Condition::of(State::ReadOnly, error.reason.clone()));
+        }
+    }
+
+    /// Neither serves nor gossips any more; the links close, so that peers see it.
+    fn quarantine(&mut self) {
+        self.replica = None;
+        for link in std::mem::take(&mut self.links).into_values() {
+            link.sender.close("this node's store is quarantined");
+        }
+        for (reply, _) in self.unanswered.drain(..) {
+            let _ =
+                reply.send(Err(WriteError::Unavailable { reason: self.shared.condition.load().explain() }));
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        let vector = replica.vector();
+        if *vector == self.checkpointed {
+            return;
+        }
+        let checkpoint = Checkpoint {
+            replica: replica.id().to_string(),
+            vector: vector.iter().map(|(origin, at)| (origin.to_string(), at.hlc.to_bits())).collect(),
+            entries: replica.entries(),
+            root: replica.root().to_string(),
+        };
+        match checkpoint.store(&self.settings.data_folder) {
+            Ok(()) => self.checkpointed = vector.clone(),
+            Err(error) => tracing::warn!(%error, "the checkpoint could not be written; it is tried again"),
+        }
+    }
+
+    pub(super) fn pop_of(&self, replica: ReplicaId) -> String {
+        self.pops.get(&replica).cloned().unwrap_or_else(|| replica.to_string())
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.shared.clocks.now()
+    }
+
+    fn with_replica<T>(&mut self, act: impl FnOnce(&mut Replica<SledStore>) -> T) -> Option<T> {
+        self.replica.as_mut().map(act)
+    }
+}
+
+fn unavailable(error: &StoreError) -> WriteError {
+    WriteError::Unavailable { reason: error.reason.clone() }
+}

@@ -1,0 +1,261 @@
+//! The store on disk: sled behind the core's [`Store`], and the checkpoint that notices what sled does not.
+//!
+//! sled 0.34.7 is fast and not careful: its flush does not reach the disk's platter, a truncated file opens
+//! empty without a word, and damage panics at open. The rules this file upholds: a flush here is a flush and
+//! an `fdatasync`; a panic is an error; a store that lost rows it once had is not opened.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use replication::store::{Batch, Visit};
+use replication::{Hlc, Position, ReplicaId, Store, StoreError, VersionVector};
+use serde::{Deserialize, Serialize};
+
+/// sled's segment size. Values above a quarter of it would go to sled's blob files, which it never syncs: a
+/// power cut then leaves a database that cannot be opened. Rows here are far below that.
+const SEGMENT_BYTES: usize = 16 << 20;
+
+/// How often sled's own thread flushes; it also collects garbage there.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// The folder of sled's files, inside the data folder.
+const STORE_FOLDER: &str = "store";
+/// The checkpoint's file, inside the data folder.
+const CHECKPOINT_FILE: &str = "checkpoint.json";
+
+/// A store on disk. Clones read and write the same store; only the engine's writes.
+#[derive(Clone)]
+pub struct SledStore {
+    tree: sled::Tree,
+    db: sled::Db,
+    file: std::sync::Arc<File>,
+}
+
+impl SledStore {
+    /// Opens the store in this data folder, or makes one. `cache_bytes` should hold the working set: at a fifth
+    /// of the data reads become several times slower.
+    pub fn open(data_folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let folder = data_folder.join(STORE_FOLDER);
+        std::fs::create_dir_all(&folder).map_err(|error| at(&folder, "cannot be made", &error))?;
+        let config = sled::Config::new()
+            .path(&folder)
+            .cache_capacity(cache_bytes)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        // Damage can panic inside sled; nothing of ours is shared with it, so unwinding leaves nothing broken.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let db = match opened {
+            Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(error))) if is_locked(&error) => {
+                return Err(StoreError::new(format!(
+                    "{} is open in another process; stop that one, or choose another data folder",
+                    folder.display()
+                )));
+            }
+            Ok(Err(error)) => return Err(at(&folder, "cannot be opened", &error)),
+            Err(_) => {
+                return Err(StoreError::new(format!(
+                    "{} is damaged: sled panicked opening it",
+                    folder.display()
+                )));
+            }
+        };
+        let path = folder.join("db");
+        let file = File::open(&path).map_err(|error| at(&path, "cannot be opened", &error))?;
+        sync_folders(&folder).map_err(|error| at(&folder, "cannot be synced", &error))?;
+        let tree = sled::Tree::clone(&db);
+        let mut store = Self { tree, db, file: std::sync::Arc::new(file) };
+        store.flush()?;
+        Ok(store)
+    }
+}
+
+/// Whether this error of `open` says that another process holds the lock.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
+}
+
+/// Makes the names of new files in these folders durable.
+fn sync_folders(folder: &Path) -> io::Result<()> {
+    for folder in folder.ancestors().take(3).filter(|folder| !folder.as_os_str().is_empty()) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn at(path: &Path, what: &str, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::new(format!("{} {what}: {error}", path.display()))
+}
+
+fn failed(error: &sled::Error) -> StoreError {
+    StoreError::new(format!("the store failed: {error}"))
+}
+
+impl Store for SledStore {
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let row = self.tree.get(key).map_err(|error| failed(&error))?;
+        Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        for row in self.tree.range(from..) {
+            let (key, row) = row.map_err(|error| failed(&error))?;
+            if let ControlFlow::Break(()) = visit(&key, Bytes::copy_from_slice(&row)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let mut rows = sled::Batch::default();
+        for (key, row) in batch {
+            match row {
+                Some(row) => rows.insert(key, row),
+                None => rows.remove(key),
+            }
+        }
+        self.tree.apply_batch(rows).map_err(|error| failed(&error))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        // sled's flush writes with sync_file_range, which leaves the disk's cache alone.
+        self.db.flush().map_err(|error| failed(&error))?;
+        rustix::fs::fdatasync(&*self.file)
+            .map_err(|error| StoreError::new(format!("fdatasync of the store failed: {error}")))
+    }
+}
+
+/// What a store held at some moment, in a file of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The replica, as 32 hexadecimal digits.
+    pub replica: String,
+    /// By origin (32 hexadecimal digits), its newest event then, as [`Hlc::to_bits`].
+    pub vector: Vec<(String, u64)>,
+    /// Entry rows then.
+    pub entries: u64,
+    /// The root then.
+    pub root: String,
+}
+
+impl Checkpoint {
+    /// The checkpoint in this data folder; `None` where there has never been one.
+    pub fn load(data_folder: &Path) -> io::Result<Option<Self>> {
+        let path = data_folder.join(CHECKPOINT_FILE);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts this in the place of the last one; durable when it returns.
+    pub fn store(&self, data_folder: &Path) -> io::Result<()> {
+        replace_file(&data_folder.join(CHECKPOINT_FILE), &serde_json::to_vec(self)?)
+    }
+
+    /// Why a store that now holds `vector` and `root` cannot be the one this was written for; `None` when
+    /// it can.
+    pub fn contradicts(&self, replica: ReplicaId, vector: &VersionVector, root: &str) -> Option<String> {
+        if self.replica != replica.to_string() {
+            return Some(format!("it is of replica {replica}, and the checkpoint of {}", self.replica));
+        }
+        let claims: VersionVector = self
+            .vector
+            .iter()
+            .filter_map(|(origin, hlc)| Some((origin.parse().ok()?, Hlc::from_bits(*hlc))))
+            .map(|(origin, hlc)| (origin, Position { hlc, ..Position::default() }))
+            .collect();
+        if !vector.covers_all(&claims) {
+            return Some("it holds less than it did at its last checkpoint".into());
+        }
+        let unchanged = claims.covers_all(vector);
+        (unchanged && root != self.root)
+            .then(|| format!("its root is {root}, and was {} at the same vector", self.root))
+    }
+}
+
+/// Replaces a file as one step, durably.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary: PathBuf = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Moves a damaged store and its checkpoint aside, and gives their new place. The folder is then as new; its
+/// replica takes a new identity when opened.
+pub fn set_aside(data_folder: &Path, unix_s: u64) -> io::Result<PathBuf> {
+    let aside = data_folder.join(format!("quarantine-{unix_s}"));
+    std::fs::create_dir(&aside)?;
+    for name in [STORE_FOLDER, CHECKPOINT_FILE] {
+        let from = data_folder.join(name);
+        if from.exists() {
+            std::fs::rename(&from, aside.join(name))?;
+        }
+    }
+    File::open(data_folder)?.sync_all()?;
+    Ok(aside)
+}
+
+/// Bytes an unprivileged process may still write to this file system.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::store::conformance;
+
+    #[test]
+    fn sled_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut made = 0;
+        conformance::check(&mut || {
+            made += 1;
+            SledStore::open(&folder.path().join(made.to_string()), 1 << 20).unwrap()
+        });
+    }
+
+    #[test]
+    fn a_store_open_elsewhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _open = SledStore::open(folder.path(), 1 << 20).unwrap();
+        let error = SledStore::open(folder.path(), 1 << 20).err().unwrap();
+        assert!(error.reason.contains("is open in another process"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoint_contradicts_what_fell_back_and_nothing_else() {
+        let (me, other) = (ReplicaId([1; 16]), ReplicaId([2; 16]));
+        let at = |ms| Position { hlc: Hlc::new(ms, 0), ops: 1, bytes: 1 };
+        let vector = |ms| VersionVector::from_iter([(me, at(ms)), (other, at(5))]);
+        let checkpoint = Checkpoint {
+            replica: me.to_string(),
+            vector: vector(7).iter().map(|(origin, at)| (origin.to_string(), at.hlc.to_bits())).collect(),
+            entries: 2,
+            root: "r".into(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Checkpoint::load(folder.path()).unwrap(), None);
+        checkpoint.store(folder.path()).unwrap();
+        assert_eq!(Checkpoint::load(folder.path()).unwrap().as_ref(), Some(&checkpoint));
+        let check = |replica, ms, root: &str, fits: bool| {
+            assert_eq!(checkpoint.contradicts(replica, &vector(ms), root).is_none(), fits, "{ms} {root}");
+        };
+        check(me, 7, "r", true);
+        check(me, 9, "s", true);
+        check(me, 6, "r", false);
+        check(me, 7, "s", false);
+        check(other, 7, "r", false);
+    }
+}

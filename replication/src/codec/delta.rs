@@ -1,0 +1,266 @@
+//! The compact encoding of a [`Delta`]: about 7 bytes an event beside key and value.
+//!
+//! Namespaces and foreign replicas stand in tables at the head, positions are differences to the row
+//! before, and the counts of events and bytes are written only where they are not what the row itself says.
+
+use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder, read::Reader};
+use bincode::enc::{Encode, Encoder, write::Writer};
+use bincode::error::{DecodeError, EncodeError};
+use bytes::Bytes;
+
+use super::row::{CHUNKED, EXPIRES, METADATA, TOMBSTONE, flags};
+use crate::clock::{Dot, Hlc, ReplicaId};
+use crate::entry::{Body, Entry, EntryId, Kind, MAX_KEY_BYTES, NamespaceId, Payload, Value};
+use crate::vector::Position;
+
+/// The dot is not the event of this row: a later event has overwritten it.
+const OTHER_DOT: u8 = 16;
+/// Only the log row: the entry's state went out with an earlier row.
+const LOG_ONLY: u8 = 32;
+/// The counts are not those of one more event that wrote this row.
+const COUNTS: u8 = 64;
+
+/// The interval `(after, upto]` of one origin's events, as the latest state of each entry they touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Whose events.
+    pub origin: ReplicaId,
+    /// The placement group the entries belong to; 0, until there is more than one.
+    pub group: u32,
+    /// The receiver must hold the origin's events up to here for the interval to join.
+    pub after: Position,
+    /// With this applied, the receiver holds the origin's events up to here.
+    pub upto: Position,
+    /// By rising position.
+    pub rows: Vec<DeltaRow>,
+}
+
+/// One event of a delta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeltaRow {
+    /// The event.
+    pub position: Position,
+    /// The entry it wrote.
+    pub id: EntryId,
+    /// The entry's latest state, which the event's effect is part of; `None` when an earlier row of the
+    /// same stream has carried it already.
+    pub entry: Option<Entry>,
+}
+
+impl DeltaRow {
+    fn written_bytes(&self) -> u64 {
+        self.id.key.len() as u64 + self.entry.as_ref().map_or(0, Entry::user_bytes)
+    }
+
+    /// About how many bytes this row takes in a frame.
+    pub fn frame_bytes(&self) -> usize {
+        let body = self.entry.as_ref().map_or(0, |entry| match &entry.body {
+            Body::Tombstone => 0,
+            Body::Value(value) => {
+                let payload = match &value.payload {
+                    Payload::Inline(bytes) => bytes.len(),
+                    Payload::Chunked(manifest) => 10 + 32 * manifest.chunks.len(),
+                };
+                payload + value.metadata.as_ref().map_or(0, |metadata| metadata.len() + 2)
+            }
+        });
+        32 + self.id.key.len() + body
+    }
+}
+
+/// The tables at the head of a delta, in order of first use.
+#[derive(Default)]
+struct Tables {
+    namespaces: Vec<NamespaceId>,
+    replicas: Vec<ReplicaId>,
+}
+
+impl Tables {
+    fn of(rows: &[DeltaRow]) -> Self {
+        let mut tables = Self::default();
+        for row in rows {
+            if tables.namespaces.last() != Some(&row.id.namespace)
+                && !tables.namespaces.contains(&row.id.namespace)
+            {
+                tables.namespaces.push(row.id.namespace);
+            }
+            if let Some(Entry { dot, .. }) = row.entry
+                && !tables.replicas.contains(&dot.replica)
+            {
+                tables.replicas.push(dot.replica);
+            }
+        }
+        tables
+    }
+}
+
+fn index_of<T: PartialEq>(table: &[T], item: &T) -> u32 {
+    table.iter().position(|known| known == item).expect("the table was made from these rows") as u32
+}
+
+fn entry_of<T: Copy>(table: &[T], index: u32) -> Result<T, DecodeError> {
+    table.get(index as usize).copied().ok_or(DecodeError::Other("an index outside its table"))
+}
+
+impl Encode for Delta {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.origin, self.group, self.after, self.upto).encode(encoder)?;
+        let tables = Tables::of(&self.rows);
+        tables.namespaces.iter().map(|id| id.0).collect::<Vec<_>>().encode(encoder)?;
+        tables.replicas.encode(encoder)?;
+        (self.rows.len() as u32).encode(encoder)?;
+        let mut before = self.after;
+        for row in &self.rows {
+            encode_row(self.origin, before, row, &tables, encoder)?;
+            before = row.position;
+        }
+        Ok(())
+    }
+}
+
+fn encode_row<E: Encoder>(
+    origin: ReplicaId,
+    before: Position,
+    row: &DeltaRow,
+    tables: &Tables,
+    encoder: &mut E,
+) -> Result<(), EncodeError> {
+    let own_dot = Dot { hlc: row.position.hlc, replica: origin };
+    let expected = before.after(row.position.hlc, row.written_bytes());
+    let mut bits = row
+        .entry
+        .as_ref()
+        .map_or(LOG_ONLY, |entry| flags(&entry.body) | if entry.dot == own_dot { 0 } else { OTHER_DOT });
+    if expected != row.position {
+        bits |= COUNTS;
+    }
+    encoder.writer().write(&[bits])?;
+    index_of(&tables.namespaces, &row.id.namespace).encode(encoder)?;
+    (row.position.hlc.wall_ms() - before.hlc.wall_ms(), row.position.hlc.counter()).encode(encoder)?;
+    if bits & COUNTS != 0 {
+        // Differences wrap: a forged or odd count must not stop an honest delta.
+        let ops = row.position.ops.wrapping_sub(before.ops);
+        (ops, row.position.bytes.wrapping_sub(before.bytes)).encode(encoder)?;
+    }
+    row.id.key.as_ref().encode(encoder)?;
+    let Some(entry) = &row.entry else { return Ok(()) };
+    if bits & OTHER_DOT != 0 {
+        (index_of(&tables.replicas, &entry.dot.replica), entry.dot.hlc).encode(encoder)?;
+    }
+    encode_body(&entry.body, encoder)
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Delta {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (origin, group, after, upto): (_, _, Position, Position) = Decode::decode(decoder)?;
+        let namespaces: Vec<[u8; 16]> = Decode::decode(decoder)?;
+        let tables = Tables {
+            namespaces: namespaces.into_iter().map(NamespaceId).collect(),
+            replicas: Decode::decode(decoder)?,
+        };
+        let count = u32::decode(decoder)?;
+        let mut rows = Vec::new();
+        let mut before = after;
+        for _ in 0..count {
+            let row = decode_row(origin, before, &tables, decoder)?;
+            // Strictly rising and inside the interval, or nothing that follows can be trusted.
+            if row.position.hlc <= before.hlc || row.position.hlc > upto.hlc {
+                return Err(DecodeError::Other("rows out of order"));
+            }
+            before = row.position;
+            rows.push(row);
+        }
+        Ok(Self { origin, group, after, upto, rows })
+    }
+}
+
+fn decode_row<'de, D: BorrowDecoder<'de>>(
+    origin: ReplicaId,
+    before: Position,
+    tables: &Tables,
+    decoder: &mut D,
+) -> Result<DeltaRow, DecodeError> {
+    let bits = decode_byte(decoder)?;
+    let namespace = entry_of(&tables.namespaces, Decode::decode(decoder)?)?;
+    let (wall_ms, counter): (u64, u16) = Decode::decode(decoder)?;
+    let hlc = Hlc::new(before.hlc.wall_ms().saturating_add(wall_ms), counter);
+    let counts: Option<(u64, u64)> = if bits & COUNTS != 0 { Some(Decode::decode(decoder)?) } else { None };
+    let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+    let entry = if bits & LOG_ONLY != 0 {
+        None
+    } else {
+        let dot = if bits & OTHER_DOT != 0 {
+            let (replica, hlc) = Decode::decode(decoder)?;
+            Dot { hlc, replica: entry_of(&tables.replicas, replica)? }
+        } else {
+            Dot { hlc, replica: origin }
+        };
+        Some(Entry { dot, body: decode_body(bits, decoder)? })
+    };
+    let mut row = DeltaRow { position: Position { hlc, ops: 0, bytes: 0 }, id, entry };
+    row.position = match counts {
+        Some((ops, bytes)) => {
+            Position { hlc, ops: before.ops.wrapping_add(ops), bytes: before.bytes.wrapping_add(bytes) }
+        }
+        None => Position {
+            hlc,
+            ops: before.ops.wrapping_add(1),
+            bytes: before.bytes.wrapping_add(row.written_bytes()),
+        },
+    };
+    Ok(row)
+}
+
+fn decode_byte<D: Decoder>(decoder: &mut D) -> Result<u8, DecodeError> {
+    decoder.claim_bytes_read(1)?;
+    let mut byte = [0];
+    decoder.reader().read(&mut byte)?;
+    Ok(byte[0])
+}
+
+/// A key within its bounds; anything else is a peer's fault.
+pub(super) fn decode_key<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<Bytes, DecodeError> {
+    let key: &[u8] = BorrowDecode::borrow_decode(decoder)?;
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(DecodeError::Other("a key of a length no key has"));
+    }
+    Ok(Bytes::copy_from_slice(key))
+}
+
+/// The fields of a body that its flags announce.
+pub(super) fn encode_body<E: Encoder>(body: &Body, encoder: &mut E) -> Result<(), EncodeError> {
+    let Body::Value(value) = body else { return Ok(()) };
+    if let Some(at) = value.expires_at_s {
+        at.encode(encoder)?;
+    }
+    if let Some(metadata) = &value.metadata {
+        metadata.as_ref().encode(encoder)?;
+    }
+    match &value.payload {
+        Payload::Inline(bytes) => bytes.as_ref().encode(encoder),
+        Payload::Chunked(manifest) => manifest.encode(encoder),
+    }
+}
+
+/// Reads what [`encode_body`] wrote.
+pub(super) fn decode_body<'de, D: BorrowDecoder<'de>>(
+    bits: u8,
+    decoder: &mut D,
+) -> Result<Body, DecodeError> {
+    if bits & TOMBSTONE != 0 {
+        return Ok(Body::Tombstone);
+    }
+    let expires_at_s = if bits & EXPIRES != 0 { Some(u64::decode(decoder)?) } else { None };
+    let metadata = if bits & METADATA != 0 { Some(copied(decoder)?) } else { None };
+    let payload = if bits & CHUNKED != 0 {
+        Payload::Chunked(BorrowDecode::borrow_decode(decoder)?)
+    } else {
+        Payload::Inline(copied(decoder)?)
+    };
+    Ok(Body::Value(Value { payload, metadata, expires_at_s }))
+}
+
+fn copied<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<Bytes, DecodeError> {
+    let bytes: &[u8] = BorrowDecode::borrow_decode(decoder)?;
+    Ok(Bytes::copy_from_slice(bytes))
+}

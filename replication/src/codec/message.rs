@@ -1,0 +1,242 @@
+//! What two replicas say to each other, and the frames it travels in.
+//!
+//! A frame is a version byte and one message. Messages of anti-entropy carry the number of their round; each
+//! is described where it is handled ([`crate::replica::anti_entropy`]).
+
+use bincode::de::{BorrowDecode, BorrowDecoder, Decode};
+use bincode::enc::{Encode, Encoder};
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
+use bytes::Bytes;
+
+use super::delta::{decode_body, decode_key, encode_body};
+use super::row::flags;
+use super::{Malformed, decode_exact, encode_into};
+use crate::clock::{Dot, Hlc, ReplicaId};
+use crate::digest::Digest;
+use crate::entry::{Entry, EntryId, Kind, NamespaceId};
+use crate::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
+use crate::vector::{Position, VersionVector};
+
+pub use super::delta::{Delta, DeltaRow};
+
+/// Everything that crosses a link between two cores.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub enum Message {
+    /// What the sender holds, in intervals.
+    Heartbeat(Heartbeat),
+    /// The sender holds these origins durably up to these positions.
+    Ack(Vec<(ReplicaId, Position)>),
+    /// Send me this origin's events after this one.
+    Pull {
+        /// Whose events.
+        origin: ReplicaId,
+        /// The newest one held.
+        after: Hlc,
+    },
+    /// Events.
+    Delta(Delta),
+    /// Initiator: digests of these nodes of my tree.
+    Compare(Compare),
+    /// Responder: these nodes differ here. Of level [`crate::digest::DEPTH`]: these leaves will be listed.
+    Differ(Differ),
+    /// Initiator: all I have in the differing leaves, for one range of row keys.
+    Listing(Listing),
+    /// Responder: what I have against your listing.
+    Findings(Findings),
+    /// Initiator: the entries you wanted; the round goes on or ends.
+    Repair(Repair),
+}
+
+/// What a replica says of itself in intervals.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Heartbeat {
+    /// The sender's wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+    /// The sender's monotonic clock, microseconds; comes back in `echo_us`.
+    pub mono_us: u64,
+    /// The receiver's latest `mono_us`, and how long it lay here: their difference is the round trip.
+    pub echo_us: Option<(u64, u64)>,
+    /// What the sender holds durably.
+    pub vector: VersionVector,
+    /// The root of its digest tree at that vector.
+    pub root: [u8; 16],
+    /// The GC epoch it has adopted; zero until epochs exist.
+    pub epoch: Hlc,
+}
+
+impl Heartbeat {
+    /// The root as a digest.
+    pub fn root(&self) -> Digest {
+        Digest::from_bytes(self.root)
+    }
+}
+
+/// Digests of some nodes of one level.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Compare {
+    /// The round.
+    pub round: u32,
+    /// The level of the nodes.
+    pub level: u8,
+    /// Index and digest of each.
+    pub nodes: Vec<(u16, [u8; 16])>,
+}
+
+/// Which of the compared nodes differ.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Differ {
+    /// The round.
+    pub round: u32,
+    /// The level of the nodes.
+    pub level: u8,
+    /// Their indices.
+    pub nodes: Vec<u16>,
+}
+
+/// What the initiator has in the differing leaves between two row keys.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Listing {
+    /// The round.
+    pub round: u32,
+    /// First row key of the range.
+    pub from: Vec<u8>,
+    /// The row key after its last; `None` for the end of the store.
+    pub until: Option<Vec<u8>>,
+    /// Short name hash and first half of the state digest of each entry, by rising hash.
+    pub items: Vec<(u64, u64)>,
+}
+
+/// The responder's answer to a listing.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Findings {
+    /// The round.
+    pub round: u32,
+    /// Items of the listing that the responder lacks or has in another state.
+    pub wanted: Vec<u64>,
+    /// Entries the initiator lacks, or has in another state, although its vector covers them.
+    pub rows: Vec<RepairRow>,
+    /// Whether more answers to the same listing follow.
+    pub more: bool,
+}
+
+/// Entries the responder wanted, and truly lacks.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Repair {
+    /// The round.
+    pub round: u32,
+    /// The entries.
+    pub rows: Vec<RepairRow>,
+    /// Whether the round is over.
+    pub last: bool,
+}
+
+/// One entry on its way to where it is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairRow {
+    /// Its name.
+    pub id: EntryId,
+    /// Its state.
+    pub entry: Entry,
+}
+
+impl Encode for RepairRow {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.id.namespace.0, self.id.key.as_ref()).encode(encoder)?;
+        (self.entry.dot.replica, self.entry.dot.hlc, flags(&self.entry.body)).encode(encoder)?;
+        encode_body(&self.entry.body, encoder)
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for RepairRow {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let namespace = NamespaceId(Decode::decode(decoder)?);
+        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+        let (replica, hlc, bits): (_, _, u8) = Decode::decode(decoder)?;
+        Ok(Self { id, entry: Entry { dot: Dot { hlc, replica }, body: decode_body(bits, decoder)? } })
+    }
+}
+
+impl Message {
+    /// The frame that carries this message.
+    pub fn to_frame(&self) -> Bytes {
+        let mut frame = vec![PROTOCOL_VERSION];
+        encode_into(self, &mut frame);
+        debug_assert!(frame.len() <= MAX_FRAME_BYTES, "a frame of {} bytes", frame.len());
+        frame.into()
+    }
+
+    /// Reads a frame that came from a peer.
+    pub fn from_frame(frame: &[u8]) -> Result<Self, Malformed> {
+        if frame.len() > MAX_FRAME_BYTES {
+            return Err(Malformed::Form(format!("a frame of {} bytes, over {MAX_FRAME_BYTES}", frame.len())));
+        }
+        match frame.split_first() {
+            Some((&PROTOCOL_VERSION, message)) => decode_exact(message),
+            Some((version, _)) => Err(Malformed::Version(*version)),
+            None => Err(Malformed::Form("empty".into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Body, Payload, Value};
+
+    fn row(ms: u64, ops: u64, key: &'static str, dot: Option<(u64, u8)>) -> DeltaRow {
+        let entry = dot.map(|(ms, replica)| Entry {
+            dot: Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([replica; 16]) },
+            body: Body::Value(Value {
+                payload: Payload::Inline(Bytes::from("v")),
+                metadata: None,
+                expires_at_s: None,
+            }),
+        });
+        let position = Position { hlc: Hlc::new(ms, 0), ops, bytes: 2 * ops };
+        DeltaRow { position, id: EntryId::value(NamespaceId([1; 16]), key), entry }
+    }
+
+    fn delta(rows: Vec<DeltaRow>) -> Message {
+        let after = Position { hlc: Hlc::new(10, 0), ops: 4, bytes: 8 };
+        let upto = rows.last().map_or(after, |row| row.position);
+        Message::Delta(Delta { origin: ReplicaId([7; 16]), group: 0, after, upto, rows })
+    }
+
+    fn check(message: Message) -> usize {
+        let frame = message.to_frame();
+        assert_eq!(Message::from_frame(&frame), Ok(message));
+        for len in 0..frame.len() {
+            assert!(Message::from_frame(&frame[..len]).is_err(), "cut at {len}");
+        }
+        frame.len()
+    }
+
+    #[test]
+    fn deltas_survive_and_cost_at_most_eight_bytes_an_event() {
+        let one = check(delta(vec![row(11, 5, "a", Some((11, 7)))]));
+        let two = check(delta(vec![row(11, 5, "a", Some((11, 7))), row(12, 6, "b", Some((12, 7)))]));
+        assert!(two - one - 2 <= 8, "{} bytes of framing", two - one - 2);
+        // Overwritten by another origin, by a later event, and carried before.
+        check(delta(vec![
+            row(11, 9, "a", Some((14, 7))),
+            row(13, 11, "b", Some((2, 9))),
+            row(14, 12, "a", None),
+        ]));
+    }
+
+    #[test]
+    fn rows_out_of_order_are_refused() {
+        let Message::Delta(mut delta) = delta(vec![row(11, 5, "a", None), row(12, 6, "b", None)]) else {
+            return;
+        };
+        delta.upto.hlc = Hlc::new(11, 0);
+        assert!(Message::from_frame(&Message::Delta(delta).to_frame()).is_err());
+    }
+
+    #[test]
+    fn other_versions_and_oversize_frames_are_refused() {
+        assert_eq!(Message::from_frame(&[9, 0]), Err(Malformed::Version(9)));
+        assert!(Message::from_frame(&vec![PROTOCOL_VERSION; MAX_FRAME_BYTES + 1]).is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! The rows of a store: entries, log rows, the identity and the summary.
+//!
+//! An entry row costs 13 bytes beside key and value: version and flags in one byte, the origin's index, the
+//! event's time, and the check. Metadata and expiry are there only when set, and the value is the rest.
+
+use bincode::de::{BorrowDecode, BorrowDecoder, Decode, read::BorrowReader};
+use bincode::enc::{Encode, Encoder, write::Writer};
+use bincode::error::{DecodeError, EncodeError};
+use bytes::Bytes;
+
+use super::{Malformed, decode_exact, decode_head, encode_into, seal, unseal};
+use crate::clock::{Hlc, ReplicaId};
+use crate::digest::Digest;
+use crate::entry::{Body, ChunkId, EntryId, Manifest, Payload, Value};
+use crate::keys;
+use crate::vector::{Position, VersionVector};
+
+/// The version of every row this build writes; in the upper half of a row's first byte.
+const ROW_VERSION: u8 = 1;
+
+pub(super) const TOMBSTONE: u8 = 1;
+pub(super) const EXPIRES: u8 = 2;
+pub(super) const METADATA: u8 = 4;
+pub(super) const CHUNKED: u8 = 8;
+
+/// An entry as its row has it: the origin is an index into the store's own table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    /// The index of the dot's replica in this store's summary.
+    pub origin_index: u16,
+    /// The dot's time.
+    pub hlc: Hlc,
+    /// What was written.
+    pub body: Body,
+}
+
+/// The flags that say which fields of a body are written.
+pub(super) fn flags(body: &Body) -> u8 {
+    match body {
+        Body::Tombstone => TOMBSTONE,
+        Body::Value(value) => {
+            let expires = if value.expires_at_s.is_some() { EXPIRES } else { 0 };
+            let metadata = if value.metadata.is_some() { METADATA } else { 0 };
+            let chunked = if matches!(value.payload, Payload::Chunked(_)) { CHUNKED } else { 0 };
+            expires | metadata | chunked
+        }
+    }
+}
+
+struct Head<'a> {
+    flags: u8,
+    origin_index: u16,
+    hlc: Hlc,
+    expires_at_s: Option<u64>,
+    metadata: Option<&'a [u8]>,
+}
+
+impl Encode for Head<'_> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        encoder.writer().write(&[ROW_VERSION << 4 | self.flags])?;
+        self.origin_index.encode(encoder)?;
+        self.hlc.encode(encoder)?;
+        if let Some(at) = self.expires_at_s {
+            at.encode(encoder)?;
+        }
+        match self.metadata {
+            Some(metadata) => metadata.encode(encoder),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Head<'de> {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let flags = decoder.borrow_reader().take_bytes(1)?[0] & 0x0f;
+        Ok(Self {
+            flags,
+            origin_index: Decode::decode(decoder)?,
+            hlc: Decode::decode(decoder)?,
+            expires_at_s: if flags & EXPIRES != 0 { Some(Decode::decode(decoder)?) } else { None },
+            metadata: if flags & METADATA != 0 { Some(BorrowDecode::borrow_decode(decoder)?) } else { None },
+        })
+    }
+}
+
+/// The bytes of an entry row.
+pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
+    let value = match &row.body {
+        Body::Value(value) => Some(value),
+        Body::Tombstone => None,
+    };
+    let head = Head {
+        flags: flags(&row.body),
+        origin_index: row.origin_index,
+        hlc: row.hlc,
+        expires_at_s: value.and_then(|value| value.expires_at_s),
+        metadata: value.and_then(|value| value.metadata.as_deref()),
+    };
+    let mut bytes =
+        Vec::with_capacity(32 + value.map_or(0, |value| value.payload.len().min(64 << 10) as usize));
+    encode_into(&head, &mut bytes);
+    match value.map(|value| &value.payload) {
+        None => {}
+        Some(Payload::Inline(payload)) => bytes.extend_from_slice(payload),
+        Some(Payload::Chunked(manifest)) => encode_into(manifest, &mut bytes),
+    }
+    seal(row_key, bytes)
+}
+
+/// Reads an entry row back. Copies nothing: the value is a slice of `row`.
+pub fn decode_entry(row_key: &[u8], row: &Bytes) -> Result<EntryRow, Malformed> {
+    let bytes = versioned(unseal(row_key, row)?)?;
+    let (head, rest) = decode_head::<Head<'_>>(bytes)?;
+    let body = if head.flags & TOMBSTONE != 0 {
+        Body::Tombstone
+    } else {
+        let payload = if head.flags & CHUNKED != 0 {
+            Payload::Chunked(decode_exact(rest)?)
+        } else {
+            Payload::Inline(row.slice_ref(rest))
+        };
+        let metadata = head.metadata.map(|metadata| row.slice_ref(metadata));
+        Body::Value(Value { payload, metadata, expires_at_s: head.expires_at_s })
+    };
+    Ok(EntryRow { origin_index: head.origin_index, hlc: head.hlc, body })
+}
+
+/// The row, if this build knows its version.
+fn versioned(row: &[u8]) -> Result<&[u8], Malformed> {
+    match row.first() {
+        Some(byte) if byte >> 4 == ROW_VERSION => Ok(row),
+        Some(byte) => Err(Malformed::Version(byte >> 4)),
+        None => Err(Malformed::Form("empty".into())),
+    }
+}
+
+impl Encode for Manifest {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.len.encode(encoder)?;
+        self.chunks.iter().try_for_each(|chunk| encoder.writer().write(&chunk.0))
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Manifest {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let len = u64::decode(decoder)?;
+        if len > crate::entry::MAX_VALUE_BYTES {
+            return Err(DecodeError::Other("a value longer than any may be"));
+        }
+        let chunks = (0..Manifest::chunk_count(len))
+            .map(|_| Ok(ChunkId(<[u8; 32]>::decode(decoder)?)))
+            .collect::<Result<_, DecodeError>>()?;
+        Ok(Self { len, chunks })
+    }
+}
+
+/// A log row: the event wrote `id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    /// The event's place in its origin's sequence.
+    pub position: Position,
+    /// The origin's previous event on the same entry, as far as this store knew; zero for none.
+    pub previous: Hlc,
+    /// The entry it wrote.
+    pub id: EntryId,
+}
+
+/// The bytes of a log row.
+pub fn encode_log(row_key: &[u8], row: &LogRow) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(&(row.position.ops, row.position.bytes, row.previous), &mut bytes);
+    bytes.extend_from_slice(&keys::entry(&row.id));
+    seal(row_key, bytes)
+}
+
+/// Reads the log row of the event at `hlc` back.
+pub fn decode_log(row_key: &[u8], hlc: Hlc, row: &[u8]) -> Result<LogRow, Malformed> {
+    let bytes = versioned(unseal(row_key, row)?)?;
+    let ((ops, bytes_written, previous), rest) = decode_head::<(u64, u64, Hlc)>(&bytes[1..])?;
+    let id = keys::parse_entry(rest).ok_or_else(|| Malformed::Form("no entry's key".into()))?;
+    Ok(LogRow { position: Position { hlc, ops, bytes: bytes_written }, previous, id })
+}
+
+/// Whose store this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The replica, for the life of the data folder.
+    pub replica: ReplicaId,
+    /// The cluster it belongs to.
+    pub cluster: [u8; 16],
+}
+
+/// What every batch leaves behind: the claims, and the means to notice at open that rows are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The origins with what is held of each; an origin's index in rows is its place here.
+    pub origins: Vec<(ReplicaId, Position)>,
+    /// Entry rows.
+    pub entries: u64,
+    /// Log rows.
+    pub log_rows: u64,
+    /// The digest of all entries.
+    pub root: Digest,
+}
+
+/// The bytes of the identity row.
+pub fn encode_identity(identity: &Identity) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(&(identity.replica, identity.cluster), &mut bytes);
+    seal(keys::IDENTITY, bytes)
+}
+
+/// Reads the identity row back.
+pub fn decode_identity(row: &[u8]) -> Result<Identity, Malformed> {
+    let (replica, cluster) = decode_exact(&versioned(unseal(keys::IDENTITY, row)?)?[1..])?;
+    Ok(Identity { replica, cluster })
+}
+
+/// The bytes of the summary row.
+pub fn encode_summary(summary: &Summary) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(&(&summary.origins, summary.entries, summary.log_rows, summary.root.to_bytes()), &mut bytes);
+    seal(keys::SUMMARY, bytes)
+}
+
+/// Reads the summary row back.
+pub fn decode_summary(row: &[u8]) -> Result<Summary, Malformed> {
+    let (origins, entries, log_rows, root) = decode_exact(&versioned(unseal(keys::SUMMARY, row)?)?[1..])?;
+    Ok(Summary { origins, entries, log_rows, root: Digest::from_bytes(root) })
+}
+
+/// The bytes of the row that keeps what the peers last said they hold.
+pub fn encode_peers(claims: &Vec<(ReplicaId, VersionVector)>) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(claims, &mut bytes);
+    seal(keys::PEERS, bytes)
+}
+
+/// Reads the row of the peers back.
+pub fn decode_peers(row: &[u8]) -> Result<Vec<(ReplicaId, VersionVector)>, Malformed> {
+    decode_exact(&versioned(unseal(keys::PEERS, row)?)?[1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{CHUNK_BYTES, NamespaceId};
+
+    fn check(body: Body) -> usize {
+        let row = EntryRow { origin_index: 2, hlc: Hlc::new(1_800_000_000_000, 3), body };
+        let bytes = Bytes::from(encode_entry(b"k", &row));
+        assert_eq!(decode_entry(b"k", &bytes), Ok(row));
+        // Cut short anywhere, it is refused and nothing panics.
+        for len in 0..bytes.len() {
+            assert!(decode_entry(b"k", &bytes.slice(..len)).is_err());
+        }
+        bytes.len()
+    }
+
+    fn value(payload: Payload, metadata: Option<&'static str>, expires_at_s: Option<u64>) -> Body {
+        Body::Value(Value { payload, metadata: metadata.map(Bytes::from), expires_at_s })
+    }
+
+    #[test]
+    fn rows_survive_and_cost_what_is_promised() {
+        let inline = |text: &'static str| Payload::Inline(Bytes::from(text));
+        assert_eq!(check(Body::Tombstone), 13);
+        assert_eq!(check(value(inline("hello"), None, None)), 13 + 5);
+        assert_eq!(check(value(inline(""), Some("{}"), None)), 13 + 3);
+        assert_eq!(check(value(inline("x"), None, Some(1_800_000_000))), 13 + 1 + 5);
+        let manifest =
+            Manifest { len: CHUNK_BYTES as u64 + 1, chunks: vec![ChunkId([1; 32]), ChunkId([2; 32])] };
+        check(value(Payload::Chunked(manifest), Some("1"), Some(5)));
+    }
+
+    #[test]
+    fn a_row_of_a_later_version_is_named_as_such() {
+        let row = Bytes::from(seal(b"k", vec![0x20, 0, 0]));
+        assert_eq!(decode_entry(b"k", &row), Err(Malformed::Version(2)));
+    }
+
+    #[test]
+    fn log_identity_and_summary_rows_survive() {
+        let position = Position { hlc: Hlc::new(8, 1), ops: 40, bytes: 1 << 40 };
+        let row =
+            LogRow { position, previous: Hlc::new(7, 0), id: EntryId::value(NamespaceId([3; 16]), "k") };
+        assert_eq!(decode_log(b"lk", position.hlc, &encode_log(b"lk", &row)), Ok(row));
+        let identity = Identity { replica: ReplicaId([4; 16]), cluster: [5; 16] };
+        assert_eq!(decode_identity(&encode_identity(&identity)), Ok(identity));
+        let origins = vec![(ReplicaId([4; 16]), position)];
+        let summary = Summary { origins, entries: 3, log_rows: 9, root: Digest::from_bytes([6; 16]) };
+        assert_eq!(decode_summary(&encode_summary(&summary)), Ok(summary));
+    }
+}

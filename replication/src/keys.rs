@@ -1,0 +1,110 @@
+//! The keys of the rows in a store: one ordered key space, told apart by the first byte.
+//!
+//! | key | row |
+//! |---|---|
+//! | `e` namespace(16) kind(1) key | one entry ([`crate::codec::row`]) |
+//! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
+//! | `m` `identity` | whose store this is |
+//! | `m` `peers` | what the peers last said they hold |
+//! | `m` `summary` | the version vector, row counts and root, rewritten by every batch |
+//!
+//! Entries of one namespace and kind lie in the order of their keys, which is the order of listings.
+
+use bytes::Bytes;
+
+use crate::clock::Hlc;
+use crate::entry::{EntryId, Kind, NamespaceId};
+
+/// First byte of entry rows.
+pub const ENTRY: u8 = b'e';
+/// First byte of log rows.
+pub const LOG: u8 = b'l';
+/// Whose store this is.
+pub const IDENTITY: &[u8] = b"midentity";
+/// What the peers last said they hold.
+pub const PEERS: &[u8] = b"mpeers";
+/// Vector, counts and root.
+pub const SUMMARY: &[u8] = b"msummary";
+
+/// Length of an entry's row key before the application's key.
+const ENTRY_HEAD_BYTES: usize = 1 + 16 + 1;
+
+/// Row key of an entry.
+pub fn entry(id: &EntryId) -> Vec<u8> {
+    entry_parts(id.namespace, id.kind, &id.key)
+}
+
+/// Row key of an entry, or the start of the row keys of all entries whose keys start with `key`.
+pub fn entry_parts(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
+    let mut row_key = Vec::with_capacity(ENTRY_HEAD_BYTES + key.len());
+    row_key.push(ENTRY);
+    row_key.extend_from_slice(&namespace.0);
+    row_key.push(kind as u8);
+    row_key.extend_from_slice(key);
+    row_key
+}
+
+/// The entry a row key names; `None` when it is not an entry's row key.
+pub fn parse_entry(row_key: &[u8]) -> Option<EntryId> {
+    let (head, key) = row_key.split_at_checked(ENTRY_HEAD_BYTES)?;
+    let namespace = NamespaceId(head[1..17].try_into().ok()?);
+    (head[0] == ENTRY && head[17] == Kind::Value as u8).then(|| EntryId {
+        namespace,
+        kind: Kind::Value,
+        key: Bytes::copy_from_slice(key),
+    })
+}
+
+/// Row key of the log row of an event, by the origin's index in this store.
+pub fn log(origin_index: u16, hlc: Hlc) -> [u8; 11] {
+    let mut row_key = [LOG; 11];
+    row_key[1..3].copy_from_slice(&origin_index.to_be_bytes());
+    row_key[3..].copy_from_slice(&hlc.to_bits().to_be_bytes());
+    row_key
+}
+
+/// The event a log row is about, when it is one of this origin.
+pub fn parse_log(row_key: &[u8], origin_index: u16) -> Option<Hlc> {
+    let row_key: &[u8; 11] = row_key.try_into().ok()?;
+    let same_origin = row_key[0] == LOG && row_key[1..3] == origin_index.to_be_bytes();
+    let hlc: [u8; 8] = row_key[3..].try_into().ok()?;
+    same_origin.then(|| Hlc::from_bits(u64::from_be_bytes(hlc)))
+}
+
+/// The least key above every key that starts with `prefix`.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while end.pop_if(|byte| *byte == u8::MAX).is_some() {}
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_keys_parse_back_and_keep_the_order_of_keys_and_events() {
+        let id = |key: &'static str| EntryId::value(NamespaceId([7; 16]), key);
+        assert_eq!(parse_entry(&entry(&id("some/key"))), Some(id("some/key")));
+        assert!(entry(&id("a")) < entry(&id("aa")) && entry(&id("aa")) < entry(&id("b")));
+        assert_eq!(parse_log(&log(3, Hlc::new(9, 1)), 3), Some(Hlc::new(9, 1)));
+        assert_eq!(parse_log(&log(3, Hlc::new(9, 1)), 4), None);
+        assert!(log(3, Hlc::new(9, 1)) < log(3, Hlc::new(10, 0)));
+    }
+
+    #[test]
+    fn the_key_after_a_prefix_is_above_all_that_start_with_it() {
+        assert_eq!(after_prefix(b"ab"), b"ac");
+        assert_eq!(after_prefix(b"a\xff\xff"), b"b");
+    }
+
+    #[test]
+    fn foreign_row_keys_are_no_entries() {
+        for row_key in [&b""[..], b"e", b"m12345678901234567", SUMMARY] {
+            assert_eq!(parse_entry(row_key), None, "{row_key:?}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The replica: a state machine that holds one PoP's copy and keeps it converging with its peers.
+//!
+//! It has no sockets, threads or clocks. The driver owns those, and these duties:
+//!
+//! 1. Call [`Replica::write`] and [`Replica::handle_message`] as requests and frames come in. Both only
+//!    stage their effect.
+//! 2. Then call [`Replica::flush`], which commits and makes durable all that was staged, as one group.
+//!    Acknowledge writes only after it.
+//! 3. Then call [`Replica::poll_transmit`] for every peer and lane that can take a frame, and
+//!    [`Replica::poll_event`] until it is empty. Nothing is sent before it is flushed: while something is
+//!    not, `poll_transmit` gives nothing.
+//! 4. Call [`Replica::handle_timeout`] when the time of [`Replica::poll_timeout`] has come.
+//!
+//! What to send is decided when a link can take it, so that a slow link costs no memory and always gets the
+//! latest state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, Dot, Hlc, Now, ReplicaId};
+use crate::codec::Malformed;
+use crate::codec::message::Message;
+use crate::codec::row::{self, Identity, Summary};
+use crate::digest::{Digest, DigestKey, DigestTree};
+use crate::entry::{Body, ChunkId, Entry, EntryId};
+use crate::keys;
+use crate::link::Lane;
+use crate::store::{Batch, Store, StoreError};
+use crate::vector::VersionVector;
+
+pub mod anti_entropy;
+mod apply;
+mod lag;
+mod peer;
+mod push;
+
+pub use lag::Lag;
+pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
+
+/// The most events that wait for the driver; it drains them after every step.
+const MAX_EVENTS: usize = 4096;
+
+/// What a replica needs to know beside its store.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// The cluster it belongs to.
+    pub cluster: [u8; 16],
+    /// The key of the cluster's digests.
+    pub digest_key: DigestKey,
+    /// Time between heartbeats to a peer, in microseconds.
+    pub heartbeat_every_us: u64,
+}
+
+/// Why a store cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not what its last batch left: serving it would show missing rows as absent.
+    #[error("the store is damaged: {reason}")]
+    Damaged {
+        /// What does not fit.
+        reason: String,
+    },
+    /// It belongs to another cluster.
+    #[error("the store belongs to another cluster")]
+    OtherCluster,
+}
+
+/// Why a write was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This replica's clock is further from its peers' than [`CLOCK_SKEW_LIMIT_MS`].
+    #[error("the clock is {skew_ms} ms away from the peers' median")]
+    ClockSkew {
+        /// Ours less theirs.
+        skew_ms: i64,
+    },
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The peer broke the protocol: close the link.
+    #[error("{reason}")]
+    Protocol {
+        /// How.
+        reason: String,
+    },
+}
+
+impl From<Malformed> for MessageError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol { reason: malformed.to_string() }
+    }
+}
+
+/// What the driver must know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Entries of [`crate::NamespaceId::SYSTEM`] have changed.
+    SystemChanged,
+    /// A value has come in whose chunks may not be here yet.
+    ChunksWanted(Vec<ChunkId>),
+    /// A peer holds more of our own events than we do: this store is an older copy, or was cloned. Stop
+    /// serving; the replica takes no more writes.
+    OlderCopy {
+        /// The peer that holds more.
+        peer: ReplicaId,
+    },
+    /// An anti-entropy round has ended.
+    RoundEnded {
+        /// With whom.
+        peer: ReplicaId,
+        /// Entries that were truly missing or different, on either side.
+        repaired: u64,
+    },
+}
+
+/// Plain counters, since this replica was opened; the driver exports them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events of other replicas applied from deltas.
+    pub events_applied: u64,
+    /// Events sent in deltas, repeats included.
+    pub events_sent: u64,
+    /// Deltas that did not join what is held: catch-up was asked for.
+    pub gaps: u64,
+    /// Streams sent again because no acknowledgement came.
+    pub rewinds: u64,
+    /// Deltas put off because they come from too far in the future.
+    pub held_back: u64,
+    /// Anti-entropy rounds begun.
+    pub rounds: u64,
+    /// Entries repaired here by anti-entropy.
+    pub repaired: u64,
+}
+
+/// One PoP's copy.
+pub struct Replica<S: Store> {
+    id: ReplicaId,
+    settings: Settings,
+    store: S,
+    /// Rows written but not yet committed; reads inside the core look here first.
+    staged: Batch,
+    /// Whether there are commits the store has not flushed.
+    unflushed: bool,
+    /// The store failed, or is an older copy: nothing may be written any more.
+    failed: Option<StoreError>,
+    /// What is held, staged events included.
+    held: VersionVector,
+    /// What is held durably, with the root at that moment.
+    durable: VersionVector,
+    durable_root: Digest,
+    /// Origins by their index in rows.
+    origins: Vec<ReplicaId>,
+    clock: Clock,
+    tree: DigestTree,
+    entries: u64,
+    log_rows: u64,
+    peers: BTreeMap<ReplicaId, peer::Peer>,
+    /// Whether peers' vectors have changed since they were last stored.
+    peers_changed: bool,
+    peers_stored_us: u64,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+impl<S: Store> Replica<S> {
+    /// Opens a store; an empty one becomes the replica `fresh`. Reads every row: a row that fails its check,
+    /// or rows missing against the last batch's summary, give [`OpenError::Damaged`].
+    pub fn open(store: S, settings: Settings, fresh: ReplicaId) -> Result<Self, OpenError> {
+        let mut replica = Self {
+            id: fresh,
+            settings,
+            store,
+            staged: Batch::new(),
+            unflushed: false,
+            failed: None,
+            held: VersionVector::default(),
+            durable: VersionVector::default(),
+            durable_root: Digest::default(),
+            origins: Vec::new(),
+            clock: Clock::default(),
+            tree: DigestTree::default(),
+            entries: 0,
+            log_rows: 0,
+            peers: BTreeMap::new(),
+            peers_changed: false,
+            peers_stored_us: 0,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        };
+        match replica.store.read(keys::IDENTITY)? {
+            Some(identity) => replica.load(&identity)?,
+            None => replica.initialise()?,
+        }
+        Ok(replica)
+    }
+
+    fn initialise(&mut self) -> Result<(), OpenError> {
+        let mut found = None;
+        self.store.scan(&[], &mut |key, _| {
+            found = Some(key.to_vec());
+            ControlFlow::Break(())
+        })?;
+        if found.is_some() {
+            return Err(OpenError::Damaged { reason: "there are rows, but no identity".into() });
+        }
+        let identity = Identity { replica: self.id, cluster: self.settings.cluster };
+        self.staged.insert(keys::IDENTITY.to_vec(), Some(row::encode_identity(&identity)));
+        self.origins.push(self.id);
+        Ok(self.flush()?)
+    }
+
+    fn load(&mut self, identity: &[u8]) -> Result<(), OpenError> {
+        let identity = row::decode_identity(identity).map_err(|why| damaged("the identity row", &why))?;
+        if identity.cluster != self.settings.cluster {
+            return Err(OpenError::OtherCluster);
+        }
+        self.id = identity.replica;
+        let summary = self.store.read(keys::SUMMARY)?;
+        let summary =
+            summary.ok_or_else(|| OpenError::Damaged { reason: "the summary row is missing".into() })?;
+        let summary = row::decode_summary(&summary).map_err(|why| damaged("the summary row", &why))?;
+        self.origins = summary.origins.iter().map(|(origin, _)| *origin).collect();
+        self.held = summary.origins.iter().copied().collect();
+        self.scan_rows()?;
+        let found = self.summary();
+        if found != summary {
+            return Err(OpenError::Damaged {
+                reason: format!(
+                    "it has {} entries, {} log rows and root {}, but its last batch left {}, {} and {}",
+                    found.entries,
+                    found.log_rows,
+                    found.root,
+                    summary.entries,
+                    summary.log_rows,
+                    summary.root
+                ),
+            });
+        }
+        self.clock = Clock::after(self.held.newest());
+        self.durable = self.held.clone();
+        self.durable_root = self.tree.root();
+        self.load_peers()
+    }
+
+    /// Checks every row, and builds the tree and the counts from them.
+    fn scan_rows(&mut self) -> Result<(), OpenError> {
+        let mut fault = None;
+        let Self { store, tree, entries, log_rows, origins, settings, .. } = self;
+        store.scan(&[], &mut |row_key, row| {
+            let checked = match row_key.first() {
+                Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
+                    let id = keys::parse_entry(row_key).ok_or(Malformed::Form("a foreign row key".into()))?;
+                    let entry = entry_of_row(origins, decoded)?;
+                    let name = settings.digest_key.name_hash(&id);
+                    tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
+                    *entries += 1;
+                    Ok(())
+                }),
+                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| *log_rows += 1),
+                _ => Ok(()),
+            };
+            match checked {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(why) => {
+                    fault = Some(damaged(&format!("the row {}", row_key.escape_ascii()), &why));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// This replica's name.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// What is held durably.
+    pub fn vector(&self) -> &VersionVector {
+        &self.durable
+    }
+
+    /// The digest of everything, at [`Replica::vector`].
+    pub fn root(&self) -> Digest {
+        self.durable_root
+    }
+
+    /// Entry rows: values and tombstones.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The store, to read from.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, for a driver that simulates its failures.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back, as it is: what was not flushed is not in it, or not durably.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Stages a write of this replica's own and gives its event. It may be acknowledged as durable after
+    /// the next [`Replica::flush`].
+    pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
+        self.check_usable()?;
+        self.commit_if_full()?;
+        if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
+            return Err(WriteError::ClockSkew { skew_ms });
+        }
+        let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
+        let entry = Entry { dot, body };
+        let written = id.key.len() as u64 + entry.user_bytes();
+        let position = self.held.position(self.id).after(dot.hlc, written);
+        self.apply_event(self.id, position, &id, Some(entry))?;
+        self.held.advance(self.id, position);
+        Ok(dot)
+    }
+
+    /// Takes a message from a connected peer. Its effect is staged; see [`Replica::flush`].
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        message: Message,
+    ) -> Result<(), MessageError> {
+        self.check_usable()?;
+        if !self.peers.get(&from).is_some_and(|peer| peer.connected) {
+            return Ok(());
+        }
+        match message {
+            Message::Heartbeat(heartbeat) => self.handle_heartbeat(now, from, heartbeat),
+            Message::Ack(positions) => {
+                self.handle_ack(now, from, positions.into_iter().collect());
+                Ok(())
+            }
+            Message::Pull { origin, after } => {
+                self.handle_pull(from, origin, after);
+                Ok(())
+            }
+            Message::Delta(delta) => self.handle_delta(now, from, delta),
+            Message::Compare(compare) => self.handle_compare(now, from, compare),
+            Message::Differ(differ) => self.handle_differ(now, from, differ),
+            Message::Listing(listing) => self.handle_listing(now, from, listing),
+            Message::Findings(findings) => self.handle_findings(now, from, findings),
+            Message::Repair(repair) => self.handle_repair(now, from, repair),
+        }
+    }
+
+    /// The next frame for this lane of this peer, of at most about `max_bytes` (a single entry may exceed
+    /// it); `None` when there is nothing to send now.
+    pub fn poll_transmit(
+        &mut self,
+        now: Now,
+        to: ReplicaId,
+        lane: Lane,
+        max_bytes: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.check_usable()?;
+        let sendable = !self.unflushed && self.staged.is_empty();
+        if !sendable || !self.peers.get(&to).is_some_and(|peer| peer.connected) {
+            return Ok(None);
+        }
+        let message = match lane {
+            Lane::Control => self.next_control(now, to),
+            Lane::Delta | Lane::CatchUp => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),
+            Lane::AntiEntropy => self.next_anti_entropy(now, to, max_bytes)?,
+            Lane::Bulk => None,
+        };
+        Ok(message.map(|message| message.to_frame()))
+    }
+
+    /// Commits all that is staged and makes it durable.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        if self.unflushed {
+            let flushed = self.store.flush();
+            self.fail_on_error(flushed)?;
+            self.unflushed = false;
+            self.durable = self.held.clone();
+            self.durable_root = self.tree.root();
+        }
+        Ok(())
+    }
+
+    /// Commits all that is staged without making it durable: readers of the store see it from now on.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.check_usable()?;
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let summary = row::encode_summary(&self.summary());
+        self.staged.insert(keys::SUMMARY.to_vec(), Some(summary));
+        let committed = self.store.commit(std::mem::take(&mut self.staged));
+        self.fail_on_error(committed)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// The next thing the driver must know of.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn emit(&mut self, event: Event) {
+        // The driver drains after every step, and a step emits few; one more than the bound is a bug there.
+        debug_assert!(self.events.len() < MAX_EVENTS, "the driver does not drain events");
+        if self.events.len() < MAX_EVENTS && self.events.back() != Some(&event) {
+            self.events.push_back(event);
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            origins: self.origins.iter().map(|origin| (*origin, self.held.position(*origin))).collect(),
+            entries: self.entries,
+            log_rows: self.log_rows,
+            root: self.tree.root(),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// After a failed commit or flush memory is ahead of the disk: only opening anew mends that.
+    fn fail_on_error(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+}
+
+fn damaged(what: &str, why: &Malformed) -> OpenError {
+    OpenError::Damaged { reason: format!("{what}: {why}") }
+}
+
+fn entry_of_row(origins: &[ReplicaId], row: row::EntryRow) -> Result<Entry, Malformed> {
+    let replica = origins.get(usize::from(row.origin_index));
+    let replica = *replica.ok_or_else(|| Malformed::Form("an origin outside the table".into()))?;
+    Ok(Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body })
+}

@@ -1,0 +1,138 @@
+//! The one door: every change of state, from a local write to a repair, is staged here and nowhere else.
+//!
+//! A call stages, in one batch: the entry's row, its log row, and the change of the digest tree; the summary
+//! joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
+
+use bytes::Bytes;
+
+use super::{Event, Replica, entry_of_row};
+use crate::clock::{Hlc, ReplicaId};
+use crate::codec::row::{self, EntryRow, LogRow};
+use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload};
+use crate::keys;
+use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
+use crate::vector::Position;
+
+impl<S: Store> Replica<S> {
+    /// Applies one event of `origin`: merges the entry's state, which holds the event's effect, and writes
+    /// the event's log row. `entry` is `None` where that state came with an earlier event. Gives whether the
+    /// store now holds the event's effect; it does not when there is no state to hold it.
+    ///
+    /// The caller moves the claim for `origin` once every event of its interval is applied.
+    pub(super) fn apply_event(
+        &mut self,
+        origin: ReplicaId,
+        position: Position,
+        id: &EntryId,
+        entry: Option<Entry>,
+    ) -> Result<bool, StoreError> {
+        let current = self.entry(id)?;
+        let previous = match &current {
+            Some(current) if current.dot.replica == origin && current.dot.hlc < position.hlc => {
+                current.dot.hlc
+            }
+            _ => Hlc::ZERO,
+        };
+        let holds_effect = match (&entry, &current) {
+            (Some(_), _) => true,
+            (None, Some(current)) => (current.dot.hlc, current.dot.replica) >= (position.hlc, origin),
+            (None, None) => false,
+        };
+        if !holds_effect {
+            return Ok(false);
+        }
+        if let Some(entry) = entry {
+            self.merge(id, current, entry)?;
+        }
+        self.append_log(origin, &LogRow { position, previous, id: id.clone() })?;
+        Ok(true)
+    }
+
+    /// Applies an entry that anti-entropy found missing here, although the claims cover it. Gives whether
+    /// it changed anything.
+    pub(super) fn apply_repair(&mut self, id: &EntryId, entry: Entry) -> Result<bool, StoreError> {
+        let dot = entry.dot;
+        let current = self.entry(id)?;
+        let changed = self.merge(id, current, entry)?;
+        let origin_index = self.origin_index(dot.replica)?;
+        if self.row(&keys::log(origin_index, dot.hlc))?.is_none() {
+            // The counts at a repaired place are not known; those of the claim are, and lag uses only these.
+            let position = Position { hlc: dot.hlc, ..Position::default() };
+            self.append_log(dot.replica, &LogRow { position, previous: Hlc::ZERO, id: id.clone() })?;
+        }
+        Ok(changed)
+    }
+
+    /// Merges a state into the entry and the tree. Gives whether it replaced the current one.
+    fn merge(&mut self, id: &EntryId, current: Option<Entry>, entry: Entry) -> Result<bool, StoreError> {
+        self.clock.observe(entry.dot.hlc);
+        if current.as_ref().is_some_and(|current| !current.is_replaced_by(&entry)) {
+            return Ok(false);
+        }
+        let key = &self.settings.digest_key;
+        let name = key.name_hash(id);
+        let old = current.as_ref().map(|current| key.state_digest(name, current));
+        self.tree.replace(name, old, Some(key.state_digest(name, &entry)));
+        self.entries += u64::from(current.is_none());
+        if id.namespace == NamespaceId::SYSTEM {
+            self.emit(Event::SystemChanged);
+        }
+        if let Body::Value(value) = &entry.body
+            && let Payload::Chunked(manifest) = &value.payload
+        {
+            self.emit(Event::ChunksWanted(manifest.chunks.clone()));
+        }
+        let row_key = keys::entry(id);
+        let origin_index = self.origin_index(entry.dot.replica)?;
+        let row =
+            row::encode_entry(&row_key, &EntryRow { origin_index, hlc: entry.dot.hlc, body: entry.body });
+        self.staged.insert(row_key, Some(row));
+        Ok(true)
+    }
+
+    fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
+        let row_key = keys::log(self.origin_index(origin)?, log_row.position.hlc);
+        let row = row::encode_log(&row_key, log_row);
+        self.staged.insert(row_key.to_vec(), Some(row));
+        self.log_rows += 1;
+        Ok(())
+    }
+
+    /// The index under which rows of this store name `origin`; a new one when it is new.
+    fn origin_index(&mut self, origin: ReplicaId) -> Result<u16, StoreError> {
+        let index = self.known_origin_index(origin).map_or_else(
+            || {
+                self.origins.push(origin);
+                u16::try_from(self.origins.len() - 1)
+            },
+            Ok,
+        );
+        index.map_err(|_| StoreError::new("this store has met 65,536 origins, the most it can name"))
+    }
+
+    pub(super) fn known_origin_index(&self, origin: ReplicaId) -> Option<u16> {
+        let index = self.origins.iter().position(|known| *known == origin)?;
+        u16::try_from(index).ok()
+    }
+
+    /// The entry's current state, staged changes included.
+    pub(super) fn entry(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
+        let row_key = keys::entry(id);
+        let Some(row) = self.row(&row_key)? else { return Ok(None) };
+        let row = row::decode_entry(&row_key, &row).and_then(|row| entry_of_row(&self.origins, row));
+        row.map(Some).map_err(|why| StoreError::new(format!("the row of an entry is damaged: {why}")))
+    }
+
+    fn row(&self, row_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.staged.get(row_key) {
+            Some(staged) => Ok(staged.as_ref().map(|row| Bytes::copy_from_slice(row))),
+            None => self.store.read(row_key),
+        }
+    }
+
+    /// Commits when the batch is as large as it should get. Call it only between events: the rows of one
+    /// event belong into one batch.
+    pub(super) fn commit_if_full(&mut self) -> Result<(), StoreError> {
+        if self.staged.len() >= MAX_BATCH_ROWS { self.commit() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,260 @@
+//! Events on their way: one stream per peer and origin, live push and catch-up alike.
+//!
+//! A stream sends intervals `(after, upto]` of an origin's log, each as the latest state of the entries its
+//! events touched. The receiver takes an interval only where it joins what it holds; where it does not, it
+//! asks for what comes after that. So there are no gap lists, and a claim is true at every step.
+//!
+//! A peer's own origin is pushed unasked. Others are sent when asked for ([`Message::Pull`]).
+//!
+//! [`Message::Pull`]: crate::codec::message::Message::Pull
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use super::{MessageError, Replica};
+use crate::clock::{Dot, Hlc, Now, ReplicaId};
+use crate::codec::message::{Delta, DeltaRow};
+use crate::codec::row;
+use crate::keys;
+use crate::link::Lane;
+use crate::store::{Store, StoreError};
+use crate::vector::Position;
+
+/// The most bytes of a stream that may wait for their acknowledgement. Bounds what a receiver must take in.
+const MAX_UNACKNOWLEDGED_BYTES: usize = 4 << 20;
+
+/// A stream without an acknowledgement for this long starts again from what the peer holds.
+const REWIND_AFTER_US: u64 = 5_000_000;
+
+/// A stream at most this far behind is live push, beyond it catch-up.
+const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
+
+/// Events from further ahead than this are put off until their time has come: they are neither clamped nor
+/// let into our clock.
+pub(super) const MAX_AHEAD_MS: u64 = 500;
+
+/// One origin's events on their way to one peer.
+pub(super) struct Outgoing {
+    lane: Lane,
+    /// Sent up to here.
+    sent: Position,
+    /// Where this run of the stream began: what was sent before is not remembered.
+    began: Hlc,
+    /// Events up to here were in the store when this run began.
+    existed: Hlc,
+    /// The ends of the intervals not yet acknowledged, with their bytes.
+    unacknowledged: VecDeque<(Hlc, usize)>,
+    unacknowledged_bytes: usize,
+    /// When the oldest of them was sent, or the last acknowledgement came.
+    waiting_since_us: u64,
+}
+
+impl Outgoing {
+    fn new(from: Position, upto: Position) -> Self {
+        let backlog = upto.bytes.saturating_sub(from.bytes);
+        Self {
+            lane: if backlog <= LIVE_BACKLOG_BYTES { Lane::Delta } else { Lane::CatchUp },
+            sent: from,
+            began: from.hlc,
+            existed: upto.hlc,
+            unacknowledged: VecDeque::new(),
+            unacknowledged_bytes: 0,
+            waiting_since_us: 0,
+        }
+    }
+
+    pub(super) fn rewind_due_us(&self) -> Option<u64> {
+        (!self.unacknowledged.is_empty()).then_some(self.waiting_since_us + REWIND_AFTER_US)
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Now, upto: Position) {
+        while let Some((end, bytes)) = self.unacknowledged.front()
+            && *end <= upto.hlc
+        {
+            self.unacknowledged_bytes -= bytes;
+            self.unacknowledged.pop_front();
+            self.waiting_since_us = now.mono_us;
+        }
+        if upto.hlc > self.sent.hlc {
+            // It got further by another way.
+            *self = Self { lane: self.lane, ..Self::new(upto, upto) };
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
+    }
+
+    fn note_sent(&mut self, now: Now, upto: Position, bytes: usize) {
+        if self.unacknowledged.is_empty() {
+            self.waiting_since_us = now.mono_us;
+        }
+        self.sent = upto;
+        self.unacknowledged.push_back((upto.hlc, bytes));
+        self.unacknowledged_bytes += bytes;
+    }
+
+    /// With nothing on its way, a stream may change lanes without overtaking itself.
+    fn choose_lane(&mut self, upto: Position) {
+        if self.unacknowledged.is_empty() {
+            self.lane = Self::new(self.sent, upto).lane;
+        }
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Begins, or begins again, the stream of `origin` to `to` from what that peer says it holds.
+    pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId) {
+        let upto = self.durable.position(origin);
+        if let Some(peer) = self.peers.get_mut(&to) {
+            let from = peer.claims.position(origin);
+            peer.outgoing.insert(origin, Outgoing::new(from, upto));
+        }
+    }
+
+    pub(super) fn handle_pull(&mut self, from: ReplicaId, origin: ReplicaId, after: Hlc) {
+        let Some(peer) = self.peers.get(&from) else { return };
+        // Its claims rise only; a request from before the last of them has been overtaken.
+        if origin != from && after >= peer.claims.hlc(origin) {
+            self.start_stream(from, origin);
+        }
+    }
+
+    pub(super) fn rewind_unacknowledged(&mut self, now: Now, to: ReplicaId) {
+        let Some(peer) = self.peers.get(&to) else { return };
+        let due =
+            peer.outgoing.iter().filter(|(_, s)| s.rewind_due_us().is_some_and(|due| due <= now.mono_us));
+        let due: Vec<ReplicaId> = due.map(|(origin, _)| *origin).collect();
+        for origin in due {
+            self.counters.rewinds += 1;
+            self.start_stream(to, origin);
+        }
+    }
+
+    /// The next interval for this lane of this peer.
+    pub(super) fn next_delta(
+        &mut self,
+        now: Now,
+        to: ReplicaId,
+        lane: Lane,
+        max_bytes: usize,
+    ) -> Result<Option<Delta>, StoreError> {
+        let Some(peer) = self.peers.get_mut(&to) else { return Ok(None) };
+        let mut chosen = None;
+        for (origin, stream) in &mut peer.outgoing {
+            let upto = self.durable.position(*origin);
+            if upto.hlc <= stream.sent.hlc || !stream.has_room() {
+                continue;
+            }
+            stream.choose_lane(upto);
+            if stream.lane == lane {
+                chosen = Some((*origin, stream.sent, stream.began, stream.existed));
+                break;
+            }
+        }
+        let Some((origin, after, began, existed)) = chosen else { return Ok(None) };
+        let (delta, bytes) = self.build_delta(origin, after, began..existed, max_bytes)?;
+        self.counters.events_sent += delta.rows.len() as u64;
+        if let Some(stream) = self.peers.get_mut(&to).and_then(|peer| peer.outgoing.get_mut(&origin)) {
+            stream.note_sent(now, delta.upto, bytes);
+        }
+        Ok(Some(delta))
+    }
+
+    /// The interval that follows `after`. Of `run`, all events existed when the stream's run began.
+    fn build_delta(
+        &self,
+        origin: ReplicaId,
+        after: Position,
+        run: std::ops::Range<Hlc>,
+        max_bytes: usize,
+    ) -> Result<(Delta, usize), StoreError> {
+        let end = self.durable.position(origin);
+        let mut delta = Delta { origin, group: 0, after, upto: end, rows: Vec::new() };
+        let mut bytes = 0;
+        let mut fault = None;
+        let origin_index = self.known_origin_index(origin);
+        let origin_index =
+            origin_index.ok_or_else(|| StoreError::new("a claim for an origin without an index"))?;
+        self.store.scan(&keys::log(origin_index, after.hlc.next()), &mut |row_key, row| {
+            let Some(hlc) = keys::parse_log(row_key, origin_index).filter(|hlc| *hlc <= end.hlc) else {
+                return ControlFlow::Break(());
+            };
+            if bytes >= max_bytes {
+                delta.upto = delta.rows.last().map_or(after, |row: &DeltaRow| row.position);
+                return ControlFlow::Break(());
+            }
+            match self.delta_row(origin, hlc, row_key, &row, &run) {
+                Ok(row) => {
+                    bytes += row.frame_bytes();
+                    delta.rows.push(row);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    fault = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        fault.map_or(Ok((delta, bytes)), Err)
+    }
+
+    fn delta_row(
+        &self,
+        origin: ReplicaId,
+        hlc: Hlc,
+        row_key: &[u8],
+        row: &[u8],
+        run: &std::ops::Range<Hlc>,
+    ) -> Result<DeltaRow, StoreError> {
+        let log_row = row::decode_log(row_key, hlc, row)
+            .map_err(|why| StoreError::new(format!("the log row of {hlc} is damaged: {why}")))?;
+        let entry = self.entry(&log_row.id)?;
+        let entry =
+            entry.ok_or_else(|| StoreError::new(format!("the entry that event {hlc} wrote is missing")))?;
+        // This run has sent the entry with its previous event, and this event was part of that state.
+        let sent_before =
+            log_row.previous > run.start && hlc <= run.end && entry.dot == Dot { hlc, replica: origin };
+        Ok(DeltaRow { position: log_row.position, id: log_row.id, entry: (!sent_before).then_some(entry) })
+    }
+
+    pub(super) fn handle_delta(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        delta: Delta,
+    ) -> Result<(), MessageError> {
+        let origin = delta.origin;
+        if origin == self.id {
+            return Err(MessageError::Protocol { reason: "it sends us our own events".into() });
+        }
+        let held = self.held.hlc(origin);
+        if delta.upto.hlc.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
+            // The sender repeats it when no acknowledgement comes.
+            self.counters.held_back += 1;
+            return Ok(());
+        }
+        if delta.after.hlc > held {
+            self.counters.gaps += 1;
+            self.request_once(now, from, origin);
+            return Ok(());
+        }
+        for row in delta.rows.into_iter().filter(|row| row.position.hlc > held) {
+            self.commit_if_full()?;
+            if !self.apply_event(origin, row.position, &row.id, row.entry)? {
+                // It counts on a row we never got: start again from what we hold.
+                self.counters.gaps += 1;
+                self.request(now, from, origin);
+                return Ok(());
+            }
+            self.counters.events_applied += 1;
+        }
+        self.clock.observe(delta.upto.hlc);
+        self.held.advance(origin, delta.upto);
+        self.request_progressed(now, origin);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.ack_due.insert(origin);
+        }
+        Ok(())
+    }
+}
