@@ -42,7 +42,7 @@ pub struct Cut {
 impl Disk {
     /// A disk of zeros; `bytes` is a multiple of the sector.
     pub fn new(bytes: usize) -> Self {
-        assert_eq!(bytes % SECTOR_BYTES, 0, "a disk is whole sectors");
+        assert!(bytes.is_multiple_of(SECTOR_BYTES), "a disk is whole sectors");
         Self { flushed: vec![0; bytes], unflushed: BTreeMap::new() }
     }
 
@@ -105,7 +105,7 @@ impl Disk {
     fn sectors(&self, offset: u64, bytes: usize) -> Option<(usize, usize)> {
         let offset = usize::try_from(offset).ok()?;
         let end = offset.checked_add(bytes)?;
-        let fits = end <= self.flushed.len() && offset % SECTOR_BYTES as u64 == 0 && bytes % SECTOR_BYTES == 0;
+        let fits = end <= self.flushed.len() && [offset, bytes].iter().all(|n| n.is_multiple_of(SECTOR_BYTES));
         fits.then_some((offset / SECTOR_BYTES, end / SECTOR_BYTES))
     }
 }
