@@ -44,7 +44,7 @@ async fn no_acknowledged_write_is_lost_by_kills_in_a_row() {
         cluster.start(0).unwrap();
         cluster.wait_ready(0).await.unwrap();
         let verdict = verify(&cluster.rest(0, &namespace), &ledger, &ledger.acked()).await;
-        assert!(verdict.wrong.is_empty(), "kill {kill}, {moment:?} after the start: {:#?}", verdict.wrong);
+        verdict.assert_right(&format!("kill {kill}, {moment:?} after the writers began"));
         ledger.note_seen(&verdict.seen);
     }
     println!(

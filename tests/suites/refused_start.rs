@@ -108,9 +108,9 @@ async fn check_damaged(cluster: &mut Cluster, namespace: &str, ledger: &Arc<Ledg
     let rest = cluster.rest(0, namespace);
     println!("{damage:?}: /readyz says {} {}", ready.status, ready.text());
     if ready.status == 200 {
-        let verdict = verify(&rest, ledger, &ledger.acked()).await;
-        assert!(verdict.wrong.is_empty(), "{damage:?}: served, and {:#?}", verdict.wrong);
-        return;
+        return verify(&rest, ledger, &ledger.acked())
+            .await
+            .assert_right(&format!("{damage:?}, and it serves"));
     }
     assert_eq!(ready.status, 503, "{damage:?}: {}", ready.text());
     assert!(ready.text().contains("store"), "{damage:?}: no reason given: {}", ready.text());

@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match store::run(seed + run, cuts) {
             Ok(outcomes) => outcomes
                 .iter()
-                .for_each(|outcome| tally.count(outcome.wrong.is_empty(), &format!("store: {outcome:?}"))),
+                .for_each(|outcome| tally.count(outcome.wrong == 0, &format!("store: {outcome:?}"))),
             Err(error) => tally.count(false, &format!("store: {error:#}")),
         }
     }

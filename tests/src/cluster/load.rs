@@ -10,6 +10,8 @@ use super::rest::{Answer, Rest};
 use crate::ledger::{Acked, Change, Ledger};
 use crate::random::Random;
 
+/// How much of what is wrong a panic shows.
+const SHOWN_WRONG: usize = 5;
 /// Reads under way at once in [`verify`].
 const READERS: usize = 16;
 
@@ -84,6 +86,19 @@ pub struct Verdict {
     pub wrong: Vec<String>,
     /// The writes that explain what was read.
     pub seen: Acked,
+}
+
+impl Verdict {
+    /// Panics where anything is wrong; says how much, and shows some of it.
+    pub fn assert_right(&self, when: &str) {
+        let shown = &self.wrong[..self.wrong.len().min(SHOWN_WRONG)];
+        assert!(
+            shown.is_empty(),
+            "{when}, {} of {} keys: {shown:#?}",
+            self.wrong.len(),
+            self.wrong.len() + self.seen.len()
+        );
+    }
 }
 
 /// Reads every key of `acked`.

@@ -105,7 +105,8 @@ impl Disk {
     fn sectors(&self, offset: u64, bytes: usize) -> Option<(usize, usize)> {
         let offset = usize::try_from(offset).ok()?;
         let end = offset.checked_add(bytes)?;
-        let fits = end <= self.flushed.len() && [offset, bytes].iter().all(|n| n.is_multiple_of(SECTOR_BYTES));
+        let fits =
+            end <= self.flushed.len() && [offset, bytes].iter().all(|n| n.is_multiple_of(SECTOR_BYTES));
         fits.then_some((offset / SECTOR_BYTES, end / SECTOR_BYTES))
     }
 }

@@ -28,9 +28,11 @@ const CUT_AFTER: Duration = Duration::from_millis(700);
 pub struct Outcome {
     /// Writes acknowledged before the cut, superseded ones included.
     pub acked: u64,
-    /// Acknowledged writes that are gone, values nobody wrote, reads that fail, or one line that says why
-    /// the node does not start. Empty is what must be.
-    pub wrong: Vec<String>,
+    /// Acknowledged writes that are gone, values nobody wrote and reads that fail, or one line that says why
+    /// the node does not start. 0 is what must be.
+    pub wrong: usize,
+    /// The first of them.
+    pub example: Option<String>,
     /// What became of the unflushed sectors.
     pub cut: Cut,
 }
@@ -94,5 +96,6 @@ async fn revive(
         Err(error) => vec![format!("{error:#}")],
     };
     cluster.kill9(0)?;
-    Ok(Outcome { acked: acked.values().sum(), wrong, cut })
+    let acked = acked.values().sum();
+    Ok(Outcome { acked, wrong: wrong.len(), example: wrong.into_iter().next(), cut })
 }
