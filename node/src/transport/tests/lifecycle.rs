@@ -136,10 +136,10 @@ async fn of_two_links_the_one_dialled_by_the_smaller_replica_stays() {
 #[tokio::test]
 async fn a_restarted_peer_takes_the_place_of_its_dead_link() {
     let cluster = Cluster::new(1);
-    let mut fra = TestNode::start(&cluster, "fra", 5, &[]);
-    // A larger replica, whose call would lose against any other.
+    // A larger replica, whose call would lose against ours.
     let peer = HandMade::new(&cluster.identity("ams"), 9);
-    let before = peer.dial("fra", fra.address()).await.unwrap();
+    let mut fra = TestNode::start(&cluster, "fra", 5, &[("ams", peer.address())]);
+    let before = peer.accept().await;
     say_hello(&before, &peer.hello).await;
     fra.connected().await;
     let after = peer.dial("fra", fra.address()).await.unwrap();
