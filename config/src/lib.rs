@@ -80,7 +80,7 @@ pub struct Http {
     pub max_connections: u32,
     /// How long a client may take to send a request's head; within [`HEADER_TIMEOUT_MS`].
     pub header_timeout_ms: u64,
-    /// Who may do what: 1 to [`MAX_TOKENS`]. An account may have several tokens.
+    /// Who may do what: at least one, at most [`MAX_TOKENS`] and one of the environment. An account may have several.
     pub tokens: Vec<Token>,
 }
 

@@ -11,7 +11,7 @@ use crate::source::Source;
 use crate::spelling::suggest;
 use crate::{Config, Http, Log, LogFormat, Node, Peer, Replication, Storage, Token};
 
-/// The most bearer tokens one node knows.
+/// The most bearer tokens in a file; the environment may add one.
 pub const MAX_TOKENS: usize = 1024;
 /// The most peers one node replicates with.
 pub const MAX_PEERS: usize = 64;
@@ -58,7 +58,8 @@ impl Default for Log {
 }
 
 impl Config {
-    /// Reads every section, whatever is wrong with the others, so that one run names all problems.
+    /// Reads every section, whatever is wrong with the others, so that one run names all bad keys. What must hold
+    /// between keys is looked at once each of them is good.
     pub(crate) fn read(source: &mut Source<'_>, base: &Path) -> Option<Self> {
         let node = Node::read(source, base);
         let http = Http::read(source);

@@ -97,7 +97,10 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("pop", &self.pop).field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("pop", &self.pop)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,7 +110,9 @@ impl Identity {
     pub fn load(folder: &Path) -> Result<Self, IdentityError> {
         let membership = Membership::load(folder)?;
         let file = folder.join(CLUSTER_FILE);
-        let pop = membership.pop.ok_or_else(|| malformed(&file, "it names no pop, so it is a cluster's and not a node's"))?;
+        let pop = membership
+            .pop
+            .ok_or_else(|| malformed(&file, "it names no pop, so it is a cluster's and not a node's"))?;
         check_pop(&pop)?;
 
         let path = folder.join(CERTIFICATE_FILE);
@@ -116,7 +121,10 @@ impl Identity {
             .map_err(|problem| malformed(&path, problem))?;
         let Some(leaf) = chain.first() else { return Err(malformed(&path, "it holds no certificate")) };
         if !certificate_names(leaf, &pop) {
-            return Err(malformed(&path, format_args!("the certificate is not for the pop {pop:?} of {CLUSTER_FILE}")));
+            return Err(malformed(
+                &path,
+                format_args!("the certificate is not for the pop {pop:?} of {CLUSTER_FILE}"),
+            ));
         }
         Ok(Self {
             cluster: membership.cluster,
@@ -201,7 +209,8 @@ pub(crate) fn pop_dns_name(pop: &str) -> String {
 /// Whether the certificate is for this PoP.
 pub(crate) fn certificate_names(leaf: &CertificateDer<'_>, pop: &str) -> bool {
     let Ok(name) = ServerName::try_from(pop_dns_name(pop)) else { return false };
-    webpki::EndEntityCert::try_from(leaf).is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    webpki::EndEntityCert::try_from(leaf)
+        .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 /// `cluster.toml`: which cluster a folder belongs to and, in a node's folder, which PoP.
@@ -236,7 +245,9 @@ mod as_text {
         to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
@@ -261,7 +272,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, IdentityError> {
         _ => IdentityError::Io { doing: "read", path: path.into(), source },
     };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    std::fs::File::open(path)
+        .map_err(failed)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(malformed(path, format_args!("it is larger than {MAX_FILE_BYTES} bytes")));
     }

@@ -8,5 +8,6 @@ pub mod engine;
 pub mod http;
 pub mod identity;
 pub mod node;
+pub mod namespaces;
 pub mod storage;
 pub mod transport;

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
 
 use super::folder::{self, NewFile};
 use super::{
-    CA_FILE, CA_KEY_FILE, CLUSTER_FILE, ClusterId, ClusterSummary, DIGEST_SECRET_FILE, IdentityError, Membership,
-    check_pop, hex, load_digest_secret, load_pem, load_text, malformed, pop_dns_name,
+    CA_FILE, CA_KEY_FILE, CLUSTER_FILE, ClusterId, ClusterSummary, DIGEST_SECRET_FILE, IdentityError,
+    Membership, check_pop, hex, load_digest_secret, load_pem, load_text, malformed, pop_dns_name,
 };
 
 /// How long an authority lives.

@@ -59,7 +59,8 @@ fn a_damaged_folder_says_which_file() {
     init_cluster(&cluster).unwrap();
     let other = join_token(&cluster, "ams", HOUR).unwrap();
     init_node(&folder.path().join("other"), &other).unwrap();
-    let others_certificate = std::fs::read_to_string(folder.path().join("other").join(CERTIFICATE_FILE)).unwrap();
+    let others_certificate =
+        std::fs::read_to_string(folder.path().join("other").join(CERTIFICATE_FILE)).unwrap();
     let cases: &[(&str, &str)] = &[
         (CLUSTER_FILE, "cluster = 'zz'"),
         (CLUSTER_FILE, "cluster = '00000000000000000000000000000000'"),

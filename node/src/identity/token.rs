@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::authority::{Authority, Validity};
 use super::folder::{self, NewFile};
 use super::{
-    CA_FILE, CERTIFICATE_FILE, CLUSTER_FILE, ClusterId, DIGEST_SECRET_FILE, IdentityError, KEY_FILE, Membership,
-    NodeSummary, check_pop, hex,
+    CA_FILE, CERTIFICATE_FILE, CLUSTER_FILE, ClusterId, DIGEST_SECRET_FILE, IdentityError, KEY_FILE,
+    Membership, NodeSummary, check_pop, hex,
 };
 
 /// What a token starts with; the number is that of its form.
@@ -33,13 +33,17 @@ const CHECKSUM_BYTES: usize = 8;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It does not look like one.
-    #[error("this is not a join token: one starts with {PREFIX:?}; make one with `littoral cluster join-token`")]
+    #[error(
+        "this is not a join token: one starts with {PREFIX:?}; make one with `littoral cluster join-token`"
+    )]
     NotAToken,
     /// Some of it is missing or changed.
     #[error("the join token is damaged: part of it is missing or was changed; copy the whole line again")]
     Damaged,
     /// Its time is over.
-    #[error("the join token expired {ago_s} seconds ago; make a fresh one with `littoral cluster join-token`")]
+    #[error(
+        "the join token expired {ago_s} seconds ago; make a fresh one with `littoral cluster join-token`"
+    )]
     Expired {
         /// How long ago, in seconds.
         ago_s: u64,
@@ -177,7 +181,8 @@ mod tests {
     #[test]
     fn an_expired_token_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = init_node(&folder.path().join("identity"), &contents(unix_now_s() - 90).pack()).unwrap_err();
+        let error =
+            init_node(&folder.path().join("identity"), &contents(unix_now_s() - 90).pack()).unwrap_err();
         assert!(matches!(error, IdentityError::Token(TokenError::Expired { ago_s: 90..=95 })), "{error}");
     }
 

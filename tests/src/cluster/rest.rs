@@ -1,0 +1,112 @@
+//! A small client of one PoP: one request for each call, no retry, every answer given back, which is what
+//! a suite needs that counts what was acknowledged.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// The account of every cluster here.
+pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+/// Its token.
+pub const TOKEN: &str = "suite-token";
+
+/// No answer within this time is an error: the node hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The code of "there is no such key" in the envelope.
+const KEY_NOT_FOUND: u64 = 10_009;
+
+/// A PoP and a namespace.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    http: reqwest::Client,
+    base: String,
+    namespace: String,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Rest {
+    /// A client of the PoP at `base`; the namespace may be empty where only pages are asked for.
+    pub fn new(base: &str, namespace: &str) -> Self {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(ANSWER_WITHIN)
+            .build()
+            .expect("a client without TLS has nothing that could fail");
+        Self { http, base: base.to_owned(), namespace: namespace.to_owned() }
+    }
+
+    /// Makes a namespace and gives its id.
+    pub async fn create_namespace(&self, title: &str) -> anyhow::Result<String> {
+        let url = format!("{}{}", self.base, namespaces());
+        let answer = answer(self.http.post(url).bearer_auth(TOKEN).json(&json!({ "title": title }))).await?;
+        ensure!(answer.status == 200, "creating a namespace: {} {}", answer.status, answer.text());
+        let envelope: Value = serde_json::from_slice(&answer.body)?;
+        Ok(envelope["result"]["id"].as_str().context("a namespace without an id")?.to_owned())
+    }
+
+    /// Writes a value. Keys here need no percent-encoding.
+    pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<Answer, reqwest::Error> {
+        answer(self.http.put(self.value_url(key)).bearer_auth(TOKEN).body(value)).await
+    }
+
+    /// Deletes a key.
+    pub async fn delete(&self, key: &str) -> Result<Answer, reqwest::Error> {
+        answer(self.http.delete(self.value_url(key)).bearer_auth(TOKEN)).await
+    }
+
+    /// Reads a value: the bytes, `None` where the node says that there is no such key, and an error for
+    /// every other answer.
+    pub async fn read(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
+        let answer = self.read_raw(key).await?;
+        match answer.status {
+            200 => Ok(Some(answer.body)),
+            404 if answer.code() == Some(KEY_NOT_FOUND) => Ok(None),
+            status => anyhow::bail!("{status} {}", answer.text()),
+        }
+    }
+
+    /// Reads a value and gives the answer as it came.
+    pub async fn read_raw(&self, key: &str) -> Result<Answer, reqwest::Error> {
+        answer(self.http.get(self.value_url(key)).bearer_auth(TOKEN)).await
+    }
+
+    /// Reads a page outside the account, such as `/readyz`.
+    pub async fn page(&self, path: &str) -> Result<Answer, reqwest::Error> {
+        answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(TOKEN)).await
+    }
+
+    fn value_url(&self, key: &str) -> String {
+        format!("{}{}/{}/values/{key}", self.base, namespaces(), self.namespace)
+    }
+}
+
+impl Answer {
+    /// The first error code of an envelope.
+    pub fn code(&self) -> Option<u64> {
+        serde_json::from_slice::<Value>(&self.body).ok()?["errors"][0]["code"].as_u64()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+fn namespaces() -> String {
+    format!("/client/v4/accounts/{ACCOUNT}/storage/kv/namespaces")
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let response = request.send().await?;
+    Ok(Answer { status: response.status().as_u16(), body: response.bytes().await? })
+}

@@ -1,0 +1,146 @@
+//! A full disk: writes are refused with the error that says so, reads go on, and when there is room again
+//! writes go on too and nothing acknowledged is missing, also after a restart. The disk is a small tmpfs.
+//!
+//! A disk that is filled to the last byte at once, before the node looks at its free space, fails the store
+//! itself in the middle of a write: then the node serves reads, and takes writes when it is started again.
+
+#![allow(clippy::unwrap_used, reason = "a suite fails by panicking")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use littoral_tests::cluster::{Answer, Cluster, Load, Options, Rest, Stopped, verify};
+use littoral_tests::ledger::{Acked, Ledger, Mix};
+use littoral_tests::mounts::{self, Mount};
+use littoral_tests::random::Random;
+
+const DISK_BYTES: u64 = 128 << 20;
+const LARGER_DISK_BYTES: u64 = 320 << 20;
+/// `storage.min_free_bytes`: more than the load writes between two looks of the node at its free space.
+const MIN_FREE_BYTES: u64 = 48 << 20;
+/// Rows, and some chunk files.
+const MIX: Mix = Mix { sizes: &[(10, 1000), (10, 12 << 10), (1, 128 << 10)], delete_percent: 5 };
+const WRITERS: usize = 8;
+/// So many that the disk fills with values rather than with old versions of few.
+const KEYS_PER_WRITER: u64 = 1_000_000;
+/// The HTTP status and the code of a full disk.
+const FULL: (u16, Option<u64>) = (507, Some(20_002));
+/// How soon writes must go on when there is room again.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(15);
+/// How long the load goes on before something else takes the disk.
+const BEFORE_THE_FILLER: Duration = Duration::from_secs(1);
+
+/// How the disk gets full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// By what the clients write; a larger disk gives room.
+    ByValues,
+    /// By someone else, at once and to the last byte; removing that gives room.
+    ByOthers,
+}
+
+#[test]
+fn a_disk_filled_by_values_refuses_writes_until_it_is_larger() {
+    check(Filled::ByValues);
+}
+
+#[test]
+fn a_disk_filled_by_others_refuses_writes_until_they_are_gone() {
+    check(Filled::ByOthers);
+}
+
+fn check(filled: Filled) {
+    if let Some(reason) = mounts::missing() {
+        println!("SKIP: mounts cannot be made here: {reason}");
+        return;
+    }
+    mounts::enter_private_mounts().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Mount::tmpfs(DISK_BYTES, folder.path()).unwrap();
+    // A runtime of its own: its threads must be in this thread's view of the mounts.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(fill_and_free(&disk, filled));
+}
+
+async fn fill_and_free(disk: &Mount, filled: Filled) {
+    let seed = Random::fresh_seed();
+    println!("seed {seed}");
+    let first_data_dir = Some(disk.folder().join("data"));
+    let options = Options { first_data_dir, min_free_bytes: MIN_FREE_BYTES, ..Options::default() };
+    let mut cluster = Cluster::started(options).await.unwrap();
+    let namespace = cluster.rest(0, "").create_namespace("full").await.unwrap();
+    let rest = cluster.rest(0, &namespace);
+    let ledger = Arc::new(Ledger::new(seed, MIX));
+
+    let filler = disk.folder().join("filler");
+    let load = Load::start(&rest, &ledger, WRITERS, KEYS_PER_WRITER);
+    if filled == Filled::ByOthers {
+        tokio::time::sleep(BEFORE_THE_FILLER).await;
+        fill(&filler);
+    }
+    for stopped in load.ended().await {
+        let Stopped::Refused(answer) = stopped else { panic!("a writer was stopped by {stopped:?}") };
+        assert_refused(&answer, filled);
+    }
+    println!("{} keys were written before the disk was full", written(&ledger).len());
+    assert!(!written(&ledger).is_empty());
+    assert_reads(&rest, &ledger, "while the disk is full").await;
+    assert_eq!(rest.page("/healthz").await.unwrap().status, 200);
+    assert_refused(&rest.put("one-more", vec![1; 1000]).await.unwrap(), filled);
+
+    match filled {
+        Filled::ByValues => {
+            disk.resize_tmpfs(LARGER_DISK_BYTES).unwrap();
+            put_when_possible(&rest).await;
+            assert_reads(&rest, &ledger, "with room again").await;
+        }
+        Filled::ByOthers => std::fs::remove_file(&filler).unwrap(),
+    }
+    cluster.kill9(0).unwrap();
+    cluster.start(0).unwrap();
+    cluster.wait_ready(0).await.unwrap();
+    let rest = cluster.rest(0, &namespace);
+    assert_reads(&rest, &ledger, "after a restart").await;
+    put_when_possible(&rest).await;
+}
+
+fn assert_refused(answer: &Answer, filled: Filled) {
+    let is_clear = (answer.status, answer.code()) == FULL
+        || (filled == Filled::ByOthers && answer.status == 503 && answer.text().contains("No space left"));
+    assert!(is_clear, "{} {}", answer.status, answer.text());
+}
+
+async fn put_when_possible(rest: &Rest) {
+    let deadline = Instant::now() + RECOVERS_WITHIN;
+    loop {
+        let answer = rest.put("one-more", vec![1; 1000]).await.unwrap();
+        if answer.status == 200 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still refused: {} {}", answer.status, answer.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rest.read("one-more").await.unwrap().as_deref(), Some([1; 1000].as_slice()));
+}
+
+/// The keys with an acknowledged write: most keys of this load are never touched, and those whose only
+/// write was refused may be there or not.
+fn written(ledger: &Ledger) -> Acked {
+    ledger.acked().into_iter().filter(|(_, number)| *number > 0).collect()
+}
+
+async fn assert_reads(rest: &Rest, ledger: &Arc<Ledger>, when: &str) {
+    verify(rest, ledger, &written(ledger)).await.assert_right(when);
+}
+
+/// Writes until there is no byte left.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for piece_bytes in [64 << 10, 4 << 10, 1] {
+        let piece = vec![0xff; piece_bytes];
+        while file.write_all(&piece).is_ok() {}
+    }
+}
