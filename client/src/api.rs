@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod kv;
+
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
 /// from the same moment's figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,176 @@
-//! Stub: the command line.
+//! The command line: what can be typed, and which file carries it out.
+//!
+//! The rule: except for `serve`, `dev`'s own processes, and the making of identities, everything here
+//! speaks to a PoP only through the REST API, as any other client does.
+
+mod cluster;
+mod connection;
+mod dev;
+mod export;
+mod failure;
+mod import;
+mod kv;
+mod lag;
+mod print;
+mod record;
+mod resume;
+mod serve;
+mod status;
+
+#[cfg(test)]
+mod fake_pop;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::connection::Connection;
+use self::failure::Failure;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  the command was not understood
+  3  the PoP cannot be reached
+  4  there is no such key or namespace";
+
+/// An edge key-value store: a full copy at every PoP, converging.
+#[derive(Parser)]
+#[command(name = "littoral", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::Args),
+    /// Run a whole cluster on this machine, to try it or to check it
+    Dev(dev::Args),
+    /// Make a cluster and the tokens with which nodes join it
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Give a node its identity
+    #[command(subcommand)]
+    Node(cluster::NodeCommand),
+    /// Show what a PoP knows of itself and its peers
+    Status(Connection),
+    /// Show how far each PoP is behind each other
+    Lag(lag::Args),
+    /// Read and write keys
+    Kv(kv::Args),
+    /// Look at configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a script that completes commands in your shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration file, and the LITTORAL_* variables, without starting anything
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
 
 /// Runs the command line and gives the exit code.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = help_or_error.print();
+            return ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<(), Failure> {
+    let json = cli.json;
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Dev(args) => block_on(dev::run(args, json)),
+        Command::Cluster(command) => cluster::run(command, json),
+        Command::Node(command) => cluster::run_node(command, json),
+        Command::Status(connection) => block_on(status::run(connection, json)),
+        Command::Lag(args) => block_on(lag::run(args, json)),
+        Command::Kv(args) => block_on(kv::run(args, json)),
+        Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+/// One thread is enough for a client.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A read of a terminal's standard input cannot be called off; do not wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "littoral", &mut script);
+    print::bytes(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_typed_is_understood_or_refused() {
+        for (line, is_understood) in [
+            ("serve --config a.toml", true),
+            ("serve", false),
+            ("dev", true),
+            ("dev --pops 16 --check --json", true),
+            ("dev --pops 0", false),
+            ("dev --pops 17", false),
+            ("dev --account 0123456789abcdef0123456789ABCDEF --token t", true),
+            ("dev --account 0123", false),
+            ("dev --token with\u{7f}control", false),
+            ("cluster init d", true),
+            ("cluster join-token d --pop ams --valid-for 90m", true),
+            ("cluster join-token d --pop ams --valid-for soon", false),
+            ("node init d --token -", true),
+            ("status --url http://h:1", true),
+            ("lag --watch", true),
+            ("kv put k v --ttl 60", true),
+            ("kv put k v --path f", false),
+            ("kv put k --ttl 60 --expires-at 9", false),
+            ("kv get k --json", true),
+            ("kv list --prefix p --limit 5", true),
+            ("kv import --resume s --skip-bad", true),
+            ("kv export f --resume s", true),
+            ("kv export --resume s", false),
+            ("kv namespace create demo", true),
+            ("config check f", true),
+            ("completions zsh", true),
+        ] {
+            let typed = std::iter::once("littoral").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(typed).is_ok(), is_understood, "{line}");
+        }
+    }
 }

@@ -1,1 +1,268 @@
-//! Stub: HTTP.
+//! The HTTP surface: accepts connections and hands each request to what it asks for.
+//!
+//! The REST API of Workers KV is routed here on the raw path, past axum, because its keys are whatever
+//! follows `values/` undecoded, and because reading a small value is the hot path: between hyper and the
+//! engine stand one hash of the token and two look-ups. The node's own pages go through an axum router.
+//!
+//! The rule this file upholds: connections, heads and bodies are bounded in number, bytes and time.
+
+mod attributes;
+mod auth;
+mod body;
+mod bulk;
+mod envelope;
+mod error;
+mod keys;
+mod large;
+mod measures;
+mod namespaces;
+mod native;
+mod query;
+mod route;
+mod values;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use replication::NamespaceId;
+use replication::entry::MAX_VALUE_BYTES;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tower_service::Service;
+
+pub use self::auth::AccountToken;
+pub use self::large::ChunkFetch;
+
+use self::body::{DRAIN_SLACK_BYTES, Upload};
+use self::error::ApiError;
+use self::route::{Call, Operation, Routed};
+use crate::chunks::ChunkStore;
+use crate::engine::Engine;
+use crate::namespaces::{NamespaceError, Namespaces};
+
+/// The most bytes of a request's head, and of a body read at a time.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long requests being answered at shutdown may still take.
+const MAX_DRAIN_MS: u64 = 10_000;
+/// The pause after a connection could not be accepted, for want of file descriptors most likely.
+const ACCEPT_RETRY_MS: u64 = 50;
+
+/// What the HTTP surface stands on.
+pub struct HttpContext {
+    /// Reads and writes.
+    pub engine: Engine,
+    /// The bytes of large values.
+    pub chunks: Arc<ChunkStore>,
+    /// Who may do what.
+    pub tokens: Vec<AccountToken>,
+    /// Brings chunks that are not here.
+    pub fetch: Arc<dyn ChunkFetch>,
+    /// The page `/metrics`.
+    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The bounds an operator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections open at once; more of them wait to be accepted.
+    pub max_connections: usize,
+    /// How long a connection may take to send the head of its next request, idle time included.
+    pub header_timeout_ms: u64,
+}
+
+/// Serves until `shutdown` completes, then lets requests being answered finish, for at most
+/// [`MAX_DRAIN_MS`]. Needs the multi-threaded runtime, and the metrics recorder in place.
+pub async fn serve(
+    listener: TcpListener,
+    context: HttpContext,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let surface = Arc::new(Surface::new(context));
+    let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let (stream, slot) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &slots) => accepted,
+            Some(ended) = connections.join_next() => {
+                report_panic(ended);
+                continue;
+            }
+        };
+        connections.spawn(serve_connection(surface.clone(), stream, limits, graceful.watcher(), slot));
+    }
+    drop(listener);
+    if tokio::time::timeout(Duration::from_millis(MAX_DRAIN_MS), graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections did not end in time and are cut off");
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// The next connection, once there is a slot for it.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    surface: Arc<Surface>,
+    stream: TcpStream,
+    limits: Limits,
+    watcher: Watcher,
+    _slot: OwnedSemaphorePermit,
+) {
+    // An answer is written in one piece; waiting for more to send would only delay it.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = service_fn(|request| {
+        let surface = surface.clone();
+        async move { Ok::<_, Infallible>(surface.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::trace!(%error, "a connection ended early");
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed: this is a bug, please report it");
+    }
+}
+
+/// What every request is answered from.
+struct Surface {
+    engine: Engine,
+    namespaces: Namespaces,
+    chunks: large::Chunks,
+    tokens: Arc<auth::Tokens>,
+    /// A permit per KiB of bulk bodies in memory.
+    bulk_memory: Semaphore,
+    measures: measures::Measures,
+    native: Router,
+}
+
+impl Surface {
+    fn new(context: HttpContext) -> Self {
+        let HttpContext { engine, chunks, tokens, fetch, render_metrics } = context;
+        let tokens = Arc::new(auth::Tokens::new(tokens));
+        let native = native::Native { engine: engine.clone(), tokens: tokens.clone(), render_metrics };
+        Self {
+            namespaces: Namespaces::new(engine.clone()),
+            chunks: large::Chunks { engine: engine.clone(), store: chunks, fetch },
+            engine,
+            tokens,
+            bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
+            measures: measures::Measures::new(),
+            native: native::router(native),
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        // Of an answer to HEAD, hyper sends the head only.
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        let (operation, answer) = match route::route(method, head.uri.path()) {
+            Routed::Call(call) => (call.operation, self.answer_call(&call, &head, body).await),
+            Routed::WrongMethod { allow } => (Operation::Unrouted, Err(ApiError::MethodNotAllowed { allow })),
+            Routed::Nowhere => {
+                let path = head.uri.path().to_owned();
+                (Operation::Unrouted, Err(ApiError::NoRoute { path }))
+            }
+            Routed::Native => {
+                let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
+                (Operation::Native, Ok(response))
+            }
+        };
+        let response = answer.unwrap_or_else(|error| error.into_response(operation.name()));
+        self.measures.record(operation, response.status(), started.elapsed());
+        response
+    }
+
+    async fn answer_call(
+        &self,
+        call: &Call<'_>,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, ApiError> {
+        let mut upload = Upload::new(&head.headers, body);
+        let answer = self.dispatch(call, head, &mut upload).await;
+        let drained_bytes = match call.operation {
+            Operation::BulkPut | Operation::BulkDelete => bulk::MAX_BULK_BYTES + DRAIN_SLACK_BYTES,
+            _ => MAX_VALUE_BYTES + DRAIN_SLACK_BYTES,
+        };
+        upload.drain(drained_bytes).await;
+        answer
+    }
+
+    async fn dispatch(
+        &self,
+        call: &Call<'_>,
+        head: &Parts,
+        upload: &mut Upload,
+    ) -> Result<Response<Body>, ApiError> {
+        let account = self.tokens.authorize(&head.headers, call.account)?;
+        let query = head.uri.query();
+        match call.operation {
+            Operation::ListNamespaces => return namespaces::list(self, account, query),
+            Operation::CreateNamespace => return namespaces::create(self, account, upload).await,
+            _ => {}
+        }
+        let namespace = self.owned_namespace(account, call.namespace)?;
+        match call.operation {
+            Operation::ReadValue => values::read(self, namespace, call.key).await,
+            Operation::PutValue => values::put(self, namespace, call.key, query, &head.headers, upload).await,
+            Operation::DeleteValue => values::delete(self, namespace, call.key, query).await,
+            Operation::ReadMetadata => values::read_metadata(self, namespace, call.key),
+            Operation::ListKeys => keys::list(self, namespace, query),
+            Operation::BulkPut => bulk::put(self, namespace, query, upload).await,
+            Operation::BulkDelete => bulk::delete(self, namespace, query, upload).await,
+            Operation::BulkRead => bulk::read(self, namespace, upload).await,
+            Operation::FindNamespace => namespaces::find(self, account, namespace),
+            Operation::RenameNamespace => namespaces::rename(self, account, namespace, upload).await,
+            Operation::DeleteNamespace => namespaces::delete(self, account, namespace).await,
+            Operation::ListNamespaces | Operation::CreateNamespace => unreachable!("answered above"),
+            Operation::Unrouted | Operation::Native => unreachable!("no call is routed to these"),
+        }
+    }
+
+    /// The namespace of this id, if it is one of the account's.
+    fn owned_namespace(&self, account: &str, id: &str) -> Result<NamespaceId, ApiError> {
+        let id: NamespaceId = id.parse().map_err(|_| ApiError::BadNamespaceId { given: id.to_owned() })?;
+        match self.namespaces.owns(account, id)? {
+            true => Ok(id),
+            false => Err(NamespaceError::NotFound.into()),
+        }
+    }
+}

@@ -7,5 +7,7 @@ pub mod cli;
 pub mod engine;
 pub mod http;
 pub mod identity;
+pub mod node;
+pub mod namespaces;
 pub mod storage;
 pub mod transport;

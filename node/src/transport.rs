@@ -1,24 +1,98 @@
-//! Stub: QUIC links to the peers.
+//! Links to the peers: QUIC with mutual TLS, one link per replica, lanes of bounded frames.
+//!
+//! What a link is made of, by file: `tls` (who may connect, and the limits of a connection), `handshake`
+//! and `hello` (who it is), `refusal` (who is turned away, and why), `links` (one per replica), `link` (the
+//! lanes), `frame`, `dial` (how links come back), `chunk_fetch` (chunks of large values).
+//!
+//! The rule upheld here: the transport carries frames and knows nothing of what is in them. It needs
+//! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
+
+mod chunk_fetch;
+mod dial;
+mod frame;
+mod handshake;
+mod hello;
+mod link;
+mod links;
+mod refusal;
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
-use replication::Lane;
+use quinn::{ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
+use replication::{ChunkId, Lane, ReplicaId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// The engine's end of a link: a bounded queue of frames per lane.
-#[derive(Clone)]
-pub struct LinkSender {}
+use crate::chunks::ChunkStore;
+use crate::engine::{Engine, PeerInfo};
+use crate::identity::{Identity, is_label};
+pub use chunk_fetch::FetchError;
+use handshake::Greeted;
+use hello::Hello;
+pub use link::{LANE_QUEUE_FRAMES, LinkQueues, LinkSender};
+use links::{Candidate, Links};
+pub use refusal::Reason;
+use refusal::{RefusalLog, close_code};
 
-impl LinkSender {
-    /// Whether the lane can take one more frame now.
-    pub fn has_room(&self, lane: Lane) -> bool {
-        let _ = lane;
-        todo!()
+/// How many strangers may be in the handshake at once; more are turned away without one.
+const MAX_HANDSHAKES: usize = 64;
+/// How long a stopping node waits for its links to end, and again for its peers to hear of it.
+const SHUTDOWN_STEP: Duration = Duration::from_secs(2);
+
+/// Where this node listens, who it is and whom it dials.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen (UDP). Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// The PoP, as the identity has it.
+    pub pop: String,
+    /// The region: a lower-case DNS label.
+    pub region: String,
+    /// This incarnation of the data folder.
+    pub replica: ReplicaId,
+    /// Whom to dial: the PoP, which its certificate must name, and `host:port`.
+    pub peers: Vec<(String, String)>,
+}
+
+/// What the transport needs of whoever reads and fills the links: the engine.
+///
+/// For each replica the calls come in this order: `connected`, any number of `frame` and `ready`,
+/// `disconnected`; and only then, for a new link, `connected` again.
+pub trait LinkEvents: Clone + Send + Sync + 'static {
+    /// A link is up.
+    fn connected(&self, peer: PeerInfo, link: LinkSender) -> impl Future<Output = ()> + Send;
+    /// The link is gone.
+    fn disconnected(&self, replica: ReplicaId) -> impl Future<Output = ()> + Send;
+    /// A frame has come in. While this waits, no more is read from that lane.
+    fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) -> impl Future<Output = ()> + Send;
+    /// The lane has written a frame and has room for more.
+    fn ready(&self, replica: ReplicaId, lane: Lane);
+}
+
+impl LinkEvents for Engine {
+    async fn connected(&self, peer: PeerInfo, link: LinkSender) {
+        self.peer_connected(peer, link).await;
     }
 
-    /// Queues a frame. Call only after [`LinkSender::has_room`]; without room, or with the link gone, the
-    /// frame is dropped, which the protocol survives.
-    pub fn send(&self, lane: Lane, frame: Bytes) {
-        let _ = (lane, frame);
-        todo!()
+    async fn disconnected(&self, replica: ReplicaId) {
+        self.peer_disconnected(replica).await;
+    }
+
+    async fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
+        self.peer_frame(replica, lane, frame).await;
+    }
+
+    fn ready(&self, replica: ReplicaId, lane: Lane) {
+        self.link_ready(replica, lane);
     }
 
     /// Closes the link; the reason goes to the peer.
@@ -27,3 +101,291 @@ impl LinkSender {
         todo!()
     }
 }
+
+/// What the transport needs to answer peers that ask for chunks.
+pub trait ChunkSource: Send + Sync + 'static {
+    /// The bytes of a chunk, where it is here. Blocking.
+    fn read(&self, id: &ChunkId) -> io::Result<Option<Bytes>>;
+}
+
+impl ChunkSource for ChunkStore {
+    fn read(&self, id: &ChunkId) -> io::Result<Option<Bytes>> {
+        ChunkStore::read(self, id)
+    }
+}
+
+/// Why the transport could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Another process listens there.
+    #[error("UDP {listen} is in use by another process; stop it, or set replication.listen to another port")]
+    PortInUse {
+        /// The address wanted.
+        listen: SocketAddr,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on UDP {listen}: {source}; see replication.listen")]
+    Listen {
+        /// The address wanted.
+        listen: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The certificate, its key and the authority do not make a TLS identity.
+    #[error(
+        "the identity cannot be used: {problem}; make a fresh join token and run `littoral node init` into a new folder"
+    )]
+    Identity {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The settings contradict the identity or themselves.
+    #[error("{problem}")]
+    Settings {
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// What is known of one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Smoothed round trip, in microseconds.
+    pub rtt_us: u64,
+    /// UDP payload bytes sent over this link since it came up, all overhead of QUIC included.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+}
+
+/// Binds the port, starts to dial the peers and lets peers in.
+pub async fn start<E: LinkEvents, C: ChunkSource>(
+    settings: Settings,
+    identity: &Identity,
+    events: E,
+    chunks: Arc<C>,
+) -> Result<Transport, TransportError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => TransportError::PortInUse { listen: settings.listen },
+        _ => TransportError::Listen { listen: settings.listen, source },
+    };
+    let socket = UdpSocket::bind(settings.listen).map_err(failed)?;
+    start_on(socket, settings, identity, events, chunks)
+}
+
+fn start_on<E: LinkEvents, C: ChunkSource>(
+    socket: UdpSocket,
+    settings: Settings,
+    identity: &Identity,
+    events: E,
+    chunks: Arc<C>,
+) -> Result<Transport, TransportError> {
+    check(&settings, identity)?;
+    describe_metrics();
+    let failed = |source: io::Error| TransportError::Listen { listen: settings.listen, source };
+    let tls = tls::Tls::new(identity)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint =
+        Endpoint::new(EndpointConfig::default(), Some(tls.server), socket, runtime).map_err(failed)?;
+    let mut boot_nonce = [0; 16];
+    getrandom::fill(&mut boot_nonce).map_err(|error| TransportError::Settings {
+        problem: format!("the system has no random bytes: {error}"),
+    })?;
+    let local = Arc::new(Local {
+        hello: Hello {
+            cluster: identity.cluster,
+            replica: settings.replica,
+            boot_nonce,
+            pop: settings.pop,
+            region: settings.region,
+        },
+        endpoint,
+        address,
+        client: tls.client,
+        links: Links::default(),
+        refusals: RefusalLog::new(),
+        stop: CancellationToken::new(),
+    });
+    let tasks = TaskTracker::new();
+    let driver = Arc::new(Driver { local: local.clone(), events, chunks });
+    for (pop, peer_address) in settings.peers {
+        metrics::gauge!("littoral_link_up", "peer" => pop.clone()).set(0.0);
+        tasks.spawn(dial::keep_dialling(driver.clone(), pop, peer_address));
+    }
+    tasks.spawn(let_in(driver, tasks.clone()));
+    tracing::info!(%address, pop = local.hello.pop, replica = %local.hello.replica, "listening for peers");
+    Ok(Transport { local, tasks })
+}
+
+/// The running transport. Dropping it ends its links at once; [`Transport::shutdown`] waits for them.
+pub struct Transport {
+    local: Arc<Local>,
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("address", &self.local.address).finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local.address
+    }
+
+    /// Fetches a chunk from the connected peers, asked in turn, the nearest first. What it gives hashes to
+    /// `id`; it is not stored here.
+    pub async fn fetch_chunk(&self, id: ChunkId) -> Result<Bytes, FetchError> {
+        chunk_fetch::fetch(&self.local.links, id).await
+    }
+
+    /// Figures of the link to this replica; `None` when there is none.
+    pub fn link_stats(&self, replica: ReplicaId) -> Option<LinkStats> {
+        let stats = self.local.links.connection(replica)?.stats();
+        Some(LinkStats {
+            rtt_us: stats.path.rtt.as_micros().try_into().unwrap_or(u64::MAX),
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+        })
+    }
+
+    /// How many peers this node turned away since it started, by reason.
+    pub fn refusals(&self) -> watch::Receiver<BTreeMap<Reason, u64>> {
+        self.local.refusals.counts()
+    }
+
+    /// Ends the links, tells the peers, and returns once the engine has heard of each end. Bounded by
+    /// some seconds.
+    pub async fn shutdown(&self) {
+        self.stop();
+        self.tasks.close();
+        if timeout(SHUTDOWN_STEP, self.tasks.wait()).await.is_err() {
+            tracing::warn!("links did not end within {} s; they are abandoned", SHUTDOWN_STEP.as_secs());
+        }
+        // Without this a peer might learn of it by its idle timeout only.
+        let _ = timeout(SHUTDOWN_STEP, self.local.endpoint.wait_idle()).await;
+    }
+
+    fn stop(&self) {
+        self.local.stop.cancel();
+        self.local.endpoint.close(close_code::SHUTDOWN, b"the node is stopping");
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// This node as its links see it.
+struct Local {
+    hello: Hello,
+    endpoint: Endpoint,
+    address: SocketAddr,
+    client: quinn::ClientConfig,
+    links: Links,
+    refusals: RefusalLog,
+    stop: CancellationToken,
+}
+
+impl Local {
+    /// Whether the socket can send there. An IPv6 socket reaches IPv4 too.
+    fn can_reach(&self, to: &SocketAddr) -> bool {
+        self.address.is_ipv6() || to.is_ipv4()
+    }
+}
+
+/// What it takes to run a link.
+struct Driver<E, C> {
+    local: Arc<Local>,
+    events: E,
+    chunks: Arc<C>,
+}
+
+impl<E: LinkEvents, C: ChunkSource> Driver<E, C> {
+    /// Runs the link to its end and says how it ended; `None` when another link to the replica stays.
+    async fn run(&self, greeted: Greeted) -> Option<ConnectionError> {
+        let Greeted { connection, hello, dialler } = greeted;
+        let peer = PeerInfo { replica: hello.replica, pop: hello.pop, region: hello.region };
+        let candidate =
+            Candidate { connection, pop: peer.pop.clone(), dialler, boot_nonce: hello.boot_nonce };
+        let Local { links, refusals, .. } = &*self.local;
+        if !links.admit(peer.replica, &candidate).await {
+            return None;
+        }
+        let end =
+            link::drive(&candidate.connection, peer.clone(), &self.events, &self.chunks, refusals).await;
+        links.remove(peer.replica);
+        refusals.explain_end(&end, &peer.pop);
+        Some(end)
+    }
+}
+
+/// Lets peers in until the node stops.
+async fn let_in<E: LinkEvents, C: ChunkSource>(driver: Arc<Driver<E, C>>, tasks: TaskTracker) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    // `accept` gives nothing once the endpoint is closed.
+    while let Some(incoming) = driver.local.endpoint.accept().await {
+        match handshakes.clone().try_acquire_owned() {
+            Ok(permit) => drop(tasks.spawn(let_one_in(driver.clone(), incoming, permit))),
+            Err(_) => incoming.refuse(),
+        }
+    }
+}
+
+async fn let_one_in<E: LinkEvents, C: ChunkSource>(
+    driver: Arc<Driver<E, C>>,
+    incoming: quinn::Incoming,
+    permit: OwnedSemaphorePermit,
+) {
+    let stranger = incoming.remote_address().ip().to_string();
+    let greeted = handshake::accept(&driver.local, incoming).await;
+    drop(permit);
+    match greeted {
+        Ok(greeted) => {
+            driver.run(greeted).await;
+        }
+        Err(failure) => driver.local.refusals.explain(&failure, &stranger),
+    }
+}
+
+fn check(settings: &Settings, identity: &Identity) -> Result<(), TransportError> {
+    let refused = |problem: String| Err(TransportError::Settings { problem });
+    let Settings { pop, region, peers, .. } = settings;
+    if *pop != identity.pop {
+        let theirs = &identity.pop;
+        return refused(format!("node.pop is {pop:?}, but the identity is for {theirs:?}: make them agree"));
+    }
+    if let Some(label) =
+        std::iter::once(region).chain(peers.iter().map(|(pop, _)| pop)).find(|name| !is_label(name))
+    {
+        return refused(format!("{label:?} cannot name a region or PoP: use 1 to 63 of a-z, 0-9 and -"));
+    }
+    let mut named = BTreeSet::from([pop]);
+    match peers.iter().find(|(peer, _)| !named.insert(peer)) {
+        Some((peer, _)) => {
+            refused(format!("the peer {peer:?} is listed twice, or is this PoP: list each peer once"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!("littoral_link_up", "1 while a link to the peer is up, else 0");
+    describe_counter!("littoral_link_refused_total", "Links this node refused, by reason");
+    describe_counter!("littoral_link_dials_total", "Attempts to dial a peer, by how they ended");
+    describe_counter!("littoral_link_sent_bytes", Unit::Bytes, "Bytes of frames sent to a peer, by lane");
+    describe_counter!(
+        "littoral_link_received_bytes",
+        Unit::Bytes,
+        "Bytes of frames received from a peer, by lane"
+    );
+}
+
+#[cfg(test)]
+mod tests;

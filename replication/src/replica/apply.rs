@@ -92,9 +92,12 @@ impl<S: Store> Replica<S> {
 
     fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
         let row_key = keys::log(self.origin_index(origin)?, log_row.position.hlc);
+        // An interval that was cut short by a crash or a gap comes again, with rows that are here already. Our own
+        // events are always new.
+        let is_new = origin == self.id || self.row(&row_key)?.is_none();
         let row = row::encode_log(&row_key, log_row);
         self.staged.insert(row_key.to_vec(), Some(row));
-        self.log_rows += 1;
+        self.log_rows += u64::from(is_new);
         Ok(())
     }
 

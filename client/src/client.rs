@@ -1,0 +1,114 @@
+//! The client itself: one PoP's address, a token, and a pool of connections.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+
+use crate::account::Account;
+use crate::api::{LagReport, Status};
+use crate::error::Error;
+use crate::request::Request;
+
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Speaks to one PoP. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) http: reqwest::Client,
+    /// No slash at its end.
+    pub(crate) base_url: String,
+}
+
+impl Client {
+    /// A client with the default timeouts. `base_url` is a PoP's address, such as
+    /// `http://127.0.0.1:8787`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an address or a token that cannot be used.
+    pub fn new(base_url: &str, token: &str) -> Result<Self, Error> {
+        Self::builder().build(base_url, token)
+    }
+
+    /// A client with timeouts of your own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder { connect_timeout: DEFAULT_CONNECT_TIMEOUT, idle_timeout: DEFAULT_IDLE_TIMEOUT }
+    }
+
+    /// The address this client speaks to.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// The account with this id, 32 hexadecimal digits. Sends nothing.
+    pub fn account(&self, id: &str) -> Account {
+        Account { client: self.clone(), id: id.to_owned() }
+    }
+
+    /// What the PoP says of itself: state, root, vector, peers.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.json(&Request::read("/v1/status")).await
+    }
+
+    /// How far every replica is behind every origin, as the PoP knows it.
+    pub async fn lag(&self) -> Result<LagReport, Error> {
+        self.json(&Request::read("/v1/lag")).await
+    }
+
+    /// Whether the PoP serves: one question, no retries.
+    pub async fn is_ready(&self) -> bool {
+        self.fetch_once(&Request::read("/readyz")).await.is_ok()
+    }
+}
+
+/// The timeouts of a [`Client`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+}
+
+impl ClientBuilder {
+    /// How long a connection may take to open. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the answer, or its next bytes, may keep one waiting. Default: 60 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// See [`Client::new`].
+    pub fn build(self, base_url: &str, token: &str) -> Result<Client, Error> {
+        let url = reqwest::Url::parse(base_url)
+            .map_err(|error| Error::invalid(format!("{base_url:?} is not a URL: {error}")))?;
+        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::invalid(format!("{base_url:?} is not of the form http://HOST:PORT")));
+        }
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| Error::invalid("the token has characters that no HTTP header can carry"))?;
+        bearer.set_sensitive(true);
+
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(self.connect_timeout)
+            .read_timeout(self.idle_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("littoral/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]));
+        if url.host_str().is_some_and(is_loopback) {
+            // A proxy set in the environment cannot reach this machine's own loopback.
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|error| Error::invalid(format!("no HTTP client: {error}")))?;
+        Ok(Client { http, base_url: base_url.trim_end_matches('/').to_owned() })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

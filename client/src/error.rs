@@ -1,0 +1,78 @@
+//! What can go wrong, by who must act: the caller, the server, or whatever lies between.
+
+use crate::api::kv::code;
+
+/// Why a call failed, after the retries that could help.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server answered, and refused.
+    #[error("{message} (HTTP {status}, code {code})")]
+    Api {
+        /// The HTTP status.
+        status: u16,
+        /// The server's number for it, see [`code`]; 0 when it gave none.
+        code: u32,
+        /// The server's words.
+        message: String,
+    },
+    /// There was no answer: the PoP is away, or the connection broke or stood still.
+    #[error("no answer from {url}: {reason}")]
+    Transport {
+        /// What was asked.
+        url: String,
+        /// What happened, down to its cause.
+        reason: String,
+    },
+    /// There was an answer that this client does not understand.
+    #[error("the answer of {url} is not understood: {reason}")]
+    Decode {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The call itself cannot be made; nothing was sent.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the server said that there is no such key.
+    pub fn is_key_not_found(&self) -> bool {
+        self.code() == Some(code::KEY_NOT_FOUND)
+    }
+
+    /// Whether the server said that there is no such namespace.
+    pub fn is_namespace_not_found(&self) -> bool {
+        self.code() == Some(code::NAMESPACE_NOT_FOUND)
+    }
+
+    /// The server's number for the error, if it was the server who refused.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Error::Api { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Error::Invalid { reason: reason.into() }
+    }
+
+    /// reqwest says only "error sending request"; the cause a person needs is further down the chain.
+    pub(crate) fn transport(url: &str, error: &reqwest::Error) -> Self {
+        let mut reason = if error.is_timeout() { "timed out".to_owned() } else { String::new() };
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            reason = error.to_string();
+            cause = error.source();
+        }
+        if reason.is_empty() {
+            reason = error.to_string();
+        }
+        Error::Transport { url: url.to_owned(), reason }
+    }
+}

@@ -1,0 +1,259 @@
+//! What each section may hold: its keys, their defaults and bounds, and what must hold between sections.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+
+use crate::names::{PopName, endpoint, label};
+use crate::source::Otherwise::{Missing, Use};
+use crate::source::Source;
+use crate::spelling::suggest;
+use crate::{Config, Http, Log, LogFormat, Node, Peer, Replication, Storage, Token};
+
+/// The most bearer tokens in a file; the environment may add one.
+pub const MAX_TOKENS: usize = 1024;
+/// The most peers one node replicates with.
+pub const MAX_PEERS: usize = 64;
+/// How many HTTP connections may be open at once.
+pub const MAX_CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
+/// How long a client may take to send a request's head, in milliseconds.
+pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// The pause between two heartbeats to a peer, in milliseconds.
+pub const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
+/// The store's memory cache, in bytes: 1 MiB to 1 TiB.
+pub const CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// The free disk space below which writes are refused, in bytes: 1 MiB to 1 TiB.
+pub const MIN_FREE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+
+const DEFAULT_REGION: &str = "local";
+const ACCOUNT_VARIABLE: &str = "LITTORAL_HTTP_ACCOUNT";
+const TOKEN_VARIABLE: &str = "LITTORAL_HTTP_TOKEN";
+
+impl Default for Http {
+    /// Loopback, and no token yet: [`Config::parse`] wants at least one.
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8787));
+        Self { listen, tokens: Vec::new(), max_connections: 4096, header_timeout_ms: 10_000 }
+    }
+}
+
+impl Default for Replication {
+    /// Loopback, without peers.
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9787)), peers: Vec::new(), heartbeat_ms: 500 }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, min_free_bytes: 256 << 20 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// Reads every section, whatever is wrong with the others, so that one run names all bad keys. What must hold
+    /// between keys is looked at once each of them is good.
+    pub(crate) fn read(source: &mut Source<'_>, base: &Path) -> Option<Self> {
+        let node = Node::read(source, base);
+        let http = Http::read(source);
+        let replication = Replication::read(source);
+        let storage = Storage::read(source);
+        let log = Log::read(source);
+        let config =
+            Self { node: node?, http: http?, replication: replication?, storage: storage?, log: log? };
+        config.cross_check(source);
+        Some(config)
+    }
+
+    fn cross_check(&self, source: &mut Source<'_>) {
+        let Self { node, http, replication, .. } = self;
+        if node.identity_dir == node.data_dir {
+            let place = source.place("node.identity_dir");
+            source.refuse(place, "node.identity_dir is also node.data_dir: give each its own folder".into());
+        }
+        // Port 0 asks for any free port, so two of them are not the same.
+        if replication.listen == http.listen && http.listen.port() != 0 {
+            let what =
+                format!("replication.listen = {} is also http.listen: give each its own port", http.listen);
+            source.refuse(source.place("replication.listen"), what);
+        }
+        for (index, peer) in replication.peers.iter().enumerate() {
+            if peer.pop == node.pop {
+                let path = format!("replication.peers[{index}].pop");
+                let what = format!("{path} = \"{}\" is this PoP itself: list only the others", peer.pop);
+                source.refuse(source.place(&path), what);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn read(source: &mut Source<'_>, base: &Path) -> Option<Self> {
+        let folder = |text: &str| folder(base, text);
+        let pop =
+            source.text("node.pop", Missing("the name of this PoP, such as \"fra1\""), str::parse::<PopName>);
+        let region = source.text("node.region", Use(DEFAULT_REGION.into()), label);
+        let data_dir = source.text(
+            "node.data_dir",
+            Missing("the folder that holds the store, such as \"data\""),
+            folder,
+        );
+        let identity_dir = source.text(
+            "node.identity_dir",
+            Missing("the folder `littoral node init` wrote, such as \"identity\""),
+            folder,
+        );
+        Some(Self { pop: pop?, region: region?, data_dir: data_dir?, identity_dir: identity_dir? })
+    }
+}
+
+impl Http {
+    fn read(source: &mut Source<'_>) -> Option<Self> {
+        let default = Self::default();
+        let listen = source.text("http.listen", Use(default.listen), address);
+        let max_connections = source.number("http.max_connections", default.max_connections, MAX_CONNECTIONS);
+        let header_timeout_ms =
+            source.number("http.header_timeout_ms", default.header_timeout_ms, HEADER_TIMEOUT_MS);
+        let tokens = tokens(source);
+        Some(Self {
+            listen: listen?,
+            tokens: tokens?,
+            max_connections: max_connections?,
+            header_timeout_ms: header_timeout_ms?,
+        })
+    }
+}
+
+impl Replication {
+    fn read(source: &mut Source<'_>) -> Option<Self> {
+        let default = Self::default();
+        let listen = source.text("replication.listen", Use(default.listen), address);
+        let heartbeat_ms = source.number("replication.heartbeat_ms", default.heartbeat_ms, HEARTBEAT_MS);
+        let peers = peers(source);
+        Some(Self { listen: listen?, peers: peers?, heartbeat_ms: heartbeat_ms? })
+    }
+}
+
+impl Storage {
+    fn read(source: &mut Source<'_>) -> Option<Self> {
+        let default = Self::default();
+        let cache_bytes = source.number("storage.cache_bytes", default.cache_bytes, CACHE_BYTES);
+        let min_free_bytes = source.number("storage.min_free_bytes", default.min_free_bytes, MIN_FREE_BYTES);
+        Some(Self { cache_bytes: cache_bytes?, min_free_bytes: min_free_bytes? })
+    }
+}
+
+impl Log {
+    fn read(source: &mut Source<'_>) -> Option<Self> {
+        let default = Self::default();
+        let level = source.text("log.level", Use(default.level), log_level);
+        let format = source.text("log.format", Use(default.format), log_format);
+        Some(Self { level: level?, format: format? })
+    }
+}
+
+/// The tokens of the file, and the one that the environment may add.
+fn tokens(source: &mut Source<'_>) -> Option<Vec<Token>> {
+    let count = source.tables("http.tokens", MAX_TOKENS);
+    let mut tokens = Vec::new();
+    for index in 0..count.unwrap_or(0) {
+        let path = |key: &str| format!("http.tokens[{index}].{key}");
+        let account =
+            source.text(&path("account"), Missing("an account id of 32 hexadecimal digits"), str::parse);
+        let token = source.secret(&path("token"), Missing("the bearer token of that account"), str::parse);
+        tokens.push(account.zip(token));
+    }
+    let account = source.variable(ACCOUNT_VARIABLE, str::parse);
+    let token = source.variable(TOKEN_VARIABLE, str::parse);
+    match (source.has_variable(ACCOUNT_VARIABLE), source.has_variable(TOKEN_VARIABLE)) {
+        (true, true) => tokens.push(account.zip(token)),
+        (true, false) => refuse_half(source, ACCOUNT_VARIABLE, TOKEN_VARIABLE),
+        (false, true) => refuse_half(source, TOKEN_VARIABLE, ACCOUNT_VARIABLE),
+        (false, false) if count == Some(0) => {
+            let what = format!(
+                "http.tokens is empty: add [[http.tokens]] with account and token, or set {ACCOUNT_VARIABLE} and {TOKEN_VARIABLE}"
+            );
+            source.refuse(source.place("http.tokens"), what);
+        }
+        (false, false) => {}
+    }
+    count?;
+    tokens.into_iter().map(|pair| pair.map(|(account, token)| Token { account, token })).collect()
+}
+
+fn refuse_half(source: &mut Source<'_>, given: &str, wanted: &str) {
+    source.refuse(crate::Place::Variable(given.into()), format!("set without {wanted}: set both"));
+}
+
+fn peers(source: &mut Source<'_>) -> Option<Vec<Peer>> {
+    let count = source.tables("replication.peers", MAX_PEERS);
+    let mut peers = Vec::new();
+    let mut seen = BTreeMap::new();
+    for index in 0..count.unwrap_or(0) {
+        let path = |key: &str| format!("replication.peers[{index}].{key}");
+        let pop = source.text(&path("pop"), Missing("the name of the peer's PoP"), str::parse::<PopName>);
+        let address = source.text(&path("address"), Missing("the peer's host:port"), endpoint);
+        for (key, value) in [("pop", pop.as_ref().map(PopName::as_ref)), ("address", address.as_deref())] {
+            let Some(value) = value else { continue };
+            if let Some(first) = seen.insert((key, value.to_string()), index) {
+                let what = format!(
+                    "{} = {value:?} stands in replication.peers[{first}] already: list each peer once",
+                    path(key)
+                );
+                source.refuse(source.place(&path(key)), what);
+            }
+        }
+        peers.push(pop.zip(address).map(|(pop, address)| Peer { pop, address }));
+    }
+    count?;
+    peers.into_iter().collect()
+}
+
+/// A path from the settings; a relative one starts at `base`.
+fn folder(base: &Path, text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("is not a path: name a folder");
+    }
+    // Without "." parts, so that one folder has one spelling.
+    let folder: PathBuf = base.join(text).components().filter(|part| *part != Component::CurDir).collect();
+    Ok(if folder.as_os_str().is_empty() { ".".into() } else { folder })
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "is not an address: use IP:port, such as 127.0.0.1:8787 or [::]:8787")
+}
+
+/// The part of `EnvFilter`'s language that cannot be misread: it takes a misspelt level for a module's name.
+fn log_level(text: &str) -> Result<String, &'static str> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_target = |target: &str| {
+        !target.is_empty()
+            && target.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'-'))
+    };
+    let is_directive = |directive: &str| match directive.split_once('=') {
+        Some((target, level)) => is_target(target) && LEVELS.contains(&level),
+        None => LEVELS.contains(&directive),
+    };
+    if text.split(',').all(is_directive) {
+        return Ok(text.into());
+    }
+    Err("is not a log level: use off, error, warn, info, debug or trace, and module=level after commas")
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(match suggest(other, ["text", "json"]) {
+            Some(meant) => format!("is not a log format: did you mean {meant:?}?"),
+            None => "is not a log format: use \"text\" or \"json\"".into(),
+        }),
+    }
+}

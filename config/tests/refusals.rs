@@ -1,0 +1,348 @@
+//! Every way a configuration is refused, with the exact words: place, what is wrong, what would be right.
+
+use std::fs;
+
+use littoral_config::{
+    CACHE_BYTES, Config, ConfigError, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_CONNECTIONS, MAX_PEERS,
+    MAX_PROBLEMS, MAX_TOKENS, MIN_FREE_BYTES,
+};
+
+/// All that is required, so that a case's text holds only what it is about.
+const COMPLETE: [(&str, &str); 5] = [
+    ("LITTORAL_NODE_POP", "fra1"),
+    ("LITTORAL_NODE_DATA_DIR", "data"),
+    ("LITTORAL_NODE_IDENTITY_DIR", "identity"),
+    ("LITTORAL_HTTP_ACCOUNT", "0123456789abcdef0123456789abcdef"),
+    ("LITTORAL_HTTP_TOKEN", "t0ps3cret"),
+];
+
+fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::parse(text, "l.toml", env.iter().map(|(name, value)| (name.to_string(), value.to_string())))
+}
+
+#[track_caller]
+fn check(text: &str, refusal: &str) {
+    check_env(text, &[], refusal);
+}
+
+/// `env` is added to what is required, and replaces it where it has the same name.
+#[track_caller]
+fn check_env(text: &str, env: &[(&str, &str)], refusal: &str) {
+    let kept = COMPLETE.iter().filter(|(name, _)| env.iter().all(|(other, _)| other != name));
+    let env: Vec<_> = kept.chain(env).copied().collect();
+    check_exactly(text, &env, refusal);
+}
+
+#[track_caller]
+fn check_exactly(text: &str, env: &[(&str, &str)], refusal: &str) {
+    let error = parse(text, env).expect_err("accepted");
+    assert_eq!(error.to_string(), refusal);
+    assert!(!format!("{error:?} {error}").contains("s3cret"), "a secret in {error:?}");
+}
+
+#[test]
+fn the_complete_environment_needs_no_file() {
+    let config = parse("", &COMPLETE).expect("complete");
+    assert_eq!(config.http.tokens[0].token.reveal(), "t0ps3cret");
+    assert_eq!(
+        parse("[http]\ntokens = []\n[replication]\npeers = []\n[log]", &COMPLETE).ok().as_ref(),
+        Some(&config)
+    );
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn what_is_required_is_named_with_an_example() {
+    check_exactly(
+        "[log]\n[node]\nregion = \"eu\"",
+        &[],
+        "l.toml: http.tokens is empty: add [[http.tokens]] with account and token, or set LITTORAL_HTTP_ACCOUNT and LITTORAL_HTTP_TOKEN\n\
+         l.toml:2: node.data_dir is missing: set it (or LITTORAL_NODE_DATA_DIR) to the folder that holds the store, such as \"data\"\n\
+         l.toml:2: node.identity_dir is missing: set it (or LITTORAL_NODE_IDENTITY_DIR) to the folder `littoral node init` wrote, such as \"identity\"\n\
+         l.toml:2: node.pop is missing: set it (or LITTORAL_NODE_POP) to the name of this PoP, such as \"fra1\"",
+    );
+    check(
+        "[[http.tokens]]\n[[replication.peers]]\n",
+        "l.toml:1: http.tokens[0].account is missing: set it to an account id of 32 hexadecimal digits\n\
+         l.toml:1: http.tokens[0].token is missing: set it to the bearer token of that account\n\
+         l.toml:2: replication.peers[0].address is missing: set it to the peer's host:port\n\
+         l.toml:2: replication.peers[0].pop is missing: set it to the name of the peer's PoP",
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_refused_at_its_line() {
+    let check = |text: &str, at: &str| {
+        check(text, &format!("{at}; a text stands in quotes, each key on its own line"))
+    };
+    check("[http]\nlisten = 127.0.0.1:1\n", "l.toml:2: not TOML: invalid float, expected nothing");
+    check("[node]\npop = fra1\n", "l.toml:2: not TOML: invalid boolean, expected `false`");
+    check("[http]\nlisten = \"\"\nlisten = \"\"\n", "l.toml:3: not TOML: duplicate key");
+    check("token = \"s3cret\n", "l.toml:1: not TOML: invalid basic string, expected `\"`");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    check("[http]\n\nlisten_on = \"\"", "l.toml:3: http.listen_on is unknown: did you mean http.listen?");
+    check("[storage]\ncache = 1", "l.toml:2: storage.cache is unknown: did you mean storage.cache_bytes?");
+    check("listen = \"\"", "l.toml:1: listen is unknown: did you mean http.listen?");
+    check("[log]\ncolour = true", "l.toml:2: log.colour is unknown: known here: format, level");
+    check(
+        "[htpp]\nlisten = \"\"\n[htp-2]\n",
+        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: http, log, node, replication, storage",
+    );
+    check("[metrics]", "l.toml:1: metrics is unknown: known here: http, log, node, replication, storage");
+    check("\"http.listen\" = \"\"", "l.toml:1: \"http.listen\" is unknown: no key of ours needs quotes");
+    check(
+        "[[replication.peer]]\npop = \"a\"",
+        "l.toml:1: replication.peer is unknown: did you mean replication.peers?",
+    );
+    check(
+        "[[replication.peers]]\npop = \"a\"\naddress = \"a:1\"\nregion = \"eu\"",
+        "l.toml:4: replication.peers[0].region is unknown: did you mean node.region?",
+    );
+}
+
+#[test]
+fn a_value_of_another_type_is_refused() {
+    check("[http]\nlisten = 8787", "l.toml:2: http.listen is a number: write a text in quotes");
+    check("[http.listen]\nport = 1", "l.toml:1: http.listen is a table: write a text in quotes");
+    check("[log]\nlevel = [\"info\"]", "l.toml:2: log.level is a list: write a text in quotes");
+    check(
+        "[storage]\ncache_bytes = \"64 MiB\"",
+        "l.toml:2: storage.cache_bytes is a text: write a whole number, without quotes",
+    );
+    check(
+        "[storage]\ncache_bytes = 6.4e7",
+        "l.toml:2: storage.cache_bytes is a fraction: write a whole number, without quotes",
+    );
+    check(
+        "[storage]\ncache_bytes = true",
+        "l.toml:2: storage.cache_bytes is true or false: write a whole number, without quotes",
+    );
+    check(
+        "[storage]\ncache_bytes = 2026-01-01",
+        "l.toml:2: storage.cache_bytes is a date: write a whole number, without quotes",
+    );
+    check("http = \"127.0.0.1:1\"", "l.toml:1: http is a text: write [http] above its keys");
+    check("[[http]]\nlisten = \"127.0.0.1:1\"", "l.toml:1: http is a list: write [http] above its keys");
+    check(
+        "[replication.peers]\npop = \"a\"",
+        "l.toml:1: replication.peers is no list of tables: write [[replication.peers]] above each",
+    );
+    check(
+        "[http]\ntokens = [\"s3cret\"]",
+        "l.toml:2: http.tokens is no list of tables: write [[http.tokens]] above each",
+    );
+}
+
+#[test]
+fn names_and_addresses_are_refused_with_their_grammar() {
+    let label = "is not a DNS label: use 1 to 63 lower-case letters, digits and inner hyphens";
+    check("[node]\nregion = \"EU\"", &format!("l.toml:2: node.region = \"EU\" {label}"));
+    check_env(
+        "",
+        &[("LITTORAL_NODE_POP", "fra 1")],
+        &format!("LITTORAL_NODE_POP: node.pop = \"fra 1\" {label}"),
+    );
+    let long = "x".repeat(81);
+    check_env(
+        "",
+        &[("LITTORAL_NODE_POP", &long)],
+        &format!("LITTORAL_NODE_POP: node.pop = \"{}\"... {label}", &long[1..]),
+    );
+    let address = "is not an address: use IP:port, such as 127.0.0.1:8787 or [::]:8787";
+    check(
+        "[http]\nlisten = \"localhost:8787\"",
+        &format!("l.toml:2: http.listen = \"localhost:8787\" {address}"),
+    );
+    check(
+        "[replication]\nlisten = \":9787\"",
+        &format!("l.toml:2: replication.listen = \":9787\" {address}"),
+    );
+    check(
+        "[[replication.peers]]\npop = \"a\"\naddress = \"a\"",
+        "l.toml:3: replication.peers[0].address = \"a\" is not host:port: use a name, an IPv4 or a [bracketed IPv6] address, and a port from 1 to 65535",
+    );
+    check_env(
+        "",
+        &[("LITTORAL_NODE_DATA_DIR", "")],
+        "LITTORAL_NODE_DATA_DIR: node.data_dir = \"\" is not a path: name a folder",
+    );
+}
+
+#[test]
+fn a_bad_token_is_refused_without_being_shown() {
+    check(
+        "[[http.tokens]]\naccount = \"12\"\ntoken = \"s3cret s3cret\"",
+        "l.toml:2: http.tokens[0].account = \"12\" is not an account id: use 32 hexadecimal digits\n\
+         l.toml:3: http.tokens[0].token = (not shown) is not a token: use 1 to 256 visible ASCII characters without spaces",
+    );
+    check_env(
+        "",
+        &[("LITTORAL_HTTP_TOKEN", "s3cret s3cret"), ("LITTORAL_HTTP_ACCOUNT", "s3cret")],
+        "LITTORAL_HTTP_ACCOUNT: the value is not an account id: use 32 hexadecimal digits\n\
+         LITTORAL_HTTP_TOKEN: the value is not a token: use 1 to 256 visible ASCII characters without spaces",
+    );
+}
+
+#[test]
+fn half_a_token_in_the_environment_is_refused() {
+    let half =
+        |left_out: &str| Vec::from_iter(COMPLETE.iter().filter(|(name, _)| *name != left_out).copied());
+    let check = |left_out: &str, refusal: &str| check_exactly("", &half(left_out), refusal);
+    check("LITTORAL_HTTP_ACCOUNT", "LITTORAL_HTTP_TOKEN: set without LITTORAL_HTTP_ACCOUNT: set both");
+    check("LITTORAL_HTTP_TOKEN", "LITTORAL_HTTP_ACCOUNT: set without LITTORAL_HTTP_TOKEN: set both");
+}
+
+#[test]
+fn a_log_setting_that_would_be_misread_is_refused() {
+    let level =
+        "is not a log level: use off, error, warn, info, debug or trace, and module=level after commas";
+    for wrong in ["inof", "", "info,", "info debug", "=info", "quinn=loud", "a=b=info"] {
+        check(&format!("[log]\nlevel = \"{wrong}\""), &format!("l.toml:2: log.level = \"{wrong}\" {level}"));
+    }
+    check(
+        "[log]\nformat = \"jsn\"",
+        "l.toml:2: log.format = \"jsn\" is not a log format: did you mean \"json\"?",
+    );
+    check(
+        "[log]\nformat = \"xml\"",
+        "l.toml:2: log.format = \"xml\" is not a log format: use \"text\" or \"json\"",
+    );
+}
+
+#[test]
+fn numbers_are_refused_just_outside_their_bounds() {
+    let cases: [(&str, &str, u64, u64, &str); 5] = [
+        ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
+        ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
+        ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
+        ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
+        ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
+    ];
+    for (section, key, least, most, unit) in cases {
+        for number in [least, most] {
+            let text = format!("[{section}]\n{key} = {number}");
+            parse(&text, &COMPLETE).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for number in [least - 1, most + 1, 0, i64::MAX as u64] {
+            let refusal = format!("{section}.{key} = {number} is out of bounds: use {least} to {most}{unit}");
+            check(&format!("[{section}]\n{key} = {number}"), &format!("l.toml:2: {refusal}"));
+        }
+    }
+    check(
+        "[storage]\ncache_bytes = -1",
+        "l.toml:2: storage.cache_bytes = -1 is out of bounds: use 1048576 to 1099511627776 bytes",
+    );
+    check_env(
+        "",
+        &[("LITTORAL_REPLICATION_HEARTBEAT_MS", "1s")],
+        "LITTORAL_REPLICATION_HEARTBEAT_MS: replication.heartbeat_ms = \"1s\" is out of bounds: use 10 to 60000 milliseconds",
+    );
+}
+
+#[test]
+fn a_list_may_be_full_but_no_longer() {
+    let peers = |count: usize| -> String {
+        (0..count).map(|n| format!("[[replication.peers]]\npop = \"p{n}\"\naddress = \"p{n}:1\"\n")).collect()
+    };
+    assert_eq!(
+        parse(&peers(MAX_PEERS), &COMPLETE).map(|config| config.replication.peers.len()).ok(),
+        Some(MAX_PEERS)
+    );
+    check(&peers(MAX_PEERS + 1), "l.toml:1: replication.peers has 65 entries: use 64 at most");
+    let tokens = "[[http.tokens]]\naccount = \"0123456789abcdef0123456789abcdef\"\ntoken = \"t\"\n";
+    assert!(parse(&tokens.repeat(MAX_TOKENS), &COMPLETE[..3]).is_ok());
+    check(&tokens.repeat(MAX_TOKENS + 1), "l.toml:1: http.tokens has 1025 entries: use 1024 at most");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    check_env(
+        "[node]\nidentity_dir = \"./data/\"",
+        &[("LITTORAL_NODE_IDENTITY_DIR", "./data/")],
+        "LITTORAL_NODE_IDENTITY_DIR: node.identity_dir is also node.data_dir: give each its own folder",
+    );
+    check(
+        "[replication]\nlisten = \"127.0.0.1:8787\"",
+        "l.toml:2: replication.listen = 127.0.0.1:8787 is also http.listen: give each its own port",
+    );
+    check(
+        "[[replication.peers]]\npop = \"fra1\"\naddress = \"fra:1\"",
+        "l.toml:2: replication.peers[0].pop = \"fra1\" is this PoP itself: list only the others",
+    );
+    check(
+        "[[replication.peers]]\npop = \"a\"\naddress = \"a:1\"\n[[replication.peers]]\npop = \"a\"\naddress = \"a:1\"",
+        "l.toml:5: replication.peers[1].pop = \"a\" stands in replication.peers[0] already: list each peer once\n\
+         l.toml:6: replication.peers[1].address = \"a:1\" stands in replication.peers[0] already: list each peer once",
+    );
+    let any_port = "[http]\nlisten = \"127.0.0.1:0\"\n[replication]\nlisten = \"127.0.0.1:0\"";
+    assert!(parse(any_port, &COMPLETE).is_ok());
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_nearest_one() {
+    check_env(
+        "",
+        &[("LITTORAL_HTP_LISTEN", "x")],
+        "LITTORAL_HTP_LISTEN: unknown variable: did you mean LITTORAL_HTTP_LISTEN?",
+    );
+    check_env(
+        "",
+        &[("LITTORAL_TOKENS", "s3cret")],
+        "LITTORAL_TOKENS: unknown variable: did you mean LITTORAL_HTTP_TOKEN?",
+    );
+}
+
+#[test]
+fn the_variables_of_the_client_and_of_others_are_left_alone() {
+    let others =
+        ["LITTORAL_URL", "LITTORAL_TOKEN", "LITTORAL_ACCOUNT", "LITTORAL_NAMESPACE", "PATH", "littoral_x"];
+    let env: Vec<_> = COMPLETE.into_iter().chain(others.map(|name| (name, "x"))).collect();
+    assert_eq!(parse("", &env).ok(), parse("", &COMPLETE).ok());
+}
+
+#[test]
+fn hostile_nesting_is_refused_rather_than_overflowing_the_stack() {
+    let deep = 100_000;
+    let check = |text: String, wrong: &str| {
+        let error = parse(&text, &COMPLETE).expect_err("accepted").to_string();
+        assert!(error.starts_with(wrong), "{}", &error[..error.len().min(200)]);
+    };
+    check(
+        format!("x = {}1{}", "[".repeat(deep), "]".repeat(deep)),
+        "l.toml:1: not TOML: cannot recurse further",
+    );
+    check(format!("[{}a]", "a.".repeat(deep)), "l.toml: not TOML: recursion limit");
+}
+
+#[test]
+fn a_file_of_rubbish_is_refused_with_its_first_problems() {
+    let rubbish: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
+    let error = parse(&rubbish, &COMPLETE).expect_err("accepted").to_string();
+    assert_eq!(error.lines().count(), MAX_PROBLEMS, "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |name: &str, bytes: &[u8], reason: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        let error = Config::load(&path).expect_err("accepted").to_string();
+        assert_eq!(error, format!("cannot read the configuration {}: {reason}", path.display()));
+    };
+    check(
+        "large.toml",
+        &vec![b'\n'; (littoral_config::MAX_FILE_BYTES + 1) as usize],
+        "larger than 1048576 bytes",
+    );
+    check("latin1.toml", b"# \xe9", "stream did not contain valid UTF-8");
+    let absent = folder.path().join("absent.toml");
+    let error = Config::load(&absent).expect_err("accepted").to_string();
+    assert!(
+        error.starts_with(&format!("cannot read the configuration {}: No such file", absent.display())),
+        "{error}"
+    );
+}

@@ -1,0 +1,80 @@
+//! Which PoP, account and namespace a command means: from flags, or from the environment.
+
+use clap::Args;
+use littoral::{Account, Client, Namespace};
+
+use super::failure::Failure;
+
+/// The digits of an account id and of a namespace id.
+pub(super) const ID_DIGITS: usize = 32;
+
+/// A PoP and how to speak to it.
+#[derive(Args, Clone)]
+pub(super) struct Connection {
+    /// The PoP's address
+    #[arg(
+        long,
+        env = "LITTORAL_URL",
+        default_value = "http://127.0.0.1:8787",
+        help_heading = "Connection",
+        global = true
+    )]
+    url: String,
+    /// The bearer token
+    #[arg(long, env = "LITTORAL_TOKEN", hide_env_values = true, help_heading = "Connection", global = true)]
+    token: Option<String>,
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let token = self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))?;
+        Ok(Client::new(&self.url, token)?)
+    }
+}
+
+/// An account at a PoP.
+#[derive(Args, Clone)]
+pub(super) struct AccountArgs {
+    #[command(flatten)]
+    connection: Connection,
+    /// The account: 32 hexadecimal digits
+    #[arg(long, env = "LITTORAL_ACCOUNT", help_heading = "Connection", global = true)]
+    account: Option<String>,
+    /// The namespace: its id or its title
+    #[arg(long, env = "LITTORAL_NAMESPACE", help_heading = "Connection", global = true)]
+    namespace: Option<String>,
+}
+
+impl AccountArgs {
+    pub(super) fn account(&self) -> Result<Account, Failure> {
+        let id =
+            self.account.as_deref().ok_or_else(|| missing("account", "--account", "LITTORAL_ACCOUNT"))?;
+        Ok(self.connection.client()?.account(id))
+    }
+
+    /// The namespace; a title is looked up.
+    pub(super) async fn namespace(&self) -> Result<Namespace, Failure> {
+        let wanted = self
+            .namespace
+            .as_deref()
+            .ok_or_else(|| missing("namespace", "--namespace", "LITTORAL_NAMESPACE"))?;
+        let account = self.account()?;
+        if is_id(wanted) {
+            return Ok(account.namespace(wanted));
+        }
+        let found = account.find_namespace(wanted).await?;
+        found.map(|found| account.namespace(&found.id)).ok_or_else(|| {
+            let hint = format!("make it with: littoral kv namespace create {wanted}");
+            Failure::not_found(format!("no namespace has the title {wanted:?}")).hint(hint)
+        })
+    }
+}
+
+/// Whether this is an id and no title.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn missing(what: &str, flag: &str, variable: &str) -> Failure {
+    Failure::usage(format!("no {what} is given")).hint(format!("pass {flag}, or set {variable}"))
+}

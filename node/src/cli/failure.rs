@@ -1,0 +1,116 @@
+//! How a command fails: what happened, what to do about it, and an exit code a script can act on.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use littoral::api::kv::code;
+
+/// Exit code: the command failed.
+const FAILED: u8 = 1;
+/// Exit code: the command was not understood. clap uses the same.
+pub(super) const USAGE: u8 = 2;
+/// Exit code: the PoP cannot be reached.
+const UNREACHABLE: u8 = 3;
+/// Exit code: there is no such key or namespace.
+const NOT_FOUND: u8 = 4;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Something a person must know.
+    Told {
+        /// The exit code.
+        exit: u8,
+        /// What happened.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Whoever read our output has seen enough.
+    BrokenPipe,
+}
+
+impl Failure {
+    /// The command failed.
+    pub(super) fn new(what: impl Display) -> Self {
+        Self::Told { exit: FAILED, what: what.to_string(), hint: None }
+    }
+
+    /// The command cannot be carried out as it was typed.
+    pub(super) fn usage(what: impl Display) -> Self {
+        Self::Told { exit: USAGE, what: what.to_string(), hint: None }
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(what: impl Display) -> Self {
+        Self::Told { exit: NOT_FOUND, what: what.to_string(), hint: None }
+    }
+
+    /// Sets what to do about it.
+    pub(super) fn hint(self, text: impl Display) -> Self {
+        match self {
+            Self::Told { exit, what, .. } => Self::Told { exit, what, hint: Some(text.to_string()) },
+            Self::BrokenPipe => Self::BrokenPipe,
+        }
+    }
+
+    /// Says in front what was being done.
+    pub(super) fn while_doing(self, doing: impl Display) -> Self {
+        match self {
+            Self::Told { exit, what, hint } => Self::Told { exit, what: format!("{doing}: {what}"), hint },
+            Self::BrokenPipe => Self::BrokenPipe,
+        }
+    }
+
+    /// Tells the person, and gives the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let Self::Told { exit, what, hint } = self else { return ExitCode::SUCCESS };
+        let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        // With standard error closed there is nobody left to tell.
+        let _ = io::Write::write_all(&mut io::stderr(), format!("error: {what}{hint}\n").as_bytes());
+        ExitCode::from(exit)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::new(error),
+        }
+    }
+}
+
+impl From<littoral::Error> for Failure {
+    fn from(error: littoral::Error) -> Self {
+        let hint = match &error {
+            littoral::Error::Transport { .. } => {
+                "is the PoP running? Its address comes from --url or LITTORAL_URL"
+            }
+            littoral::Error::Decode { .. } => {
+                "is --url (LITTORAL_URL) the address of a PoP, and of this version?"
+            }
+            littoral::Error::Invalid { .. } => "see the same command with --help",
+            littoral::Error::Api { code: code::NAMESPACE_NOT_FOUND | code::BAD_NAMESPACE_ID, .. } => {
+                "`littoral kv namespace list` shows which there are"
+            }
+            littoral::Error::Api { code: code::AUTHENTICATION, .. }
+            | littoral::Error::Api { status: 401 | 403, .. } => {
+                "check --token (LITTORAL_TOKEN) and --account (LITTORAL_ACCOUNT)"
+            }
+            littoral::Error::Api { status: 429 | 500..=599, .. } => {
+                "the PoP has trouble: `littoral status` and its log say which"
+            }
+            littoral::Error::Api { .. } => "",
+        };
+        let exit = match &error {
+            littoral::Error::Transport { .. } => UNREACHABLE,
+            littoral::Error::Invalid { .. } => USAGE,
+            littoral::Error::Api { code: code::NAMESPACE_NOT_FOUND | code::KEY_NOT_FOUND, .. } => NOT_FOUND,
+            _ => FAILED,
+        };
+        let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
+        Self::Told { exit, what: error.to_string(), hint }
+    }
+}

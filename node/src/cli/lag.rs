@@ -1,0 +1,74 @@
+//! `lag`: how far every PoP is behind every origin, once or watched.
+
+use std::time::Duration;
+
+use littoral::api::{Lag, LagReport};
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::print::{self, Redrawn};
+
+/// How often `--watch` asks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// Ask again every second, until stopped
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
+    let client = args.connection.client()?;
+    let mut screen = Redrawn::on_stdout();
+    loop {
+        let report = client.lag().await?;
+        match (json, args.watch) {
+            (true, _) => print::json(&report)?,
+            (false, true) => screen.show(page(&report).lines().map(str::to_owned).collect())?,
+            (false, false) => print::line(page(&report))?,
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn page(report: &LagReport) -> String {
+    if report.lag.is_empty() {
+        return format!("{} knows no other PoP yet", report.pop);
+    }
+    print::table(["PEER", "BEHIND", "OPS", "BYTES", "TIME"], report.lag.iter().map(row))
+}
+
+fn row(lag: &Lag) -> [String; 5] {
+    [
+        lag.peer.clone(),
+        lag.origin.clone(),
+        print::count(lag.ops),
+        print::size(lag.bytes),
+        print::time(Duration::from_millis(lag.time_ms)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_fits_80_columns() {
+        let lag = Lag {
+            origin: "a-pop-with-a-long-name".into(),
+            peer: "another-pop-of-that-kind".into(),
+            ops: 1_234_567_890,
+            bytes: u64::from(u32::MAX),
+            time_ms: 604_800_000,
+        };
+        let text = page(&LagReport { pop: "ams".into(), lag: vec![lag] });
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("1,234,567,890") && text.contains("168 h"), "{text}");
+    }
+}

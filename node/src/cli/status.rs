@@ -1,0 +1,105 @@
+//! `status`: one PoP, and its peers as it sees them.
+
+use std::time::Duration;
+
+use littoral::api::{Peer, State, Status};
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::print;
+
+/// How much of a replica id tells replicas apart.
+const SHORT_ID_CHARS: usize = 8;
+
+pub(super) async fn run(connection: Connection, json: bool) -> Result<(), Failure> {
+    let status = connection.client()?.status().await?;
+    if json { print::json(&status) } else { print::line(page(&status)) }
+}
+
+/// How a state reads.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Ready => "ready",
+        State::ReadOnly => "read-only",
+        State::Bootstrapping => "bootstrapping",
+        State::Quarantined => "quarantined",
+    }
+}
+
+fn page(status: &Status) -> String {
+    let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let replica: String = status.replica.chars().take(SHORT_ID_CHARS).collect();
+    let own = [status.pop.clone(), "this".into(), status.root.clone(), String::new(), String::new()];
+    let rows = std::iter::once(own).chain(status.peers.iter().map(peer));
+    format!(
+        "{} in {}: {}{reason}\n{} entries, replica {replica}, version {}\n\n{}\n\n{}",
+        status.pop,
+        status.region,
+        state(status.state),
+        print::count(status.entries),
+        status.version,
+        print::table(["POP", "LINK", "ROOT", "CLOCK", "ROUND TRIP"], rows),
+        verdict(status),
+    )
+}
+
+fn peer(peer: &Peer) -> [String; 5] {
+    [
+        peer.pop.clone(),
+        if peer.connected { "up" } else { "down" }.into(),
+        peer.root.clone().unwrap_or_default(),
+        peer.clock_offset_ms.map(|ms| format!("{ms:+} ms")).unwrap_or_default(),
+        peer.rtt_us.map(round_trip).unwrap_or_default(),
+    ]
+}
+
+fn round_trip(us: u64) -> String {
+    let duration = Duration::from_micros(us);
+    if us < 10_000 { format!("{:.1} ms", duration.as_secs_f64() * 1e3) } else { print::time(duration) }
+}
+
+fn verdict(status: &Status) -> String {
+    let all = status.peers.len() + 1;
+    let equal = 1 + status.peers.iter().filter(|peer| peer.root.as_ref() == Some(&status.root)).count();
+    if equal == all {
+        return format!("roots: equal on all {all}");
+    }
+    format!("roots: {equal} of {all} equal to this one's (they differ while writes are on their way)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_fits_80_columns_and_says_whether_roots_agree() {
+        let root = "0123456789abcdef0123456789abcdef".to_owned();
+        let peer = |pop: &str, root: Option<&String>| Peer {
+            pop: pop.into(),
+            replica: None,
+            connected: root.is_some(),
+            root: root.cloned(),
+            clock_offset_ms: Some(-1),
+            rtt_us: Some(321),
+        };
+        let mut status = Status {
+            pop: "ams".into(),
+            region: "eu-west".into(),
+            replica: root.clone(),
+            version: "0.1.0".into(),
+            state: State::Ready,
+            reason: None,
+            root: root.clone(),
+            entries: 60_123,
+            vector: Vec::new(),
+            peers: vec![peer("fra", Some(&root))],
+            lag: Vec::new(),
+        };
+        assert!(page(&status).ends_with("roots: equal on all 2"), "{}", page(&status));
+        status.peers.push(peer("sin", None));
+        let text = page(&status);
+        assert!(text.contains("roots: 2 of 3 equal"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("60,123 entries"), "{text}");
+    }
+}

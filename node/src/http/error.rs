@@ -1,0 +1,243 @@
+//! Every error the HTTP surface gives, with its status, code and text: the one place where that is decided.
+//!
+//! The rule this file upholds: "not found" is said only of what is known not to be there. Codes below 20000
+//! are those of the Workers KV REST API where public sources show one (10022, 10024 and 10030 are known to be
+//! about limits, not about which). Codes of our own:
+//!
+//! | code | status | meaning |
+//! |---|---|---|
+//! | 20001 | 429 | too many writes, or too many bulk bodies, are waiting; try again (Retry-After) |
+//! | 20002 | 507 | the disk has no room left |
+//! | 20003 | 503 | this node's clock is off: it refuses writes |
+//! | 20004 | 503 | the node is stopping, its store has failed, or it does not serve yet |
+//! | 20005 | 503 | part of a large value is neither here nor at a peer now; try again (Retry-After) |
+//! | 20006 | 400 | the request body broke off or is malformed |
+//! | 20007 | 408 | the request body stopped coming |
+//! | 20008 | 400 | the account has as many namespaces as it may have |
+//! | 20009 | 500 | a chunk file could not be read or written |
+//! | 20010 | 413 | the request body is larger than any of its kind may be |
+
+use std::borrow::Cow;
+use std::io;
+
+use axum::body::Body;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
+use serde_json::json;
+
+use crate::engine::{ReadError, WriteError};
+use crate::namespaces::NamespaceError;
+
+/// What a client is told to wait before it tries again.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Why a request of the KV surface was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("Missing X-Auth-Key, X-Auth-Email or Authorization headers")]
+    MissingCredentials,
+    #[error("Invalid request headers: Authorization must be \"Bearer TOKEN\"")]
+    BadAuthorization,
+    #[error("Authentication error")]
+    Forbidden,
+    #[error("Could not route to {path}, perhaps your object identifier is invalid?")]
+    NoRoute { path: String },
+    #[error("Method not allowed here; allowed: {allow}")]
+    MethodNotAllowed { allow: &'static str },
+    #[error("could not parse UUID from request's namespace_id: '{given}'")]
+    BadNamespaceId { given: String },
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("title is required: send {{\"title\": \"...\"}}")]
+    TitleRequired,
+    #[error("could not parse request body as JSON: {reason}")]
+    NotJson { reason: String },
+    #[error("could not parse request body: {reason}")]
+    BadBulk { reason: String },
+    #[error("{0}")]
+    Invalid(Cow<'static, str>),
+    #[error("you must give at least 1 key")]
+    NoKeys,
+    #[error("{0}")]
+    BadExpiry(String),
+    #[error("UTF-8 encoded length of {len} exceeds key length limit of {MAX_KEY_BYTES}.")]
+    KeyTooLong { len: usize },
+    #[error("Value length of {len} exceeds limit of {MAX_VALUE_BYTES}.")]
+    ValueTooLarge { len: u64 },
+    #[error("Metadata length of {len} exceeds limit of {MAX_METADATA_BYTES}.")]
+    MetadataTooLarge { len: usize },
+    #[error("{given} keys exceed the limit of {limit} in one request")]
+    TooManyKeys { given: usize, limit: usize },
+    #[error("the values add up to more than {limit} bytes; ask for fewer keys at once")]
+    ValuesTooLarge { limit: u64 },
+    #[error("the request body exceeds {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("{reason}")]
+    BadBody { reason: String },
+    #[error("the request body stopped coming for {idle_ms} ms")]
+    BodyTooSlow { idle_ms: u64 },
+    #[error("too many bulk requests are being read; try again in a second")]
+    Busy,
+    #[error(
+        "part of this value is not here yet and could not be had from a peer: {reason}; try again in a second"
+    )]
+    ChunkUnavailable { reason: String },
+    #[error("large values cannot be read or written now: {0}")]
+    ChunkFile(#[from] io::Error),
+    #[error("{done} of {total} were done, then: {cause}. Send the whole request again")]
+    PartlyDone { done: usize, total: usize, cause: Box<ApiError> },
+    #[error(transparent)]
+    Namespace(NamespaceError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl From<NamespaceError> for ApiError {
+    fn from(error: NamespaceError) -> Self {
+        match error {
+            NamespaceError::Read(error) => Self::Read(error),
+            NamespaceError::Write(error) => Self::Write(error),
+            NamespaceError::BadTitle { len: 0 } => Self::TitleRequired,
+            other => Self::Namespace(other),
+        }
+    }
+}
+
+impl ApiError {
+    /// A request that is well formed but asks for what cannot be.
+    pub(crate) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid(reason.into())
+    }
+
+    /// Status, code.
+    fn verdict(&self) -> (StatusCode, u16) {
+        match self {
+            Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
+            Self::BadAuthorization => (StatusCode::BAD_REQUEST, 6003),
+            Self::Forbidden => (StatusCode::FORBIDDEN, 10000),
+            Self::NoRoute { .. } => (StatusCode::NOT_FOUND, 7003),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, 10405),
+            Self::NotJson { .. } => (StatusCode::BAD_REQUEST, 6008),
+            Self::KeyNotFound => (StatusCode::NOT_FOUND, 10009),
+            Self::BadNamespaceId { .. } => (StatusCode::BAD_REQUEST, 10011),
+            Self::BadBulk { .. } => (StatusCode::BAD_REQUEST, 10012),
+            Self::Namespace(NamespaceError::NotFound) => (StatusCode::NOT_FOUND, 10013),
+            // Never 409, which SDKs try again.
+            Self::Namespace(NamespaceError::DuplicateTitle) => (StatusCode::BAD_REQUEST, 10014),
+            Self::TitleRequired => (StatusCode::BAD_REQUEST, 10019),
+            Self::Invalid(_) | Self::Namespace(NamespaceError::BadTitle { .. }) => {
+                (StatusCode::BAD_REQUEST, 10021)
+            }
+            Self::KeyTooLong { .. } => (StatusCode::URI_TOO_LONG, 10022),
+            Self::TooManyKeys { .. } => (StatusCode::BAD_REQUEST, 10024),
+            Self::NoKeys => (StatusCode::BAD_REQUEST, 10029),
+            Self::ValueTooLarge { .. } | Self::MetadataTooLarge { .. } | Self::ValuesTooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, 10030)
+            }
+            Self::BadExpiry(_) => (StatusCode::BAD_REQUEST, 10034),
+            Self::Busy | Self::Write(WriteError::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20001),
+            Self::Write(WriteError::DiskFull { .. }) => (StatusCode::INSUFFICIENT_STORAGE, 20002),
+            Self::ChunkFile(error) if is_disk_full(error) => (StatusCode::INSUFFICIENT_STORAGE, 20002),
+            Self::Write(WriteError::ClockSkew { .. }) => (StatusCode::SERVICE_UNAVAILABLE, 20003),
+            Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, 20004)
+            }
+            Self::Namespace(NamespaceError::Read(_) | NamespaceError::Write(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, 20004)
+            }
+            Self::ChunkUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20005),
+            Self::BadBody { .. } => (StatusCode::BAD_REQUEST, 20006),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, 20007),
+            Self::Namespace(NamespaceError::TooMany) => (StatusCode::BAD_REQUEST, 20008),
+            Self::ChunkFile(_) => (StatusCode::INTERNAL_SERVER_ERROR, 20009),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 20010),
+            Self::PartlyDone { cause, .. } => cause.verdict(),
+        }
+    }
+
+    /// The answer in the envelope of the REST API. Errors of KV itself name the operation, as the real
+    /// API does: `get: 'key not found'`.
+    pub(crate) fn into_response(self, operation: &str) -> Response<Body> {
+        let (status, code) = self.verdict();
+        let message = match code {
+            10009..=10404 | 20000.. => format!("{operation}: '{self}'"),
+            _ => self.to_string(),
+        };
+        let body = json!({
+            "success": false,
+            "errors": [{ "code": code, "message": message }],
+            "messages": [],
+            "result": null,
+        });
+        let mut response = with_body(status, "application/json", body.to_string());
+        if let Self::MethodNotAllowed { allow } = self {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if matches!(code, 20001 | 20003..=20005) {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        response
+    }
+}
+
+/// An error of the native API: problem details as RFC 9457 has them.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let mut response = with_body(status, "application/problem+json", body.to_string());
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        _ => {}
+    }
+    response
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_errors_have_their_status_code_and_retry_after() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let cases: [(ApiError, u16, u16, bool); 8] = [
+            (WriteError::Overloaded { queued: 9 }.into(), 429, 20001, true),
+            (WriteError::DiskFull { free_bytes: 1, min_free_bytes: 2 }.into(), 507, 20002, false),
+            (WriteError::ClockSkew { skew_ms: -900, limit_ms: 400 }.into(), 503, 20003, true),
+            (WriteError::Unavailable { reason: "stopping".into() }.into(), 503, 20004, true),
+            (ReadError { reason: "quarantined".into() }.into(), 503, 20004, true),
+            (NamespaceError::Read(ReadError { reason: "quarantined".into() }).into(), 503, 20004, true),
+            (full.into(), 507, 20002, false),
+            (io::Error::other("torn").into(), 500, 20009, false),
+        ];
+        for (error, status, code, retried) in cases {
+            let text = error.to_string();
+            assert_eq!(error.verdict(), (StatusCode::from_u16(status).unwrap(), code), "{text}");
+            let partly = ApiError::PartlyDone { done: 1, total: 2, cause: Box::new(error) };
+            assert_eq!(partly.verdict().1, code, "{text}");
+            assert_eq!(partly.into_response("put").headers().contains_key(RETRY_AFTER), retried, "{text}");
+        }
+    }
+}

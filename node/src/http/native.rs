@@ -1,0 +1,92 @@
+//! The node's own pages: health, metrics and `/v1`. Errors are problem details (RFC 9457).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use axum::{Router, http::HeaderMap};
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use littoral::api::{LagReport, Status};
+
+use super::auth::Tokens;
+use super::error::problem;
+use crate::engine::Engine;
+
+/// How long the engine may take to tell its state before the node counts as not ready.
+const MAX_STATUS_MS: u64 = 2_000;
+
+/// What these pages are made from.
+#[derive(Clone)]
+pub(crate) struct Native {
+    pub(crate) engine: Engine,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+pub(crate) fn router(native: Native) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .route("/v1/lag", get(lag))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read, with GET")
+        })
+        .with_state(native)
+}
+
+async fn ready(State(native): State<Native>) -> Response {
+    let unready = |reason: &str| problem(StatusCode::SERVICE_UNAVAILABLE, reason);
+    match native.status().await {
+        Ok(Status { state: littoral::api::State::Ready, .. }) => "ready\n".into_response(),
+        Ok(Status { state, reason, .. }) => {
+            unready(&reason.unwrap_or_else(|| format!("this node does not serve yet: {state:?}")))
+        }
+        Err(reason) => unready(&reason),
+    }
+}
+
+async fn metrics(State(native): State<Native>) -> Response {
+    let text = tokio::task::block_in_place(|| (native.render_metrics)());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn status(State(native): State<Native>, headers: HeaderMap) -> Response {
+    native.report(&headers, Json).await
+}
+
+async fn lag(State(native): State<Native>, headers: HeaderMap) -> Response {
+    native.report(&headers, |status| Json(LagReport { pop: status.pop, lag: status.lag })).await
+}
+
+impl Native {
+    async fn report<R: IntoResponse>(
+        &self,
+        headers: &HeaderMap,
+        page: impl FnOnce(Status) -> R,
+    ) -> Response<Body> {
+        if !self.tokens.is_known(headers) {
+            return problem(
+                StatusCode::UNAUTHORIZED,
+                "send \"Authorization: Bearer TOKEN\" with a token of this node",
+            );
+        }
+        match self.status().await {
+            Ok(status) => page(status).into_response(),
+            Err(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, String> {
+        match tokio::time::timeout(Duration::from_millis(MAX_STATUS_MS), self.engine.status()).await {
+            Ok(status) => status.map_err(|error| error.reason),
+            Err(_) => Err(format!("the engine has not answered for {MAX_STATUS_MS} ms")),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The table of links: which replicas are connected, and which of two links to one replica stays.
+//!
+//! The rule upheld here: at most one link per replica is up, and a new one is admitted only after the
+//! engine has heard of the old one's end. Both sides decide alike, so no message is needed for it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use quinn::Connection;
+use replication::ReplicaId;
+use tokio::sync::watch;
+
+use super::refusal::close_code;
+
+/// A connection whose peer has proven who it is.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) connection: Connection,
+    /// The PoP at the other end.
+    pub(super) pop: String,
+    /// Which of the two replicas dialled.
+    pub(super) dialler: ReplicaId,
+    /// Of the process at the other end.
+    pub(super) boot_nonce: [u8; 16],
+}
+
+impl Candidate {
+    /// Whether this link takes the place of `current`, to the same replica.
+    fn replaces(&self, current: &Candidate) -> bool {
+        let is_restarted = self.boot_nonce != current.boot_nonce;
+        // A node dials only while it has no link: its second call means that it lost the first one.
+        let is_redialled = self.dialler == current.dialler;
+        let is_ending = current.connection.close_reason().is_some();
+        is_restarted || is_redialled || is_ending || self.dialler < current.dialler
+    }
+}
+
+/// The links that are up.
+#[derive(Default)]
+pub(super) struct Links {
+    table: Mutex<BTreeMap<ReplicaId, Candidate>>,
+    /// Changes with the table; what it holds does not matter.
+    changed: watch::Sender<()>,
+}
+
+impl Links {
+    /// Enters the link into the table, once the one it replaces has ended. False, and the candidate
+    /// closed, when another stays.
+    pub(super) async fn admit(&self, replica: ReplicaId, candidate: &Candidate) -> bool {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if candidate.connection.close_reason().is_some() {
+                return false;
+            }
+            {
+                let mut table = self.lock();
+                let Some(current) = table.get(&replica) else {
+                    table.insert(replica, candidate.clone());
+                    self.changed.send_replace(());
+                    return true;
+                };
+                let loser = if candidate.replaces(current) { current } else { candidate };
+                loser.connection.close(close_code::DUPLICATE, b"another link between the two stays");
+            }
+            // Sent at the latest when the loser in the table has ended; it cannot be missed, for the
+            // subscription is older than the look at the table.
+            if candidate.connection.close_reason().is_none() && changed.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Takes the ended link out of the table.
+    pub(super) fn remove(&self, replica: ReplicaId) {
+        self.lock().remove(&replica);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until no link to this PoP is up.
+    pub(super) async fn until_absent(&self, pop: &str) {
+        let mut changed = self.changed.subscribe();
+        while self.lock().values().any(|link| link.pop == pop) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The connection to this replica.
+    pub(super) fn connection(&self, replica: ReplicaId) -> Option<Connection> {
+        self.lock().get(&replica).map(|link| link.connection.clone())
+    }
+
+    /// Every link, the nearest first.
+    pub(super) fn nearest_first(&self) -> Vec<Candidate> {
+        let mut links: Vec<_> = self.lock().values().cloned().collect();
+        links.sort_by_key(|link| link.connection.rtt());
+        links
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Candidate>> {
+        self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

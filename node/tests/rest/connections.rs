@@ -1,0 +1,142 @@
+//! Connections: slow ones, many of them, broken ones, and the end of the node.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::client::{head, read_answer};
+use super::{Limits, TOKEN, TestNode, noise, test_node, test_node_with};
+
+fn request(node: &TestNode, method: &str, path: &str, more: &[(&str, String)]) -> Vec<u8> {
+    let mut headers = vec![("Authorization", format!("Bearer {TOKEN}"))];
+    headers.extend_from_slice(more);
+    head(method, &format!("{}{path}", node.kv), &headers)
+}
+
+/// What is left to read until the server closes.
+async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_head_and_an_idle_connection_are_closed() {
+    let node = test_node_with(Limits { max_connections: 8, header_timeout_ms: 200 }).await;
+    for sent in [&b"GET / HTTP/1.1\r\nHost: "[..], b""] {
+        let started = Instant::now();
+        let mut stream = node.client.connect().await;
+        stream.write_all(sent).await.unwrap();
+        read_to_end(&mut stream).await;
+        assert!(started.elapsed() >= Duration::from_millis(200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let node = test_node_with(Limits { max_connections: 2, header_timeout_ms: 60_000 }).await;
+    let get = request(&node, "GET", "/values/none", &[]);
+    let mut first = node.client.connect().await;
+    let mut second = node.client.connect().await;
+    for stream in [&mut first, &mut second] {
+        stream.write_all(&get).await.unwrap();
+        assert_eq!(read_answer(stream).await.unwrap().status, 404);
+    }
+    let mut third = node.client.connect().await;
+    third.write_all(&get).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), read_answer(&mut third)).await;
+    assert!(waiting.is_err(), "the third connection is not served while two are open");
+    drop(first);
+    assert_eq!(read_answer(&mut third).await.unwrap().status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_gets_an_error_and_the_node_goes_on() {
+    let node = test_node().await;
+    let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000));
+    let put = String::from_utf8(request(&node, "PUT", "/values/k", &[])).unwrap();
+    let put = put.trim_end();
+    let nonsense = [
+        "\r\n\r\n".to_owned(),
+        "\u{0}\u{1}\u{2}".to_owned(),
+        "GET\r\n\r\n".to_owned(),
+        "GET / HTTP/9.9\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        format!("{put}\r\nContent-Length: -1\r\n\r\n"),
+        format!("{put}\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+        format!("{put}\r\nContent-Length: 9999999999999\r\n\r\nx"),
+        format!("{put}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
+        format!("{put}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        format!("{put}\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n"),
+        format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(1000)),
+        long_path,
+    ];
+    for bytes in nonsense {
+        if let Some(answer) = node.client.raw_cut_off(bytes.as_bytes()).await {
+            assert!((400..500).contains(&answer.status), "{bytes:.60}: {answer:?}");
+        }
+    }
+    node.send("PUT", "/values/k", "still here").await.ok();
+    assert_eq!(node.value("k").await, b"still here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_is_drained_and_the_connection_goes_on() {
+    let node = test_node().await;
+    let body = noise(3 << 20);
+    let length = [("Content-Length", body.len().to_string())];
+    let mut stream = node.client.connect().await;
+    for path in ["/values/..", "/values/k?expiration_ttl=1", "/values/k?ack=x"] {
+        stream.write_all(&request(&node, "PUT", path, &length)).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.unwrap().status, 400, "{path}");
+    }
+    stream.write_all(&request(&node, "GET", "/values/k", &[])).await.unwrap();
+    assert_eq!(read_answer(&mut stream).await.unwrap().status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_first_is_told_at_once() {
+    let node = test_node().await;
+    let ask = |path, len: u64| {
+        let headers = [("Expect", "100-continue".to_owned()), ("Content-Length", len.to_string())];
+        request(&node, "PUT", path, &headers)
+    };
+    for (path, len) in [("/values/k", (25 << 20) + 1), ("/values/..", 5)] {
+        let mut stream = node.client.connect().await;
+        stream.write_all(&ask(path, len)).await.unwrap();
+        let status = read_answer(&mut stream).await.unwrap().status;
+        assert!(matches!(status, 413 | 400), "{path}: {status}");
+    }
+    let mut stream = node.client.connect().await;
+    stream.write_all(&ask("/values/k", 5)).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"12345").await.unwrap();
+    read_answer(&mut stream).await.unwrap().ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_lets_a_request_finish_and_closes_idle_connections() {
+    let mut node = test_node().await;
+    let mut idle = node.client.connect().await;
+    idle.write_all(&request(&node, "GET", "/values/none", &[])).await.unwrap();
+    read_answer(&mut idle).await.unwrap();
+    let mut busy = node.client.connect().await;
+    let length = [("Content-Length", "5".to_owned()), ("Expect", "100-continue".to_owned())];
+    busy.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
+    // The node has begun to read the body once it asks for it.
+    busy.read_exact(&mut [0; 25]).await.unwrap();
+
+    drop(node.running.stop.take());
+    assert_eq!(read_to_end(&mut idle).await, b"");
+    busy.write_all(b"12345").await.unwrap();
+    read_answer(&mut busy).await.unwrap().ok();
+    drop(busy);
+    node.running.serving.await.unwrap().unwrap();
+    assert!(TcpStream::connect(node.client.address).await.is_err());
+}

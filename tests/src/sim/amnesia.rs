@@ -1,0 +1,61 @@
+//! Makes a store forget entries it claims to hold, and leaves no trace that bookkeeping could see: what a bug
+//! would do. Only anti-entropy can find it.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use replication::codec::row;
+use replication::digest::DigestTree;
+use replication::store::memory::MemoryStore;
+use replication::{Body, DigestKey, Dot, Entry, EntryId, Hlc, Store, keys};
+
+use super::rng::Rng;
+
+/// Removes about a third of the entries that `held_elsewhere` says are safe, with their log rows, and makes
+/// counts and root fit again. Gives how many.
+pub fn forget(
+    store: &mut MemoryStore,
+    key: &DigestKey,
+    rng: &mut Rng,
+    held_elsewhere: &dyn Fn(&EntryId, Dot) -> bool,
+) -> usize {
+    let Some(summary) = store.read(keys::SUMMARY).expect("memory reads") else { return 0 };
+    let mut summary = row::decode_summary(&summary).expect("the replica wrote it");
+    let mut tree = DigestTree::default();
+    let mut forgotten = BTreeSet::new();
+    let mut doomed = Vec::new();
+    let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
+        if let (Some(id), Ok(row)) = (keys::parse_entry(row_key), row::decode_entry(row_key, &bytes)) {
+            let dot = Dot { hlc: row.hlc, replica: summary.origins[usize::from(row.origin_index)].0 };
+            if rng.chance(333) && held_elsewhere(&id, dot) {
+                doomed.push(row_key.to_vec());
+                forgotten.insert(id);
+            } else {
+                let name = key.name_hash(&id);
+                let body: Body = row.body;
+                tree.replace(name, None, Some(key.state_digest(name, &Entry { dot, body })));
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    store.scan(&[keys::ENTRY], &mut visit).expect("memory scans");
+    let mut log_rows = 0;
+    let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
+        if row_key.first() == Some(&keys::LOG)
+            && let Ok(row) = row::decode_log(row_key, Hlc::ZERO, &bytes)
+            && forgotten.contains(&row.id)
+        {
+            doomed.push(row_key.to_vec());
+            log_rows += 1;
+        }
+        ControlFlow::Continue(())
+    };
+    store.scan(&[keys::LOG], &mut visit).expect("memory scans");
+    doomed.iter().for_each(|row_key| assert!(store.lose(row_key)));
+    summary.entries -= forgotten.len() as u64;
+    summary.log_rows -= log_rows;
+    summary.root = tree.root();
+    let batch = [(keys::SUMMARY.to_vec(), Some(row::encode_summary(&summary)))];
+    store.commit(batch.into()).and_then(|()| store.flush()).expect("memory commits");
+    forgotten.len()
+}
