@@ -22,6 +22,8 @@ const MIX: Mix = Mix { sizes: &[(1, 100), (1, 2000)], delete_percent: 10 };
 const WRITERS: usize = 8;
 const KEYS_PER_WRITER: u64 = 40;
 const WRITE_TIME: Duration = Duration::from_millis(500);
+/// How long after a write its loss must be noticed at the next start, without a clean stop between.
+const NOTICED_AFTER: Duration = Duration::from_secs(3);
 
 /// Starts a second process, which must end with an error that has all of these words.
 fn assert_ends(cluster: &Cluster, words: &[&str]) {
@@ -66,8 +68,25 @@ enum Damage {
     Remove,
 }
 
+/// How the node went down before its store was damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Down {
+    Stopped,
+    /// With SIGKILL, some time after the last write.
+    Killed,
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_store_is_never_served_as_if_rows_had_never_been_there() {
+async fn a_store_damaged_after_a_stop_is_never_served_as_if_rows_had_never_been_there() {
+    check_damage(Down::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_damaged_after_a_kill_is_never_served_as_if_rows_had_never_been_there() {
+    check_damage(Down::Killed).await;
+}
+
+async fn check_damage(down: Down) {
     let seed = Random::fresh_seed();
     println!("seed {seed}");
     let mut random = Random::new(seed);
@@ -86,7 +105,16 @@ async fn a_damaged_store_is_never_served_as_if_rows_had_never_been_there() {
     let load = Load::start(&cluster.rest(0, &namespace), &ledger, WRITERS, KEYS_PER_WRITER);
     tokio::time::sleep(WRITE_TIME).await;
     load.stop().await;
-    assert!(cluster.stop(0).unwrap().success(), "it did not stop cleanly: {}", cluster.log(0));
+    match down {
+        Down::Stopped => {
+            assert!(cluster.stop(0).unwrap().success(), "it did not stop cleanly: {}", cluster.log(0));
+        }
+        Down::Killed => {
+            // Damage that takes the store back to before this cannot be told from a kill at that time.
+            tokio::time::sleep(NOTICED_AFTER).await;
+            cluster.kill9(0).unwrap();
+        }
+    }
 
     let healthy = cluster.data_dir(0).to_owned();
     for damage in damages {

@@ -13,9 +13,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::PoweredDisk;
 use crate::random::Random;
@@ -28,6 +28,10 @@ const MAX_RECORD_BYTES: u64 = 6000;
 const UNFLUSHED_PAUSE: Duration = Duration::from_micros(500);
 /// A cut comes this long after the start or the cut before, and up to twice that.
 const CUT_AFTER: Duration = Duration::from_millis(400);
+/// How long the writer may take until its first record is written, on a busy machine too.
+const FIRST_ACK_WITHIN: Duration = Duration::from_secs(30);
+/// The pause between two looks at something awaited.
+const POLL_PAUSE: Duration = Duration::from_millis(5);
 /// The name of the log on the disk.
 const FILE_NAME: &str = "log";
 
@@ -82,6 +86,7 @@ pub fn run(writer: &Path, flush: Flush, seed: u64, cuts: u64) -> anyhow::Result<
     let mut random = Random::new(seed);
     let disk = PoweredDisk::new(DISK_BYTES)?;
     let log = Writer::start(writer, disk.folder(), flush)?;
+    log.wait_for_an_ack()?;
     let mut images = Vec::new();
     for _ in 0..cuts {
         std::thread::sleep(CUT_AFTER + Duration::from_micros(random.below(CUT_AFTER.as_micros() as u64)));
@@ -179,6 +184,16 @@ impl Writer {
             }
         });
         Ok(Self { process, acked, reader: Some(reader) })
+    }
+
+    /// The log is laid out before its first record; what a cut leaves of that shows nothing.
+    fn wait_for_an_ack(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + FIRST_ACK_WITHIN;
+        while self.acked() == 0 {
+            ensure!(Instant::now() < deadline, "the log's writer does not write");
+            std::thread::sleep(POLL_PAUSE);
+        }
+        Ok(())
     }
 
     fn acked(&self) -> u64 {

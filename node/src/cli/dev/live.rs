@@ -186,6 +186,7 @@ mod tests {
             entries: 1_000_000,
             vector: Vec::new(),
             peers: Vec::new(),
+            counters: Default::default(),
             lag: lag.collect(),
         })
     }
