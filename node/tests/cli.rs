@@ -40,7 +40,7 @@ fn closed_port() -> u16 {
 }
 
 #[test]
-fn every_help_page_fits_80_columns_and_the_first_tells_the_exit_codes() {
+fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
     let folder = folder();
     let (first, _) = check(folder.path(), &["--help"], DONE);
     assert!(first.contains("4  there is no such key or namespace"), "{first}");
@@ -96,7 +96,7 @@ fn a_configuration_is_checked_and_mistakes_are_told_by_line() {
     let (stdout, _) = check(folder.path(), &["config", "check", "good.toml", "--json"], DONE);
     assert_eq!(stdout, "{\"file\":\"good.toml\",\"valid\":true}\n");
     let (_, stderr) = check(folder.path(), &["config", "check", "bad.toml"], FAILED);
-    assert!(stderr.starts_with("error: bad.toml:3: "), "{stderr}");
+    assert!(stderr.contains("bad.toml:3: node.data_folder is unknown"), "{stderr}");
     assert!(stderr.contains("\nhint: "), "{stderr}");
     let (_, stderr) = check(folder.path(), &["config", "check", "none.toml"], FAILED);
     assert!(stderr.starts_with("error: cannot read the configuration none.toml"), "{stderr}");
