@@ -3,14 +3,21 @@
 #![allow(clippy::expect_used)]
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 const DONE: i32 = 0;
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 3;
+
+/// How long a cluster may take to stop.
+const STOP_TIME: Duration = Duration::from_secs(30);
 
 fn littoral(folder: &Path, line: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_littoral"));
@@ -166,4 +173,33 @@ fn a_reader_that_goes_away_is_no_failure() {
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn no_pop_outlives_dev_however_it_ends() {
+    for (signal, exit) in [(Signal::INT, Some(DONE)), (Signal::TERM, Some(DONE)), (Signal::KILL, None)] {
+        let folder = folder();
+        let (http, quic) = (closed_port().to_string(), closed_port().to_string());
+        let mut dev = Command::new(env!("CARGO_BIN_EXE_littoral"))
+            .args(["dev", "--json", "--pops", "1", "--http-port", &http, "--quic-port", &quic])
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dev starts");
+        let mut first_line = String::new();
+        let mut stdout = BufReader::new(dev.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut first_line).expect("a line");
+        assert!(first_line.contains("\"pop1\""), "{first_line}");
+
+        kill_process(Pid::from_child(&dev), signal).expect("dev runs");
+        assert_eq!(dev.wait().expect("it ends").code(), exit, "{signal:?}");
+        // A clean end has waited for the PoP; after a kill the PoP finds out by itself.
+        let begun = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, http.parse().expect("a port"))).is_ok() {
+            assert!(exit.is_none() && begun.elapsed() < STOP_TIME, "{signal:?}: the PoP still serves");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let is_left = fs::read_dir(folder.path()).expect("a folder").next().is_some();
+        assert_eq!(is_left, exit.is_none(), "{signal:?}: only a killed dev leaves its folder");
+    }
 }
