@@ -29,8 +29,30 @@ pub struct Status {
     pub vector: Vec<Position>,
     /// The PoPs it knows beside itself.
     pub peers: Vec<Peer>,
+    /// What replication has done since the node started.
+    #[serde(default)]
+    pub counters: Counters,
     /// How far each known replica is behind each origin, as this node knows it.
     pub lag: Vec<Lag>,
+}
+
+/// What replication has done since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Events of other replicas applied.
+    pub events_applied: u64,
+    /// Events sent, repeats included.
+    pub events_sent: u64,
+    /// Deltas that did not join what was held.
+    pub gaps: u64,
+    /// Streams sent again for want of an acknowledgement.
+    pub rewinds: u64,
+    /// Deltas put off because they come from the future.
+    pub held_back: u64,
+    /// Anti-entropy rounds begun.
+    pub rounds: u64,
+    /// Entries repaired here by anti-entropy: each is a fault found.
+    pub repaired: u64,
 }
 
 /// Whether a node serves.

@@ -129,8 +129,6 @@ pub struct PeerInfo {
     pub pop: String,
     /// Its region, as it says.
     pub region: String,
-    /// Tells this link from earlier and later ones to the same replica.
-    pub link: u64,
 }
 
 /// What the engine needs to start.
@@ -296,6 +294,21 @@ impl Engine {
         Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
     }
 
+    /// The chunks that values here name and `lacking` picks. Blocking: reads every entry.
+    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<ChunkId> {
+        let Some(store) = &self.shared.store else { return Vec::new() };
+        let mut named = Vec::new();
+        let read = read::chunks(store, &mut |chunk| {
+            if lacking(&chunk) {
+                named.push(chunk);
+            }
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, "the chunks that values name cannot be read");
+        }
+        named
+    }
+
     /// A number that rises whenever the list of namespaces may have changed, here or by a peer.
     pub fn namespaces_version(&self) -> u64 {
         self.shared.namespaces_version.load(Ordering::Acquire)
@@ -316,9 +329,9 @@ impl Engine {
         self.shared.inbox.queue(Command::Connected { peer, link });
     }
 
-    /// The link with this number is gone.
-    pub fn peer_disconnected(&self, replica: ReplicaId, link: u64) {
-        self.shared.inbox.queue(Command::Disconnected { replica, link });
+    /// The link is gone.
+    pub fn peer_disconnected(&self, replica: ReplicaId) {
+        self.shared.inbox.queue(Command::Disconnected { replica });
     }
 
     /// A frame has come in. Waits while as many frames as may wait for the engine do, which is the back

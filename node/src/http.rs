@@ -56,7 +56,7 @@ use crate::namespaces::{NamespaceError, Namespaces};
 /// The most bytes of a request's head, and of a body read at a time.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long requests being answered at shutdown may still take.
-const MAX_DRAIN_MS: u64 = 10_000;
+pub const MAX_DRAIN_MS: u64 = 10_000;
 /// The pause after a connection could not be accepted, for want of file descriptors most likely.
 const ACCEPT_RETRY_MS: u64 = 50;
 
@@ -196,10 +196,7 @@ impl Surface {
         let (operation, answer) = match route::route(method, head.uri.path()) {
             Routed::Call(call) => (call.operation, self.answer_call(&call, &head, body).await),
             Routed::WrongMethod { allow } => (Operation::Unrouted, Err(ApiError::MethodNotAllowed { allow })),
-            Routed::Nowhere => {
-                let path = head.uri.path().to_owned();
-                (Operation::Unrouted, Err(ApiError::NoRoute { path }))
-            }
+            Routed::Nowhere => (Operation::Unrouted, Err(no_route(&head))),
             Routed::Native => {
                 let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
                 (Operation::Native, Ok(response))
@@ -234,26 +231,25 @@ impl Surface {
     ) -> Result<Response<Body>, ApiError> {
         let account = self.tokens.authorize(&head.headers, call.account)?;
         let query = head.uri.query();
+        let namespace = || self.owned_namespace(account, call.namespace);
         match call.operation {
-            Operation::ListNamespaces => return namespaces::list(self, account, query),
-            Operation::CreateNamespace => return namespaces::create(self, account, upload).await,
-            _ => {}
-        }
-        let namespace = self.owned_namespace(account, call.namespace)?;
-        match call.operation {
-            Operation::ReadValue => values::read(self, namespace, call.key).await,
-            Operation::PutValue => values::put(self, namespace, call.key, query, &head.headers, upload).await,
-            Operation::DeleteValue => values::delete(self, namespace, call.key, query).await,
-            Operation::ReadMetadata => values::read_metadata(self, namespace, call.key),
-            Operation::ListKeys => keys::list(self, namespace, query),
-            Operation::BulkPut => bulk::put(self, namespace, query, upload).await,
-            Operation::BulkDelete => bulk::delete(self, namespace, query, upload).await,
-            Operation::BulkRead => bulk::read(self, namespace, upload).await,
-            Operation::FindNamespace => namespaces::find(self, account, namespace),
-            Operation::RenameNamespace => namespaces::rename(self, account, namespace, upload).await,
-            Operation::DeleteNamespace => namespaces::delete(self, account, namespace).await,
-            Operation::ListNamespaces | Operation::CreateNamespace => unreachable!("answered above"),
-            Operation::Unrouted | Operation::Native => unreachable!("no call is routed to these"),
+            Operation::ReadValue => values::read(self, namespace()?, call.key).await,
+            Operation::PutValue => {
+                values::put(self, namespace()?, call.key, query, &head.headers, upload).await
+            }
+            Operation::DeleteValue => values::delete(self, namespace()?, call.key, query).await,
+            Operation::ReadMetadata => values::read_metadata(self, namespace()?, call.key),
+            Operation::ListKeys => keys::list(self, namespace()?, query),
+            Operation::BulkPut => bulk::put(self, namespace()?, query, upload).await,
+            Operation::BulkDelete => bulk::delete(self, namespace()?, query, upload).await,
+            Operation::BulkRead => bulk::read(self, namespace()?, upload).await,
+            Operation::ListNamespaces => namespaces::list(self, account, query),
+            Operation::CreateNamespace => namespaces::create(self, account, upload).await,
+            Operation::FindNamespace => namespaces::find(self, account, namespace()?),
+            Operation::RenameNamespace => namespaces::rename(self, account, namespace()?, upload).await,
+            Operation::DeleteNamespace => namespaces::delete(self, account, namespace()?).await,
+            // No call is routed to these.
+            Operation::Unrouted | Operation::Native => Err(no_route(head)),
         }
     }
 
@@ -265,4 +261,8 @@ impl Surface {
             false => Err(NamespaceError::NotFound.into()),
         }
     }
+}
+
+fn no_route(head: &Parts) -> ApiError {
+    ApiError::NoRoute { path: head.uri.path().to_owned() }
 }

@@ -2,12 +2,14 @@
 //!
 //! `main.rs` only parses the command line and calls [`cli::run`].
 
+mod chunk_pull;
 pub mod chunks;
 pub mod cli;
 pub mod engine;
+mod gauges;
 pub mod http;
 pub mod identity;
-pub mod node;
 pub mod namespaces;
+pub mod node;
 pub mod storage;
 pub mod transport;

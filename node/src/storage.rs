@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use replication::store::{Batch, Visit};
@@ -192,7 +193,11 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Moves a damaged store and its checkpoint aside, and gives their new place. The folder is then as new; its
 /// replica takes a new identity when opened.
-pub fn set_aside(data_folder: &Path, unix_s: u64) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// Where another process has the store open, or a file cannot be moved.
+pub fn set_aside(data_folder: &Path) -> io::Result<PathBuf> {
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let aside = data_folder.join(format!("quarantine-{unix_s}"));
     std::fs::create_dir(&aside)?;
     for name in [STORE_FOLDER, CHECKPOINT_FILE] {

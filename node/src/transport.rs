@@ -80,11 +80,11 @@ pub trait LinkEvents: Clone + Send + Sync + 'static {
 
 impl LinkEvents for Engine {
     async fn connected(&self, peer: PeerInfo, link: LinkSender) {
-        self.peer_connected(peer, link).await;
+        self.peer_connected(peer, link);
     }
 
     async fn disconnected(&self, replica: ReplicaId) {
-        self.peer_disconnected(replica).await;
+        self.peer_disconnected(replica);
     }
 
     async fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
@@ -93,12 +93,6 @@ impl LinkEvents for Engine {
 
     fn ready(&self, replica: ReplicaId, lane: Lane) {
         self.link_ready(replica, lane);
-    }
-
-    /// Closes the link; the reason goes to the peer.
-    pub fn close(&self, reason: &str) {
-        let _ = reason;
-        todo!()
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::codec::row;
-use crate::entry::{Body, Kind, NamespaceId, Value};
+use crate::entry::{Body, ChunkId, Kind, NamespaceId, Payload, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -32,6 +32,28 @@ fn visible(row_key: &[u8], row: &Bytes, now_s: u64) -> Result<Option<Value>, Sto
         Body::Value(value) if !value.is_expired(now_s) => Some(value),
         Body::Value(_) | Body::Tombstone => None,
     })
+}
+
+/// Names every chunk of every value in the store. Reads all entries.
+pub fn chunks<S: Store>(store: &S, visit: &mut dyn FnMut(ChunkId)) -> Result<(), StoreError> {
+    let mut fault = None;
+    store.scan(&[keys::ENTRY], &mut |row_key, row| {
+        if row_key.first() != Some(&keys::ENTRY) {
+            return ControlFlow::Break(());
+        }
+        match visible(row_key, &row, 0) {
+            Ok(Some(Value { payload: Payload::Chunked(manifest), .. })) => {
+                manifest.chunks.into_iter().for_each(&mut *visit);
+                ControlFlow::Continue(())
+            }
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    fault.map_or(Ok(()), Err)
 }
 
 /// The rows a listing may look at before it gives what it has: a page over many deleted keys stays short.

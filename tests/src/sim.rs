@@ -135,6 +135,8 @@ pub struct Simulation {
     nodes: Vec<Node>,
     /// The number of the link between two nodes, while it is up.
     links: BTreeMap<(usize, usize), u64>,
+    /// When the latest frame of a lane arrives.
+    last_arrival_us: BTreeMap<(usize, usize, Lane), u64>,
     faults: bool,
     forgot: bool,
     oracle: Oracle,
@@ -177,6 +179,7 @@ impl Simulation {
             next: 0,
             nodes,
             links: BTreeMap::new(),
+            last_arrival_us: BTreeMap::new(),
             faults: true,
             forgot: false,
             oracle: Oracle::default(),
@@ -347,21 +350,28 @@ impl Simulation {
                         .poll_transmit(now, peer, lane, self.scenario.frame_bytes)
                         .map_err(|error| format!("node {node} cannot send: {error}"))?;
                     let Some(frame) = frame else { break };
-                    self.send(node, to, link, frame);
+                    self.send(node, to, lane, link, frame);
                 }
             }
         }
         Ok(())
     }
 
-    fn send(&mut self, from: usize, to: usize, link: u64, frame: Bytes) {
+    /// While there are faults, frames of one lane may be lost, come twice, or overtake one another, which is worse
+    /// than a link may be; then they arrive in order, as the core may count on.
+    fn send(&mut self, from: usize, to: usize, lane: Lane, link: u64, frame: Bytes) {
         let lossy = self.faults;
         if lossy && self.rng.chance(self.scenario.lost_permille) {
             return;
         }
         let copies = 1 + u64::from(lossy && self.rng.chance(self.scenario.repeated_permille));
         for _ in 0..copies {
-            let delay_us = self.scenario.delay_us + self.rng.below(self.scenario.jitter_us + 1);
+            let mut delay_us = self.scenario.delay_us + self.rng.below(self.scenario.jitter_us + 1);
+            let last_us = self.last_arrival_us.entry((from, to, lane)).or_default();
+            if !lossy {
+                delay_us = delay_us.max(last_us.saturating_sub(self.now_us));
+            }
+            *last_us = (self.now_us + delay_us).max(*last_us);
             self.after(delay_us, Happening::Deliver { from, to, link, frame: frame.clone() });
         }
     }

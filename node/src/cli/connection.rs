@@ -15,6 +15,7 @@ pub(super) struct Connection {
     #[arg(
         long,
         env = "LITTORAL_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8787",
         help_heading = "Connection",
         global = true
@@ -38,10 +39,22 @@ pub(super) struct AccountArgs {
     #[command(flatten)]
     connection: Connection,
     /// The account: 32 hexadecimal digits
-    #[arg(long, env = "LITTORAL_ACCOUNT", help_heading = "Connection", global = true)]
+    #[arg(
+        long,
+        env = "LITTORAL_ACCOUNT",
+        hide_env_values = true,
+        help_heading = "Connection",
+        global = true
+    )]
     account: Option<String>,
     /// The namespace: its id or its title
-    #[arg(long, env = "LITTORAL_NAMESPACE", help_heading = "Connection", global = true)]
+    #[arg(
+        long,
+        env = "LITTORAL_NAMESPACE",
+        hide_env_values = true,
+        help_heading = "Connection",
+        global = true
+    )]
     namespace: Option<String>,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "T", default_value = "littoral-dev")]
     token: Secret,
     /// That account's id: 32 hexadecimal digits
-    #[arg(long, value_name = "A", default_value = "11770a1000000000000000000000de70")]
+    #[arg(long, value_name = "A", default_value = "0123456789abcdef0123456789abcdef")]
     account: AccountId,
     /// Write everywhere, kill a PoP, write on, restart it, compare all, and exit
     #[arg(long)]

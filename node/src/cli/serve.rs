@@ -19,6 +19,9 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(long)]
     config: PathBuf,
+    /// Set a damaged store aside, and copy it anew from the peers under a new identity
+    #[arg(long)]
+    rebuild: bool,
     /// Stop when standard input ends: the process that holds its other end is gone
     #[arg(long, hide = true)]
     parent_pipe: bool,
@@ -29,7 +32,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.parent_pipe {
         std::thread::spawn(stop_with_the_parent);
     }
-    crate::node::run(config).map_err(|error| Failure::new(format!("{error:#}")))
+    crate::node::run(config, args.rebuild).map_err(|error| Failure::new(format!("{error:#}")))
 }
 
 pub(super) fn check(file: &Path, json: bool) -> Result<(), Failure> {

@@ -93,6 +93,7 @@ mod tests {
             entries: 60_123,
             vector: Vec::new(),
             peers: vec![peer("fra", Some(&root))],
+            counters: Default::default(),
             lag: Vec::new(),
         };
         assert!(page(&status).ends_with("roots: equal on all 2"), "{}", page(&status));

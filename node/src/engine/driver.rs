@@ -70,7 +70,7 @@ pub(super) struct Driver {
     /// None in quarantine.
     pub(super) replica: Option<Replica<SledStore>>,
     chunks_wanted: mpsc::Sender<ChunkId>,
-    links: BTreeMap<ReplicaId, Link>,
+    links: BTreeMap<ReplicaId, LinkSender>,
     /// The PoPs of the replicas met or read about.
     pub(super) pops: BTreeMap<ReplicaId, String>,
     /// What must be held before this node serves.
@@ -81,11 +81,6 @@ pub(super) struct Driver {
     checkpoint_due_us: u64,
     free_bytes: u64,
     free_bytes_due_us: u64,
-}
-
-struct Link {
-    sender: LinkSender,
-    number: u64,
 }
 
 impl Driver {
@@ -129,11 +124,14 @@ impl Driver {
                 Command::Frame { from, frame, _place } => self.frame(from, &frame),
                 Command::Connected { peer, link } => {
                     self.pops.insert(peer.replica, peer.pop);
-                    self.links.insert(peer.replica, Link { sender: link, number: peer.link });
+                    self.links.insert(peer.replica, link);
                     let now = self.shared.clocks.now();
                     self.with_replica(|replica| replica.handle_connected(now, peer.replica));
                 }
-                Command::Disconnected { replica, link } => self.disconnected(replica, link),
+                Command::Disconnected { replica } => {
+                    self.links.remove(&replica);
+                    self.with_replica(|core| core.handle_disconnected(replica));
+                }
                 Command::Status { reply } => asked.push(reply),
                 Command::Stop { reply } => stop = Some(reply),
             }
@@ -222,17 +220,9 @@ impl Driver {
             Err(MessageError::Protocol { reason }) => {
                 tracing::warn!(peer = %self.pop_of(from), %reason, "closing the link: the peer broke the protocol");
                 if let Some(link) = self.links.get(&from) {
-                    link.sender.close(&reason);
+                    link.close(&reason);
                 }
             }
-        }
-    }
-
-    fn disconnected(&mut self, replica: ReplicaId, link: u64) {
-        // A later link may have taken its place.
-        if self.links.get(&replica).is_some_and(|current| current.number == link) {
-            self.links.remove(&replica);
-            self.with_replica(|core| core.handle_disconnected(replica));
         }
     }
 
@@ -266,10 +256,10 @@ impl Driver {
         let Some(replica) = &mut self.replica else { return Ok(()) };
         for (peer, link) in &self.links {
             for lane in Lane::ALL {
-                while link.sender.has_room(lane) {
+                while link.has_room(lane) {
                     let now = self.shared.clocks.now();
                     match replica.poll_transmit(now, *peer, lane, FRAME_BYTES)? {
-                        Some(frame) => link.sender.send(lane, frame),
+                        Some(frame) => link.send(lane, frame),
                         None => break,
                     }
                 }
@@ -377,7 +367,7 @@ impl Driver {
     fn quarantine(&mut self) {
         self.replica = None;
         for link in std::mem::take(&mut self.links).into_values() {
-            link.sender.close("this node's store is quarantined");
+            link.close("this node's store is quarantined");
         }
         for (reply, _) in self.unanswered.drain(..) {
             let _ =

@@ -24,7 +24,7 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Dot>, WriteError>>;
 pub(super) enum Command {
     Write { writes: Vec<Write>, ack: Ack, reply: Reply },
     Connected { peer: PeerInfo, link: LinkSender },
-    Disconnected { replica: ReplicaId, link: u64 },
+    Disconnected { replica: ReplicaId },
     Frame { from: ReplicaId, frame: Bytes, _place: OwnedSemaphorePermit },
     Status { reply: oneshot::Sender<Result<Status, ReadError>> },
     Stop { reply: oneshot::Sender<()> },

@@ -1,6 +1,6 @@
 //! What the engine tells operators: one struct that metrics, REST and CLI all read.
 
-use littoral::api::{Lag, Peer, Position, Status};
+use littoral::api::{Counters, Lag, Peer, Position, Status};
 use replication::replica::PeerView;
 use replication::{Replica, StoreError};
 
@@ -23,8 +23,21 @@ pub(super) fn status(driver: &Driver, condition: &Condition) -> Result<Status, R
         entries: replica.map_or(0, Replica::entries),
         vector: replica.map(|replica| vector(driver, replica)).unwrap_or_default(),
         peers: replica.map(|replica| peers(driver, replica)).unwrap_or_default(),
+        counters: replica.map(|replica| counters(replica.counters())).unwrap_or_default(),
         lag: replica.map_or(Ok(Vec::new()), |replica| lag(driver, replica)).map_err(failed)?,
     })
+}
+
+fn counters(counters: replication::replica::Counters) -> Counters {
+    Counters {
+        events_applied: counters.events_applied,
+        events_sent: counters.events_sent,
+        gaps: counters.gaps,
+        rewinds: counters.rewinds,
+        held_back: counters.held_back,
+        rounds: counters.rounds,
+        repaired: counters.repaired,
+    }
 }
 
 fn vector(driver: &Driver, replica: &Replica<SledStore>) -> Vec<Position> {

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn expiry_is_a_minute_ahead_or_refused() {
         const NOW_S: u64 = 1_000;
-        let cases: [(Option<f64>, Option<f64>, Result<Option<u64>, &str>); 10] = [
+        type Case = (Option<f64>, Option<f64>, Result<Option<u64>, &'static str>);
+        let cases: [Case; 10] = [
             (None, None, Ok(None)),
             (None, Some(60.0), Ok(Some(1_060))),
             (None, Some(60.9), Ok(Some(1_060))),

@@ -30,11 +30,13 @@ pub(crate) struct Upload {
     received: u64,
     /// The client sends nothing before it is told to go on, which happens at the first reading.
     waits_to_be_asked: bool,
+    /// It broke off or stood still: nothing more is expected of it.
+    failed: bool,
 }
 
 impl Upload {
     pub(crate) fn new(headers: &HeaderMap, body: Incoming) -> Self {
-        Self { body, received: 0, waits_to_be_asked: headers.contains_key(EXPECT) }
+        Self { body, received: 0, waits_to_be_asked: headers.contains_key(EXPECT), failed: false }
     }
 
     /// How many bytes are still to come, where the request has said so.
@@ -46,21 +48,23 @@ impl Upload {
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, ApiError> {
         self.waits_to_be_asked = false;
         loop {
-            let frame = tokio::time::timeout(Duration::from_millis(MAX_IDLE_MS), self.body.frame())
-                .await
-                .map_err(|_| ApiError::BodyTooSlow { idle_ms: MAX_IDLE_MS })?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => {
-                    let reason = format!("the request body ended before it was complete: {error}");
-                    return Err(ApiError::BadBody { reason });
-                }
-                Some(Ok(frame)) => {
+            match tokio::time::timeout(Duration::from_millis(MAX_IDLE_MS), self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
                     // A frame that is no data is a trailer, which nothing here has a use for.
                     if let Ok(bytes) = frame.into_data() {
                         self.received += bytes.len() as u64;
                         return Ok(Some(bytes));
                     }
+                }
+                Ok(Some(Err(error))) => {
+                    self.failed = true;
+                    let reason = format!("the request body ended before it was complete: {error}");
+                    return Err(ApiError::BadBody { reason });
+                }
+                Err(_) => {
+                    self.failed = true;
+                    return Err(ApiError::BodyTooSlow { idle_ms: MAX_IDLE_MS });
                 }
             }
         }
@@ -92,7 +96,7 @@ impl Upload {
     /// Reads what has not been read, as long as the whole body is at most `limit` bytes. What is left
     /// after that makes hyper close the connection.
     pub(crate) async fn drain(&mut self, limit: u64) {
-        if self.body.is_end_stream() || self.waits_to_be_asked {
+        if self.failed || self.waits_to_be_asked || self.body.is_end_stream() {
             return;
         }
         if self.announced().is_some_and(|left| self.received.saturating_add(left) > limit) {

@@ -55,12 +55,16 @@ pub(super) async fn run(cluster: &mut Cluster, json: bool) -> Result<(), Failure
     let namespace = cluster.namespace().await?;
     let everywhere = cluster.namespace_everywhere(namespace.id());
     wait_for_namespace(&everywhere).await?;
-    check.tell("started", format!("{pops} PoPs in {}", cluster.folder.display()), json!({ "pops": pops }))?;
+    check.tell(
+        "started",
+        format!("{} in {}", count_of(pops), cluster.folder.display()),
+        json!({ "pops": pops }),
+    )?;
 
     let writes = check.write_round("first", &everywhere).await?;
     check.tell(
         "wrote",
-        format!("{} times, on {pops} PoPs", print::count(writes)),
+        format!("{} times, on {}", print::count(writes), count_of(pops)),
         json!({ "writes": writes }),
     )?;
     check.agree(cluster).await?;
@@ -71,7 +75,7 @@ pub(super) async fn run(cluster: &mut Cluster, json: bool) -> Result<(), Failure
     let writes = check.write_round("second", others).await? + check.change_keys_of(&name, others).await?;
     check.tell(
         "wrote on",
-        format!("{} times, on {killed} PoPs", print::count(writes)),
+        format!("{} times, on {}", print::count(writes), count_of(killed)),
         json!({ "writes": writes }),
     )?;
 
@@ -81,9 +85,13 @@ pub(super) async fn run(cluster: &mut Cluster, json: bool) -> Result<(), Failure
     check.agree(cluster).await?;
 
     let keys = check.verify(cluster, &everywhere).await?;
-    let what = format!("{} keys, equal in listings and bytes on {pops} PoPs", print::count(keys));
+    let what = format!("{} keys, equal in listings and bytes on {}", print::count(keys), count_of(pops));
     check.tell("compared", what, json!({ "keys": keys, "pops": pops }))?;
     check.finish()
+}
+
+fn count_of(pops: usize) -> String {
+    if pops == 1 { "1 PoP".into() } else { format!("{pops} PoPs") }
 }
 
 /// A namespace is an entry like any other: it takes a moment to be everywhere.
@@ -117,7 +125,7 @@ impl Check {
             return print::line(format!("{step:<10} {what} ({})", print::time(time)));
         }
         facts["step"] = step.into();
-        facts["time_ms"] = json!(time.as_secs_f64() * 1e3);
+        facts["time_ms"] = json!(time.as_micros() as f64 / 1e3);
         self.steps.push(facts);
         Ok(())
     }

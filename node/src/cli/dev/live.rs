@@ -30,13 +30,10 @@ pub(super) async fn run(cluster: &mut Cluster, json: bool) -> Result<(), Failure
         if !cluster.pops.iter_mut().any(|pop| pop.is_running()) {
             return Err(Failure::new("no PoP is running any more").hint("with --dir DIR their logs are kept"));
         }
-        let lines = cluster.pops.iter().zip(&statuses).map(|(pop, own)| {
+        let lines = cluster.pops.iter_mut().zip(&statuses).map(|(pop, own)| {
             let lag = Behind::of(&pop.name, &statuses);
-            if json {
-                lag_json(&pop.name, own.as_ref(), lag).to_string()
-            } else {
-                lag_line(&pop.name, own.as_ref(), lag)
-            }
+            let own = own.as_ref().ok_or(if pop.is_running() { "no answer" } else { "down" });
+            if json { lag_json(&pop.name, own, lag).to_string() } else { lag_line(&pop.name, own, lag) }
         });
         screen.show(lines.collect())?;
         tokio::time::sleep(INTERVAL).await;
@@ -102,8 +99,9 @@ fn program() -> String {
     if found.as_ref().is_some_and(is_own) {
         return "littoral".into();
     }
-    let here = std::env::current_dir().ok();
-    let relative = here.and_then(|here| own.strip_prefix(here).ok().map(Path::to_path_buf));
+    let here = std::env::current_dir().unwrap_or_default();
+    // With "./" in front, since a shell does not look for a bare name in its own folder.
+    let relative = own.strip_prefix(here).map(|path| Path::new(".").join(path));
     quoted(&relative.unwrap_or(own).to_string_lossy())
 }
 
@@ -135,11 +133,12 @@ impl Behind {
     }
 }
 
-fn lag_line(name: &str, own: Option<&Status>, lag: Behind) -> String {
+/// `own` is what the PoP says of itself, or why it says nothing.
+fn lag_line(name: &str, own: Result<&Status, &str>, lag: Behind) -> String {
     let own = match own {
-        None => "down".to_owned(),
-        Some(status) if status.state != State::Ready => status::state(status.state).to_owned(),
-        Some(status) => {
+        Err(why) => why.to_owned(),
+        Ok(status) if status.state != State::Ready => status::state(status.state).to_owned(),
+        Ok(status) => {
             let root: String = status.root.chars().take(SHORT_ROOT_CHARS).collect();
             format!("{} entries, root {root}", print::count(status.entries))
         }
@@ -153,12 +152,12 @@ fn lag_line(name: &str, own: Option<&Status>, lag: Behind) -> String {
     format!("{name:<5}  {lag:<36}  {own}")
 }
 
-fn lag_json(name: &str, own: Option<&Status>, lag: Behind) -> serde_json::Value {
+fn lag_json(name: &str, own: Result<&Status, &str>, lag: Behind) -> serde_json::Value {
     json!({
         "pop": name, "ops": lag.ops, "bytes": lag.bytes, "time_ms": lag.time_ms,
-        "state": own.map(|status| status.state),
-        "entries": own.map(|status| status.entries),
-        "root": own.map(|status| &status.root),
+        "state": own.map_or_else(|why| json!(why), |status| json!(status.state)),
+        "entries": own.ok().map(|status| status.entries),
+        "root": own.ok().map(|status| &status.root),
     })
 }
 
@@ -187,6 +186,7 @@ mod tests {
             entries: 1_000_000,
             vector: Vec::new(),
             peers: Vec::new(),
+            counters: Default::default(),
             lag: lag.collect(),
         })
     }
@@ -203,7 +203,7 @@ mod tests {
             (1, "pop2", "pop2   5 ops, 4.88 KiB, 5.0 s behind         1,000,000 entries, root 01234567"),
             (2, "pop3", "pop3   1,234,568 ops, 1.15 GiB, 342 h behind  down"),
         ] {
-            let line = lag_line(name, statuses[index].as_ref(), Behind::of(name, &statuses));
+            let line = lag_line(name, statuses[index].as_ref().ok_or("down"), Behind::of(name, &statuses));
             assert_eq!(line, expected);
             assert!(line.len() <= 80, "{line}");
         }

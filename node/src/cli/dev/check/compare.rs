@@ -65,6 +65,7 @@ mod tests {
             entries: 1,
             vector: Vec::new(),
             peers: vec![peer],
+            counters: Default::default(),
             lag: Vec::new(),
         }
     }

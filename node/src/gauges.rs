@@ -1,0 +1,87 @@
+//! The engine's figures as metrics: the same struct that REST and the command line show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use littoral::api::{State, Status};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::engine::Engine;
+use crate::node::Links;
+
+/// How often the figures are brought up to date. Prometheus scrapes less often than this.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Brings the figures up to date until the node stops.
+pub(crate) async fn run(engine: Engine, links: Arc<Links>, metrics: PrometheusHandle) {
+    describe();
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        ticks.tick().await;
+        // Without a scrape the samples of histograms would pile up.
+        metrics.run_upkeep();
+        match engine.status().await {
+            Ok(status) => export(&status, &links),
+            Err(_) => return,
+        }
+    }
+}
+
+fn describe() {
+    describe_gauge!("littoral_ready", "1 while this node serves, else 0");
+    describe_gauge!("littoral_entries", "Rows in the store: values and tombstones");
+    describe_gauge!("littoral_lag_ops", "Events of the origin that the peer has not acknowledged as durable");
+    describe_gauge!("littoral_lag_bytes", Unit::Bytes, "Bytes of keys and values in those events");
+    describe_gauge!("littoral_lag_seconds", Unit::Seconds, "Time since the oldest of those events");
+    describe_gauge!("littoral_clock_offset_seconds", Unit::Seconds, "The peer's clock less ours");
+    describe_counter!("littoral_events_applied_total", "Events of other replicas applied");
+    describe_counter!("littoral_events_sent_total", "Events sent, repeats included");
+    describe_counter!("littoral_gaps_total", "Deltas that did not join what was held");
+    describe_counter!("littoral_rewinds_total", "Streams sent again for want of an acknowledgement");
+    describe_counter!("littoral_held_back_total", "Deltas put off because they come from the future");
+    describe_counter!("littoral_anti_entropy_rounds_total", "Anti-entropy rounds begun");
+    describe_counter!(
+        "littoral_repaired_total",
+        "Entries repaired here by anti-entropy: each is a fault found"
+    );
+    describe_counter!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
+    describe_counter!(
+        "littoral_link_wire_received_bytes",
+        Unit::Bytes,
+        "UDP payload received over the present link"
+    );
+}
+
+fn export(status: &Status, links: &Links) {
+    gauge!("littoral_ready").set(f64::from(u8::from(status.state == State::Ready)));
+    gauge!("littoral_entries").set(status.entries as f64);
+    for lag in &status.lag {
+        let labels = [("origin", lag.origin.clone()), ("peer", lag.peer.clone())];
+        gauge!("littoral_lag_ops", &labels).set(lag.ops as f64);
+        gauge!("littoral_lag_bytes", &labels).set(lag.bytes as f64);
+        gauge!("littoral_lag_seconds", &labels).set(lag.time_ms as f64 / 1000.0);
+    }
+    for peer in &status.peers {
+        if let Some(offset_ms) = peer.clock_offset_ms {
+            gauge!("littoral_clock_offset_seconds", "peer" => peer.pop.clone())
+                .set(offset_ms as f64 / 1000.0);
+        }
+        let replica = peer.replica.as_deref().and_then(|replica| replica.parse().ok());
+        let stats = replica.and_then(|replica| links.transport.as_ref()?.link_stats(replica));
+        if let Some(stats) = stats {
+            counter!("littoral_link_wire_sent_bytes", "peer" => peer.pop.clone()).absolute(stats.sent_bytes);
+            counter!("littoral_link_wire_received_bytes", "peer" => peer.pop.clone())
+                .absolute(stats.received_bytes);
+        }
+    }
+    let counters = &status.counters;
+    counter!("littoral_events_applied_total").absolute(counters.events_applied);
+    counter!("littoral_events_sent_total").absolute(counters.events_sent);
+    counter!("littoral_gaps_total").absolute(counters.gaps);
+    counter!("littoral_rewinds_total").absolute(counters.rewinds);
+    counter!("littoral_held_back_total").absolute(counters.held_back);
+    counter!("littoral_anti_entropy_rounds_total").absolute(counters.rounds);
+    counter!("littoral_repaired_total").absolute(counters.repaired);
+}
