@@ -194,6 +194,10 @@ impl Driver {
         if now_us >= self.free_bytes_due_us {
             // Unknown is not full: the write itself will tell.
             self.free_bytes = free_bytes(&self.settings.data_folder).unwrap_or(u64::MAX);
+            let reserved = self.replica.as_ref().map_or(Ok(()), |replica| replica.store().reserve_room());
+            if reserved.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+                self.free_bytes = 0;
+            }
             self.free_bytes_due_us = now_us + FREE_SPACE_EVERY_US;
         }
         let (free_bytes, min_free_bytes) = (self.free_bytes, self.settings.min_free_bytes);
