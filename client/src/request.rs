@@ -223,7 +223,7 @@ impl Attempts {
         if !useful || self.made >= MAX_ATTEMPTS {
             return Err(failed.error);
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.made.min(16)).min(LONGEST_PAUSE);
+        let doubled = FIRST_PAUSE.saturating_mul(1 << (self.made - 1).min(16)).min(LONGEST_PAUSE);
         // Half fixed, half random: clients that failed together do not come back together.
         let jittered = doubled / 2 + doubled.mul_f64(random_bits() as f64 / u64::MAX as f64 / 2.0);
         tokio::time::sleep(failed.retry_after.unwrap_or(jittered)).await;

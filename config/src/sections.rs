@@ -34,7 +34,7 @@ impl Default for Http {
     /// Loopback, and no token yet: [`Config::parse`] wants at least one.
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8787));
-        Self { listen, tokens: Vec::new(), max_connections: 4096, header_timeout_ms: 10_000 }
+        Self { listen, tokens: Vec::new(), max_connections: 4096, header_timeout_ms: 60_000 }
     }
 }
 

@@ -20,6 +20,10 @@ use serde::{Deserialize, Serialize};
 /// power cut then leaves a database that cannot be opened. Rows here are far below that.
 const SEGMENT_BYTES: usize = 16 << 20;
 
+/// Room allocated beyond the end of sled's file, and below: sled does not survive a write that the disk has no
+/// room for, so that room must be there before the write, whoever else fills the disk.
+const RESERVED_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
+
 /// How often sled's own thread flushes; it also collects garbage there.
 const FLUSH_EVERY_MS: u64 = 500;
 
@@ -66,12 +70,26 @@ impl SledStore {
             }
         };
         let path = folder.join("db");
-        let file = File::open(&path).map_err(|error| at(&path, "cannot be opened", &error))?;
+        let file =
+            File::options().write(true).open(&path).map_err(|error| at(&path, "cannot be opened", &error))?;
         sync_folders(&folder).map_err(|error| at(&folder, "cannot be synced", &error))?;
         let tree = sled::Tree::clone(&db);
         let mut store = Self { tree, db, file: std::sync::Arc::new(file) };
         store.flush()?;
         Ok(store)
+    }
+}
+
+impl SledStore {
+    /// Makes sure that sled's next writes find room, or says that there is none.
+    ///
+    /// # Errors
+    /// When the disk cannot give the room.
+    pub fn reserve_room(&self) -> io::Result<()> {
+        let end = self.file.metadata()?.len();
+        let from = end.saturating_sub(RESERVED_BYTES);
+        let bytes = end - from + RESERVED_BYTES;
+        Ok(rustix::fs::fallocate(&*self.file, rustix::fs::FallocateFlags::KEEP_SIZE, from, bytes)?)
     }
 }
 

@@ -72,6 +72,13 @@ impl Ledger {
         self.keys().iter().map(|(key, numbers)| (key.clone(), numbers.acked)).collect()
     }
 
+    /// Goes back to what was acknowledged when a power cut came: what was acknowledged later was never there.
+    pub fn go_back(&self, acked: &Acked) {
+        for (key, numbers) in self.keys().iter_mut() {
+            numbers.acked = acked.get(key).copied().unwrap_or(0);
+        }
+    }
+
     /// Notes what a reader has seen after a crash: from then on it may not vanish either.
     pub fn note_seen(&self, seen: &Acked) {
         let mut keys = self.keys();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tempfile::TempDir;
 
-use self::disk::Cut;
+use self::disk::{Cut, Disk};
 use self::fuse_file::FuseFile;
 use crate::mounts::{self, Mount};
 use crate::random::Random;
@@ -48,9 +48,18 @@ impl PoweredDisk {
     /// An empty file system on a disk of this size. The thread must have called
     /// [`mounts::enter_private_mounts`].
     pub fn new(bytes: usize) -> anyhow::Result<Self> {
+        Self::start(Disk::new(bytes), mounts::make_ext4)
+    }
+
+    /// The file system that a cut left, on a disk that can lose power again.
+    pub fn revived(image: &CutImage) -> anyhow::Result<Self> {
+        Self::start(Disk::of_image(std::fs::read(&image.image)?), |_| Ok(()))
+    }
+
+    fn start(disk: Disk, prepare: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("littoral-power-").tempdir()?;
-        let file = FuseFile::mount(bytes, &subfolder(folder.path(), "fuse")?)?;
-        mounts::make_ext4(&file.path())?;
+        let file = FuseFile::mount(disk, &subfolder(folder.path(), "fuse")?)?;
+        prepare(&file.path())?;
         let mount = Mount::ext4(&file.path(), &subfolder(folder.path(), "live")?)?;
         Ok(Self { mount, file, _folder: folder })
     }

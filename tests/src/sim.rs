@@ -23,7 +23,7 @@ use oracle::Oracle;
 use rng::Rng;
 
 /// How long faults go on, in virtual microseconds.
-const FAULTY_US: u64 = 20_000_000;
+const FAULTY_US: u64 = 10_000_000;
 
 /// How long replicas may take to agree once faults have stopped.
 const HEALING_US: u64 = 120_000_000;
@@ -72,7 +72,7 @@ impl Scenario {
             seed,
             replicas: 2 + rng.below(4) as usize,
             keys: *rng.pick(&[3, 30, 300]),
-            write_every_us: *rng.pick(&[2_000, 20_000, 200_000]),
+            write_every_us: *rng.pick(&[4_000, 20_000, 200_000]),
             lost_permille: if lossy { rng.below(200) } else { 0 },
             repeated_permille: if lossy { rng.below(100) } else { 0 },
             delay_us: *rng.pick(&[100, 5_000, 80_000]),
@@ -259,7 +259,7 @@ impl Simulation {
             Happening::Reconnect { a, b } => self.connect(a, b)?,
             Happening::Restart { node } => self.restart(node)?,
         }
-        if self.rng.chance(20) {
+        if self.rng.chance(5) {
             self.check_claims()?;
         }
         Ok(())
@@ -531,20 +531,16 @@ impl Simulation {
             }
             self.oracle.check_lag(replica, self.now(number))?;
         }
-        for (left, right) in self.replicas().flat_map(|left| self.replicas().map(move |right| (left, right)))
-        {
-            if !forgetful && left.vector() == right.vector() && left.root() != right.root() {
-                return Err(format!(
-                    "{:?} and {:?} have equal vectors and different roots",
-                    left.id(),
-                    right.id()
-                ));
-            }
-        }
         Ok(())
     }
 
     fn final_checks(&mut self) -> Result<(), String> {
+        let repaired: u64 = self.replicas().map(|replica| replica.counters().repaired).sum();
+        if !self.forgot && self.outcome.repaired + repaired > 0 {
+            return Err(
+                "anti-entropy repaired what bookkeeping had claimed, and nothing was forgotten".into()
+            );
+        }
         for node in &self.nodes {
             let Some(replica) = &node.replica else { return Err("a node is down at the end".into()) };
             self.outcome.repaired += replica.counters().repaired;

@@ -22,6 +22,8 @@ const MIX: Mix = Mix { sizes: &[(1, 100), (1, 2000)], delete_percent: 10 };
 const WRITERS: usize = 8;
 const KEYS_PER_WRITER: u64 = 40;
 const WRITE_TIME: Duration = Duration::from_millis(500);
+/// More than a row takes: it goes to a chunk file.
+const LARGE_VALUE_BYTES: usize = 100_000;
 /// How long after a write its loss must be noticed at the next start, without a clean stop between.
 const NOTICED_AFTER: Duration = Duration::from_secs(3);
 
@@ -126,6 +128,20 @@ async fn check_damage(down: Down) {
         check_damaged(&mut cluster, &namespace, &ledger, damage).await;
         cluster.kill9(0).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_value_whose_chunk_is_damaged_is_neither_served_nor_said_to_be_absent() {
+    let mut cluster = Cluster::started(Options::default()).await.unwrap();
+    let namespace = cluster.rest(0, "").create_namespace("chunks").await.unwrap();
+    let put = cluster.rest(0, &namespace).put("large", vec![7; LARGE_VALUE_BYTES]).await.unwrap();
+    assert_eq!(put.status, 200, "{}", put.text());
+    cluster.kill9(0).unwrap();
+    harm(&largest_file(&cluster.data_dir(0).join("chunks")), Damage::FlipBytes(1), &mut Random::new(1));
+    cluster.start(0).unwrap();
+    cluster.wait_ready(0).await.unwrap();
+    let answer = cluster.rest(0, &namespace).read_raw("large").await.unwrap();
+    assert_eq!(answer.status, 503, "{} bytes", answer.body.len());
 }
 
 /// Either the node is quarantined, or every row is right: bytes flipped where nothing is stored harm

@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::batches::{Batch, Batches};
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::resume::{self, Imported};
 use super::{connection::AccountArgs, print};
 
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args, account: &AccountArgs, json: bool) -> Result
     }
     let [written, expired, bad] = [report.written, report.expired, report.bad].map(print::count);
     let time = print::time(begun.elapsed());
-    print::line(format!("imported {written} keys in {time}; left out: {expired} expired, {bad} bad lines"))
+    print::line(format!("imported {written} keys in {time}; left out: {expired} expired, {bad} bad"))
 }
 
 fn open(file: Option<&PathBuf>) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
@@ -106,19 +106,8 @@ async fn import(
     let mut done = Acknowledged { args, bar, namespace: namespace.id(), report: Report::default() };
     done.report.lines = begin.lines;
     let batches = read_ahead(input, begin, args.skip_bad);
-    match send_all(batches, namespace, &mut done).await {
-        Ok(()) => Ok(done.report),
-        Err(failure) => {
-            let hint = match &args.resume {
-                Some(_) => "mend the cause, then give the same command again: it goes on from there",
-                None => {
-                    "mend the cause, then import again; with --resume STATE_FILE it would go on from there"
-                }
-            };
-            let lines = print::count(done.report.lines);
-            Err(failure.while_doing(format!("stopped; all up to line {lines} is acknowledged")).hint(hint))
-        }
-    }
+    send_all(batches, namespace, &mut done).await.map_err(|failure| done.stopped_by(failure))?;
+    Ok(done.report)
 }
 
 /// Reads on a thread of its own, which ends with the input, or when the receiver is dropped. It is not
@@ -204,6 +193,25 @@ struct Acknowledged<'a> {
 }
 
 impl Acknowledged<'_> {
+    /// Adds to a failure how far all is well, and how to go on.
+    fn stopped_by(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Told { exit, what, hint } if exit != failure::USAGE => {
+                let what = format!(
+                    "stopped; all up to line {} is acknowledged: {what}",
+                    print::count(self.report.lines)
+                );
+                let mend = hint.unwrap_or("mend the cause".into());
+                let again = match &self.args.resume {
+                    Some(_) => "then give the same command again: it goes on from there",
+                    None => "then import again (with --resume STATE_FILE it would go on from there)",
+                };
+                Failure::Told { exit, what, hint: Some(format!("{mend}; {again}")) }
+            }
+            other => other,
+        }
+    }
+
     fn note(&mut self, batch: &Batch) -> Result<(), Failure> {
         self.tell_bad_lines(batch);
         self.report.written += batch.pairs.len() as u64;

@@ -30,8 +30,9 @@ const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// About how large a frame of events or repairs gets. Small enough that lanes take turns on a slow link.
 const FRAME_BYTES: usize = 64 << 10;
 
-/// How often a changed store leaves a checkpoint.
-const CHECKPOINT_EVERY_US: u64 = 30_000_000;
+/// How often a changed store leaves a checkpoint. What damage takes away of the writes since the last one goes
+/// unnoticed when the node was killed, so this is short.
+const CHECKPOINT_EVERY_US: u64 = 1_000_000;
 
 /// How often free space is looked up.
 const FREE_SPACE_EVERY_US: u64 = 200_000;
@@ -194,6 +195,10 @@ impl Driver {
         if now_us >= self.free_bytes_due_us {
             // Unknown is not full: the write itself will tell.
             self.free_bytes = free_bytes(&self.settings.data_folder).unwrap_or(u64::MAX);
+            let reserved = self.replica.as_ref().map_or(Ok(()), |replica| replica.store().reserve_room());
+            if reserved.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+                self.free_bytes = 0;
+            }
             self.free_bytes_due_us = now_us + FREE_SPACE_EVERY_US;
         }
         let (free_bytes, min_free_bytes) = (self.free_bytes, self.settings.min_free_bytes);

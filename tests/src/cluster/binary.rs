@@ -10,6 +10,10 @@ use serde_json::Value;
 /// A program to use instead of building one. (Not `LITTORAL_...`: those are settings of a node.)
 const OVERRIDE: &str = "TEST_LITTORAL_BINARY";
 
+/// Variables cargo sets for the process of a test.
+const OF_THE_TEST: [&str; 5] =
+    ["CARGO_BIN_", "CARGO_CRATE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PRIMARY_"];
+
 /// The path of the program.
 pub fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -26,6 +30,13 @@ fn build() -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--package", "littoral-node", "--bin", "littoral", "--message-format", "json"]);
     cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    // What cargo tells a test of its package would look to build scripts like a changed environment, and
+    // have them run, and their crates built, again at each turn.
+    for (name, _) in std::env::vars_os() {
+        if OF_THE_TEST.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

@@ -46,6 +46,12 @@ impl Disk {
         Self { flushed: vec![0; bytes], unflushed: BTreeMap::new() }
     }
 
+    /// The disk that an image was taken of, all of it safe.
+    pub fn of_image(image: Vec<u8>) -> Self {
+        assert!(image.len().is_multiple_of(SECTOR_BYTES), "a disk is whole sectors");
+        Self { flushed: image, unflushed: BTreeMap::new() }
+    }
+
     /// Its size.
     pub fn bytes(&self) -> usize {
         self.flushed.len()

@@ -39,9 +39,9 @@ pub struct FuseFile {
 }
 
 impl FuseFile {
-    /// Mounts a disk of zeros over `folder`, in this thread's view of the mounts.
-    pub fn mount(bytes: usize, folder: &Path) -> anyhow::Result<Self> {
-        let disk = Arc::new(Mutex::new(Disk::new(bytes)));
+    /// Mounts a disk over `folder`, in this thread's view of the mounts.
+    pub fn mount(disk: Disk, folder: &Path) -> anyhow::Result<Self> {
+        let disk = Arc::new(Mutex::new(disk));
         let options = [MountOption::FSName("littoral-power".into())];
         let session = fuser::spawn_mount2(Files { disk: disk.clone() }, folder, &options)
             .with_context(|| format!("mounting FUSE at {}", folder.display()))?;

@@ -81,7 +81,7 @@ impl Outcome {
 }
 
 /// Runs the log on a fresh disk and cuts the power `cuts` times. `writer` is the program whose
-/// subcommand `write-log FOLDER FLUSH` calls [`write`].
+/// subcommand `write-log FOLDER FLUSH` calls [`write()`].
 pub fn run(writer: &Path, flush: Flush, seed: u64, cuts: u64) -> anyhow::Result<Vec<Outcome>> {
     let mut random = Random::new(seed);
     let disk = PoweredDisk::new(DISK_BYTES)?;

@@ -147,7 +147,8 @@ fn lag_line(name: &str, own: Result<&Status, &str>, lag: Behind) -> String {
         "in step".to_owned()
     } else {
         let time = print::time(Duration::from_millis(lag.time_ms));
-        format!("{} ops, {}, {time} behind", print::count(lag.ops), print::size(lag.bytes))
+        let ops = if lag.ops == 1 { "op" } else { "ops" };
+        format!("{} {ops}, {}, {time} behind", print::count(lag.ops), print::size(lag.bytes))
     };
     format!("{name:<5}  {lag:<36}  {own}")
 }

@@ -1,6 +1,7 @@
 //! One PoP of a local cluster: a process of this same program.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const READY_ANSWER_TIME: Duration = Duration::from_secs(1);
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How much of a log is told when its PoP fails.
 const LOG_LINES_TOLD: usize = 5;
+/// How much of it is read for that.
+const LOG_BYTES_READ: u64 = 16 << 10;
 
 /// A PoP, running or not.
 pub(super) struct Pop {
@@ -112,11 +115,20 @@ impl Pop {
     }
 
     fn failed(&self, what: &str) -> Failure {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.end_of_log().unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let end = lines[lines.len().saturating_sub(LOG_LINES_TOLD)..].join("\n  ");
         Failure::new(format!("{} {what}; the end of its log:\n  {end}", self.name))
+    }
+
+    /// A log that was kept may be of any size.
+    fn end_of_log(&self) -> std::io::Result<String> {
+        let mut log = File::open(self.log())?;
+        let skipped = log.metadata()?.len().saturating_sub(LOG_BYTES_READ);
+        log.seek(SeekFrom::Start(skipped))?;
+        let mut end = Vec::new();
+        log.take(LOG_BYTES_READ).read_to_end(&mut end)?;
+        Ok(String::from_utf8_lossy(&end).into_owned())
     }
 }
 

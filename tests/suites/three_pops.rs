@@ -1,0 +1,51 @@
+//! Three PoPs as processes: what is written at one is read at the others, also by one that was killed and
+//! comes back.
+
+#![allow(clippy::unwrap_used, reason = "a suite fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use littoral_tests::cluster::{Cluster, Options, Rest};
+
+/// How soon a write must be seen everywhere.
+const SEEN_WITHIN: Duration = Duration::from_secs(20);
+const KEYS: usize = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_read_everywhere_and_a_killed_pop_catches_up() {
+    let mut cluster = Cluster::started(Options { pops: 3, ..Options::default() }).await.unwrap();
+    let namespace = cluster.rest(0, "").create_namespace("shared").await.unwrap();
+    let rests: Vec<Rest> = (0..3).map(|pop| cluster.rest(pop, &namespace)).collect();
+    write(&rests[0], "first").await;
+    for rest in &rests {
+        await_values(rest, "first").await;
+    }
+    cluster.kill9(2).unwrap();
+    write(&rests[1], "second").await;
+    await_values(&rests[0], "second").await;
+    cluster.start(2).unwrap();
+    cluster.wait_ready(2).await.unwrap();
+    await_values(&cluster.rest(2, &namespace), "second").await;
+}
+
+async fn write(rest: &Rest, value: &str) {
+    for number in 0..KEYS {
+        let answer = rest.put(&format!("key-{number}"), value.into()).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+async fn await_values(rest: &Rest, value: &str) {
+    let deadline = Instant::now() + SEEN_WITHIN;
+    for number in 0..KEYS {
+        // A namespace made elsewhere may not be known here yet, which is an answer of its own.
+        while !rest
+            .read(&format!("key-{number}"))
+            .await
+            .is_ok_and(|found| found.is_some_and(|found| found == value))
+        {
+            assert!(Instant::now() < deadline, "key-{number} is not {value} after {SEEN_WITHIN:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
