@@ -108,12 +108,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a PoP that does not run with `--rebuild`: its store is set aside and copied anew.
+    pub fn rebuild(&mut self, index: usize) -> anyhow::Result<()> {
+        assert!(self.pops[index].process.is_none(), "{} runs already", self.pops[index].name);
+        self.pops[index].process = Some(self.spawn_with(index, &["--rebuild"])?);
+        Ok(())
+    }
+
     /// Starts a further process with the configuration of a PoP. The caller ends it.
     pub fn spawn(&self, index: usize) -> anyhow::Result<Child> {
+        self.spawn_with(index, &[])
+    }
+
+    fn spawn_with(&self, index: usize, flags: &[&str]) -> anyhow::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(index))?;
         let mut command = self.command()?;
         // The pipe tells the node when this process is gone, however it went.
-        command.args(["serve", "--parent-pipe", "--config"]).arg(self.config_path(index));
+        command.args(["serve", "--parent-pipe", "--config"]).arg(self.config_path(index)).args(flags);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         command.spawn().context("starting littoral")
     }

@@ -1,11 +1,12 @@
 //! Three PoPs as processes: what is written at one is read at the others, also by one that was killed and
-//! comes back.
+//! comes back, or is rebuilt.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking")]
 
 use std::time::{Duration, Instant};
 
 use littoral_tests::cluster::{Cluster, Options, Rest};
+use serde_json::Value;
 
 /// How soon a write must be seen everywhere.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
@@ -26,6 +27,47 @@ async fn a_write_is_read_everywhere_and_a_killed_pop_catches_up() {
     cluster.start(2).unwrap();
     cluster.wait_ready(2).await.unwrap();
     await_values(&cluster.rest(2, &namespace), "second").await;
+}
+
+/// A torn checkpoint once kept the node from starting. And the incarnation from before the rebuild once stayed in
+/// status and lag for ever, under the same name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pop_with_a_torn_checkpoint_says_so_and_is_rebuilt_and_shows_once() {
+    let mut cluster = Cluster::started(Options { pops: 3, ..Options::default() }).await.unwrap();
+    let namespace = cluster.rest(0, "").create_namespace("shared").await.unwrap();
+    write(&cluster.rest(0, &namespace), "first").await;
+    await_values(&cluster.rest(2, &namespace), "first").await;
+    cluster.stop(2).unwrap();
+    std::fs::write(cluster.data_dir(2).join("checkpoint.json"), "{").unwrap();
+
+    cluster.start(2).unwrap();
+    let refused = cluster.wait_answer(2, "/readyz", |status| status == 503).await.unwrap().unwrap();
+    assert!(refused.text().contains("checkpoint") && refused.text().contains("--rebuild"), "{refused:?}");
+    cluster.stop(2).unwrap();
+
+    write(&cluster.rest(0, &namespace), "second").await;
+    cluster.rebuild(2).unwrap();
+    cluster.wait_ready(2).await.unwrap();
+    await_values(&cluster.rest(2, &namespace), "second").await;
+    for pop in 0..3 {
+        await_all_in_step(&cluster.rest(pop, &namespace)).await;
+    }
+}
+
+/// Waits until this PoP sees each other one once, linked, and nobody behind anybody.
+async fn await_all_in_step(rest: &Rest) {
+    let deadline = Instant::now() + SEEN_WITHIN;
+    loop {
+        let answer = rest.page("/v1/status").await.unwrap();
+        let status: Value = serde_json::from_slice(&answer.body).unwrap();
+        let (peers, lag) = (status["peers"].as_array().unwrap(), status["lag"].as_array().unwrap());
+        let are_linked = peers.len() == 2 && peers.iter().all(|peer| peer["connected"] == true);
+        if are_linked && lag.iter().all(|lag| lag["ops"] == 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not in step after {SEEN_WITHIN:?}: {status:#}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn write(rest: &Rest, value: &str) {
