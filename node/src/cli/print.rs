@@ -104,11 +104,15 @@ impl Redrawn {
     }
 
     pub(super) fn show(&mut self, lines: Vec<String>) -> Result<(), Failure> {
-        let text = self.next(lines);
+        let text = self.next(lines, terminal_columns());
         if text.is_empty() { Ok(()) } else { bytes(text.as_bytes()) }
     }
 
-    fn next(&mut self, lines: Vec<String>) -> String {
+    /// On a terminal of so many columns longer lines are cut: one that wraps would not be redrawn as a whole.
+    fn next(&mut self, mut lines: Vec<String>, columns: usize) -> String {
+        if self.is_terminal {
+            lines.iter_mut().for_each(|line| *line = line.chars().take(columns).collect());
+        }
         let mut text = String::new();
         if lines != self.drawn {
             if self.is_terminal && !self.drawn.is_empty() {
@@ -124,6 +128,12 @@ impl Redrawn {
         self.drawn = lines;
         text
     }
+}
+
+/// The width of the terminal; no limit where it does not tell one.
+fn terminal_columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    size.ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -152,10 +162,18 @@ mod tests {
     fn off_a_terminal_only_changed_lines_are_printed() {
         let mut live = Redrawn { is_terminal: false, drawn: Vec::new() };
         let lines = |lines: [&str; 2]| lines.map(str::to_owned).to_vec();
-        assert_eq!(live.next(lines(["a", "b"])), "a\nb\n");
-        assert_eq!(live.next(lines(["a", "b"])), "");
-        assert_eq!(live.next(lines(["a", "c"])), "c\n");
+        assert_eq!(live.next(lines(["a", "b"]), 1), "a\nb\n");
+        assert_eq!(live.next(lines(["a", "b"]), 1), "");
+        assert_eq!(live.next(lines(["a", "cc"]), 1), "cc\n");
         live.is_terminal = true;
-        assert_eq!(live.next(lines(["a", "d"])), "\x1b[2A\x1b[Ja\nd\n");
+        assert_eq!(live.next(lines(["a", "d"]), 1), "\x1b[2A\x1b[Ja\nd\n");
+    }
+
+    /// On 60 columns the lines of `dev` wrapped, and each redrawing left half of them behind.
+    #[test]
+    fn a_line_is_cut_to_the_terminal() {
+        let mut live = Redrawn { is_terminal: true, drawn: Vec::new() };
+        assert_eq!(live.next(vec!["füü bar".into()], 3), "füü\n");
+        assert_eq!(live.next(vec!["füü baz".into()], 3), "");
     }
 }
