@@ -249,9 +249,11 @@ impl Engine {
     /// # Errors
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
-        let condition = self.shared.condition.load();
-        if condition.state != State::Ready {
-            return Err(WriteError::Unavailable { reason: condition.explain() });
+        {
+            let condition = self.shared.condition.load();
+            if condition.state != State::Ready {
+                return Err(WriteError::Unavailable { reason: condition.explain() });
+            }
         }
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.queue_writes(writes, ack, reply)?;

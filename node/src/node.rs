@@ -1,6 +1,7 @@
 //! One node, from its settings to its clean stop: opens the store, starts the engine, the links and the HTTP
 //! surface, and stops them in the order that loses nothing.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -55,7 +56,10 @@ pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log.level).context("log.level")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
