@@ -265,10 +265,11 @@ impl Simulation {
     }
 
     fn write(&mut self) -> Result<(), String> {
-        if self.faults {
-            let pause_us = self.rng.below(2 * self.scenario.write_every_us);
-            self.after(pause_us, Happening::Write);
+        if !self.faults {
+            return Ok(());
         }
+        let pause_us = self.rng.below(2 * self.scenario.write_every_us);
+        self.after(pause_us, Happening::Write);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let key = format!("key-{}", self.rng.below(self.scenario.keys));
         let id = EntryId::value(NamespaceId([9; 16]), key);
