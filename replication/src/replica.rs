@@ -464,3 +464,6 @@ fn entry_of_row(origins: &[ReplicaId], row: row::EntryRow) -> Result<Entry, Malf
     let replica = *replica.ok_or_else(|| Malformed::Form("an origin outside the table".into()))?;
     Ok(Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body })
 }
+
+#[cfg(test)]
+mod tests;
