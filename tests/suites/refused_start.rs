@@ -30,7 +30,7 @@ const NOTICED_AFTER: Duration = Duration::from_secs(3);
 /// Starts a second process, which must end with an error that has all of these words.
 fn assert_ends(cluster: &Cluster, words: &[&str]) {
     let logged_before = cluster.log(0).len();
-    let mut process = cluster.spawn(0).unwrap();
+    let mut process = cluster.spawn(0, &[]).unwrap();
     let status = wait_exit(&mut process, ENDS_WITHIN);
     // A process that goes on must not outlive the test.
     let _ = process.kill();
