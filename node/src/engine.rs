@@ -84,6 +84,17 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// This node's clock has been set back.
+    #[error(
+        "this node's clock is {behind_ms} ms behind events it already holds (limit {limit_ms} ms); set the clock, or wait \
+         until it has caught up"
+    )]
+    ClockBehind {
+        /// How far.
+        behind_ms: u64,
+        /// The limit.
+        limit_ms: u64,
+    },
     /// The store failed or the node is stopping.
     #[error("{reason}")]
     Unavailable {

@@ -31,7 +31,7 @@ const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 
 /// Events from further ahead than this are put off until their time has come: they are neither clamped nor
 /// let into our clock.
-pub(super) const MAX_AHEAD_MS: u64 = 500;
+pub const MAX_AHEAD_MS: u64 = 500;
 
 /// One origin's events on their way to one peer.
 pub(super) struct Outgoing {

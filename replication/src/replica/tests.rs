@@ -213,6 +213,18 @@ fn a_replica_whose_clock_is_far_from_the_median_refuses_writes_until_it_is_set()
 }
 
 #[test]
+fn a_clock_set_back_refuses_writes_until_it_has_caught_up() {
+    // Alone, so that no peer can tell; a jump ahead and back would otherwise write events of the future.
+    let mut pair = Pair::new();
+    pair.skew_ms[0] = 10_000;
+    pair.put(0, "k", "ahead").unwrap();
+    pair.skew_ms[0] = 0;
+    assert_eq!(pair.put(0, "k", "back"), Err(WriteError::ClockBehind { behind_ms: 10_000 }));
+    pair.skew_ms[0] = 10_000 - MAX_AHEAD_MS as i64;
+    pair.put(0, "k", "again").unwrap();
+}
+
+#[test]
 fn events_from_the_future_are_put_off_until_their_time_and_leave_the_clock_alone() {
     let mut pair = Pair::connected();
     pair.skew_ms[0] = 2_000;
