@@ -208,20 +208,13 @@ impl<S: Store> Replica<S> {
     ) -> Result<DeltaRow, StoreError> {
         let log_row = row::decode_log(row_key, hlc, row)
             .map_err(|why| StoreError::new(format!("the log row of {hlc} is damaged: {why}")))?;
-        let entry = self.entry(&log_row.id)?;
-        let entry =
-            entry.ok_or_else(|| StoreError::new(format!("the entry that event {hlc} wrote is missing")))?;
         // This run has sent the entry with its previous event, and what it sent then held this event's effect,
         // since the event existed already. A later event has a row of its own.
         let sent_before = log_row.previous > run.start && hlc <= run.end;
-        let entry = if sent_before {
-            None
-        } else {
-            let entry = self.entry(&log_row.id)?;
-            Some(
-                entry
-                    .ok_or_else(|| StoreError::new(format!("the entry that event {hlc} wrote is missing")))?,
-            )
+        let missing = || StoreError::new(format!("the entry that event {hlc} wrote is missing"));
+        let entry = match sent_before {
+            true => None,
+            false => Some(self.entry(&log_row.id)?.ok_or_else(missing)?),
         };
         Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
     }
