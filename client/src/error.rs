@@ -6,7 +6,7 @@ use crate::api::kv::code;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server answered, and refused.
-    #[error("{message} (HTTP {status}, code {code})")]
+    #[error("{message} (HTTP {status}{})", shown(*code))]
     Api {
         /// The HTTP status.
         status: u16,
@@ -37,6 +37,11 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+}
+
+/// A code, where the server gave one.
+fn shown(code: u32) -> String {
+    if code == 0 { String::new() } else { format!(", code {code}") }
 }
 
 impl Error {

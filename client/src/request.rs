@@ -11,8 +11,8 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::kv::Envelope;
@@ -250,12 +250,21 @@ async fn refused(response: Response) -> Failed {
     let body = response.bytes().await.unwrap_or_default();
     let (code, message) = match serde_json::from_slice::<Envelope<Box<RawValue>, Box<RawValue>>>(&body) {
         Ok(Envelope { errors, .. }) if !errors.is_empty() => (errors[0].code, errors[0].message.clone()),
-        _ => (0, quoted(status, &body)),
+        _ => match serde_json::from_slice::<Problem>(&body) {
+            Ok(Problem { detail }) => (0, detail),
+            Err(_) => (0, quoted(status, &body)),
+        },
     };
     Failed { error: Error::Api { status: status.as_u16(), code, message }, retry, retry_after }
 }
 
-/// The beginning of an answer that is no envelope: some proxy's, most likely.
+/// How a node's own pages refuse: problem details, as RFC 9457 has them.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+/// The beginning of an answer that is neither: some proxy's, most likely.
 fn quoted(status: StatusCode, body: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_QUOTED_CHARS).collect();
     if text.is_empty() { status.canonical_reason().unwrap_or("an empty answer").to_owned() } else { text }

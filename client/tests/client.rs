@@ -259,7 +259,7 @@ async fn overload_and_server_trouble_are_retried_and_refusals_are_not() {
     for status in [400, 403, 404, 413, 507] {
         let server = Server::start([(status, vec![], "no")]).await;
         let error = server.namespace().delete("k").await.unwrap_err();
-        assert_eq!(error.to_string(), format!("no (HTTP {status}, code 0)"));
+        assert_eq!(error.to_string(), format!("no (HTTP {status})"));
         assert_eq!(server.seen().len(), 1, "{status}");
     }
 }
@@ -298,12 +298,20 @@ async fn a_pop_that_is_away_is_a_transport_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn the_detail_of_a_problem_is_the_message() {
+    let problem = r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"no such token"}"#;
+    let server = Server::start([(401, vec![], problem)]).await;
+    let error = server.client().status().await.unwrap_err();
+    assert_eq!(error.to_string(), "no such token (HTTP 401)");
+}
+
+#[tokio::test]
 async fn an_answer_that_is_no_envelope_is_quoted() {
     let server = Server::start([(200, vec![], "<html>")]).await;
     assert!(matches!(server.namespace().delete("k").await, Err(Error::Decode { .. })));
     let server = Server::start([(404, vec![], "<html>nothing here")]).await;
     let error = server.namespace().get("k").await.unwrap_err();
-    assert_eq!(error.to_string(), "<html>nothing here (HTTP 404, code 0)");
+    assert_eq!(error.to_string(), "<html>nothing here (HTTP 404)");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Writes queue up for the thread, which takes all that wait as one group: one batch, one flush, then every
 //! acknowledgement. Reads do not pass it; they go straight to the store.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -406,7 +407,13 @@ fn open(settings: &Settings) -> Result<Replica<SledStore>, Unopened> {
     let rebuild = "start it with --rebuild to set the store aside and copy it anew from the peers";
     let folder = &settings.data_folder;
     let checkpoint = Checkpoint::load(folder).map_err(|error| {
-        Unopened::Refused(format!("the checkpoint in {} is unreadable: {error}", folder.display()))
+        let reason = format!("the checkpoint in {} is unreadable: {error}", folder.display());
+        match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                Unopened::Damaged(format!("{reason}; {rebuild}"))
+            }
+            _ => Unopened::Refused(reason),
+        }
     })?;
     let store = SledStore::open(folder, settings.cache_bytes).map_err(|error| {
         if error.reason.contains("is damaged") {

@@ -9,6 +9,7 @@ mod pop;
 mod ports;
 
 use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::cluster::Cluster;
 use self::ports::Ports;
 use super::failure::Failure;
+use super::print;
 
 /// The most PoPs of one machine.
 const MAX_POPS: u16 = 16;
@@ -56,7 +58,13 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
 
     let outcome = tokio::select! {
         outcome = work(&mut cluster, args.check, json) => outcome,
-        () = stop.wait() => if args.check { Err(Failure::new("interrupted")) } else { Ok(()) },
+        () = stop.wait() => {
+            // On a line of its own, below the ^C that the terminal shows; one that is gone needs no word.
+            if !json && io::stdout().is_terminal() {
+                let _ = print::line("\nstopping all PoPs");
+            }
+            if args.check { Err(Failure::new("interrupted")) } else { Ok(()) }
+        }
     };
     // A second signal does not wait for a clean stop: dropping the cluster kills what is left.
     let stopped = tokio::select! {

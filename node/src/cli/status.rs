@@ -31,6 +31,7 @@ fn page(status: &Status) -> String {
     let replica: String = status.replica.chars().take(SHORT_ID_CHARS).collect();
     let own = [status.pop.clone(), "this".into(), status.root.clone(), String::new(), String::new()];
     let rows = std::iter::once(own).chain(status.peers.iter().map(peer));
+    let replica = if replica.is_empty() { "unknown" } else { &replica };
     format!(
         "{} in {}: {}{reason}\n{} entries, replica {replica}, version {}\n\n{}\n\n{}",
         status.pop,
@@ -58,13 +59,23 @@ fn round_trip(us: u64) -> String {
     if us < 10_000 { format!("{:.1} ms", duration.as_secs_f64() * 1e3) } else { print::time(duration) }
 }
 
+/// The root of a PoP that is away is old news, and a store that could not be opened has none.
 fn verdict(status: &Status) -> String {
-    let all = status.peers.len() + 1;
-    let equal = 1 + status.peers.iter().filter(|peer| peer.root.as_ref() == Some(&status.root)).count();
+    if status.root.is_empty() {
+        return "roots: none here, as the store is not open".into();
+    }
+    if status.peers.is_empty() {
+        return "roots: nothing to compare with, as this PoP knows no other".into();
+    }
+    let linked = || status.peers.iter().filter(|peer| peer.connected);
+    let (all, here) = (status.peers.len() + 1, linked().count() + 1);
+    let equal = 1 + linked().filter(|peer| peer.root.as_ref() == Some(&status.root)).count();
+    let away = if here < all { format!("; no link to {}", all - here) } else { String::new() };
     if equal == all {
         return format!("roots: equal on all {all}");
     }
-    format!("roots: {equal} of {all} equal to this one's (they differ while writes are on their way)")
+    let why = if equal < here { " (they differ while writes are on their way)" } else { "" };
+    format!("roots: equal on {equal} of {all}{why}{away}")
 }
 
 #[cfg(test)]
@@ -99,8 +110,17 @@ mod tests {
         assert!(page(&status).ends_with("roots: equal on all 2"), "{}", page(&status));
         status.peers.push(peer("sin", None));
         let text = page(&status);
-        assert!(text.contains("roots: 2 of 3 equal"), "{text}");
+        assert!(text.ends_with("roots: equal on 2 of 3; no link to 1"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("60,123 entries"), "{text}");
+        // It was equal when it was last heard, which says nothing of now.
+        status.peers[1].root = Some(root);
+        assert!(page(&status).ends_with("roots: equal on 2 of 3; no link to 1"), "{}", page(&status));
+        status.peers[1] = peer("sin", Some(&"ff".repeat(16)));
+        assert!(page(&status).contains("roots: equal on 2 of 3 (they differ"), "{}", page(&status));
+        status.peers.clear();
+        assert!(page(&status).contains("roots: nothing to compare with"), "{}", page(&status));
+        status.root.clear();
+        assert!(page(&status).contains("roots: none here"), "{}", page(&status));
     }
 }
