@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let cases: [(ApiError, u16, u16, bool); 8] = [
+        let cases: [(ApiError, u16, u16, bool); 9] = [
             (WriteError::Overloaded { queued: 9 }.into(), 429, 20001, true),
             (WriteError::DiskFull { free_bytes: 1, min_free_bytes: 2 }.into(), 507, 20002, false),
             (WriteError::ClockSkew { skew_ms: -900, limit_ms: 400 }.into(), 503, 20003, true),
