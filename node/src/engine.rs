@@ -17,7 +17,7 @@ use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Valu
 use tokio::sync::{mpsc, oneshot};
 
 use crate::storage::{Checkpoint, SledStore};
-use crate::transport::LinkSender;
+use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod driver;
 mod inbox;
@@ -85,6 +85,17 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// This node's clock has been set back.
+    #[error(
+        "this node's clock is {behind_ms} ms behind events it already holds (limit {limit_ms} ms); set the clock, or wait \
+         until it has caught up"
+    )]
+    ClockBehind {
+        /// How far.
+        behind_ms: u64,
+        /// The limit.
+        limit_ms: u64,
+    },
     /// The store failed or the node is stopping.
     #[error("{reason}")]
     Unavailable {
@@ -119,17 +130,6 @@ pub struct Page {
     pub rows: Vec<Listed>,
     /// Where the next page begins (strictly after this key); `None` when there is no more.
     pub next_after: Option<Bytes>,
-}
-
-/// The peer at the other end of an established link; the handshake has proven it.
-#[derive(Clone, Debug)]
-pub struct PeerInfo {
-    /// Its replica.
-    pub replica: ReplicaId,
-    /// Its PoP's name, as its certificate says.
-    pub pop: String,
-    /// Its region, as it says.
-    pub region: String,
 }
 
 /// What the engine needs to start.
@@ -250,9 +250,11 @@ impl Engine {
     /// # Errors
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
-        let condition = self.shared.condition.load();
-        if condition.state != State::Ready {
-            return Err(WriteError::Unavailable { reason: condition.explain() });
+        {
+            let condition = self.shared.condition.load();
+            if condition.state != State::Ready {
+                return Err(WriteError::Unavailable { reason: condition.explain() });
+            }
         }
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.queue_writes(writes, ack, reply)?;
@@ -325,33 +327,31 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(ReadError { reason: "this node is stopping".into() }))
     }
 
-    /// A link is up: from now on the engine fills `link` and expects [`Engine::peer_frame`].
-    pub fn peer_connected(&self, peer: PeerInfo, link: LinkSender) {
-        self.shared.inbox.queue(Command::Connected { peer, link });
-    }
-
-    /// The link is gone.
-    pub fn peer_disconnected(&self, replica: ReplicaId) {
-        self.shared.inbox.queue(Command::Disconnected { replica });
-    }
-
-    /// A frame has come in. Waits while as many frames as may wait for the engine do, which is the back
-    /// pressure that QUIC's flow control carries to the sender.
-    pub async fn peer_frame(&self, replica: ReplicaId, _lane: Lane, frame: Bytes) {
-        self.shared.inbox.queue_frame(replica, frame).await;
-    }
-
-    /// A lane of this link has taken its frames and can take more.
-    pub fn link_ready(&self, _replica: ReplicaId, _lane: Lane) {
-        self.shared.inbox.wake();
-    }
-
     /// Makes everything acknowledged durable, leaves a checkpoint and stops the thread.
     pub async fn shutdown(&self) {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.queue(Command::Stop { reply });
         // An error means that the thread has ended already.
         let _ = answer.await;
+    }
+}
+
+/// Frames and the ends of links pass one queue, so a frame of an old link never comes after a new link's begin.
+impl LinkEvents for Engine {
+    async fn connected(&self, peer: PeerInfo, link: LinkSender) {
+        self.shared.inbox.queue(Command::Connected { peer, link });
+    }
+
+    async fn disconnected(&self, replica: ReplicaId) {
+        self.shared.inbox.queue(Command::Disconnected { replica });
+    }
+
+    async fn frame(&self, replica: ReplicaId, _lane: Lane, frame: Bytes) {
+        self.shared.inbox.queue_frame(replica, frame).await;
+    }
+
+    fn ready(&self, _replica: ReplicaId, _lane: Lane) {
+        self.shared.inbox.wake();
     }
 }
 

@@ -9,13 +9,13 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::engine::Engine;
-use crate::node::Links;
+use crate::peering::Peering;
 
 /// How often the figures are brought up to date. Prometheus scrapes less often than this.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Brings the figures up to date until the node stops.
-pub(crate) async fn run(engine: Engine, links: Arc<Links>, metrics: PrometheusHandle) {
+pub(crate) async fn run(engine: Engine, peering: Arc<Peering>, metrics: PrometheusHandle) {
     describe();
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -23,7 +23,7 @@ pub(crate) async fn run(engine: Engine, links: Arc<Links>, metrics: PrometheusHa
         // Without a scrape the samples of histograms would pile up.
         metrics.run_upkeep();
         match engine.status().await {
-            Ok(status) => export(&status, &links),
+            Ok(status) => export(&status, &peering),
             Err(_) => return,
         }
     }
@@ -54,7 +54,7 @@ fn describe() {
     );
 }
 
-fn export(status: &Status, links: &Links) {
+fn export(status: &Status, peering: &Peering) {
     gauge!("littoral_ready").set(f64::from(u8::from(status.state == State::Ready)));
     gauge!("littoral_entries").set(status.entries as f64);
     for lag in &status.lag {
@@ -69,7 +69,7 @@ fn export(status: &Status, links: &Links) {
                 .set(offset_ms as f64 / 1000.0);
         }
         let replica = peer.replica.as_deref().and_then(|replica| replica.parse().ok());
-        let stats = replica.and_then(|replica| links.transport.as_ref()?.link_stats(replica));
+        let stats = replica.and_then(|replica| peering.link_stats(replica));
         if let Some(stats) = stats {
             counter!("littoral_link_wire_sent_bytes", "peer" => peer.pop.clone()).absolute(stats.sent_bytes);
             counter!("littoral_link_wire_received_bytes", "peer" => peer.pop.clone())

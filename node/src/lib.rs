@@ -11,5 +11,6 @@ pub mod http;
 pub mod identity;
 pub mod namespaces;
 pub mod node;
+mod peering;
 pub mod storage;
 pub mod transport;

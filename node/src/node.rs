@@ -7,9 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use config::{Config, LogFormat};
-use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use replication::{ChunkId, DigestKey};
+use replication::DigestKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,8 +16,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::chunks::ChunkStore;
 use crate::engine::{self, Engine};
-use crate::http::{self, AccountToken, ChunkFetch, HttpContext};
+use crate::http::{self, AccountToken, HttpContext};
 use crate::identity::Identity;
+use crate::peering::Peering;
 use crate::transport::{self, Transport};
 use crate::{chunk_pull, gauges, storage};
 
@@ -56,10 +56,10 @@ pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log.level).context("log.level")?;
-    // Colours are for a terminal; in a file they are noise.
-    let is_terminal = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -82,15 +82,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Reads every row of the store: on a thread where that may take its time.
     let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunks_wanted)).await??;
     let transport = start_transport(&config, &identity, &engine, &chunks).await?;
-    let links = Arc::new(Links { transport });
-    let pulling = tokio::spawn(chunk_pull::run(wanted, chunks.clone(), links.clone(), engine.clone()));
-    let measuring = tokio::spawn(gauges::run(engine.clone(), links.clone(), metrics.clone()));
+    let peering = Arc::new(Peering(transport));
+    let pulling = tokio::spawn(chunk_pull::run(wanted, chunks.clone(), peering.clone(), engine.clone()));
+    let measuring = tokio::spawn(gauges::run(engine.clone(), peering.clone(), metrics.clone()));
 
     let context = HttpContext {
         engine: engine.clone(),
         chunks,
         tokens: tokens(&config),
-        fetch: links.clone(),
+        fetch: peering.clone(),
         render_metrics: Arc::new(move || metrics.render()),
     };
     let limits = http::Limits {
@@ -103,7 +103,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // No more requests; then no more frames; then what is left becomes durable.
     pulling.abort();
     measuring.abort();
-    if let Some(transport) = &links.transport {
+    if let Some(transport) = &peering.0 {
         transport.shutdown().await;
     }
     engine.shutdown().await;
@@ -191,20 +191,4 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
         }
         tracing::info!("stopping");
     })
-}
-
-/// The links of this node; none in quarantine.
-pub(crate) struct Links {
-    pub(crate) transport: Option<Transport>,
-}
-
-impl ChunkFetch for Links {
-    fn fetch(&self, id: ChunkId) -> BoxFuture<'_, Result<bytes::Bytes, String>> {
-        Box::pin(async move {
-            match &self.transport {
-                Some(transport) => transport.fetch_chunk(id).await.map_err(|error| error.to_string()),
-                None => Err("this node has no links: its store is quarantined".into()),
-            }
-        })
-    }
 }

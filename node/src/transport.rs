@@ -33,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::ChunkStore;
-use crate::engine::{Engine, PeerInfo};
 use crate::identity::{Identity, is_label};
 pub use chunk_fetch::FetchError;
 use handshake::Greeted;
@@ -78,22 +77,15 @@ pub trait LinkEvents: Clone + Send + Sync + 'static {
     fn ready(&self, replica: ReplicaId, lane: Lane);
 }
 
-impl LinkEvents for Engine {
-    async fn connected(&self, peer: PeerInfo, link: LinkSender) {
-        self.peer_connected(peer, link);
-    }
-
-    async fn disconnected(&self, replica: ReplicaId) {
-        self.peer_disconnected(replica);
-    }
-
-    async fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
-        self.peer_frame(replica, lane, frame).await;
-    }
-
-    fn ready(&self, replica: ReplicaId, lane: Lane) {
-        self.link_ready(replica, lane);
-    }
+/// The peer at the other end of an established link; the handshake has proven it.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its replica.
+    pub replica: ReplicaId,
+    /// Its PoP's name, as its certificate says.
+    pub pop: String,
+    /// Its region, as it says.
+    pub region: String,
 }
 
 /// What the transport needs to answer peers that ask for chunks.

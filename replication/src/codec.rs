@@ -146,6 +146,22 @@ fn unseal<'a>(row_key: &[u8], row: &'a [u8]) -> Result<&'a [u8], Malformed> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        /// The fuzz targets go further; this runs everywhere.
+        #[test]
+        fn no_foreign_bytes_panic(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = row::decode_entry(b"k", &bytes.clone().into());
+            // With a right check, so that what is behind it is reached.
+            let sealed = seal(b"k", bytes.clone());
+            let _ = row::decode_entry(b"k", &sealed.clone().into());
+            let _ = row::decode_log(b"k", Hlc::ZERO, &sealed);
+            let _ = row::decode_summary(&seal(crate::keys::SUMMARY, bytes.clone()));
+            let _ = row::decode_peers(&seal(crate::keys::PEERS, bytes.clone()));
+            bytes.insert(0, crate::link::PROTOCOL_VERSION);
+            let _ = message::Message::from_frame(&bytes);
+        }
+    }
+
     #[test]
     fn a_forged_length_is_refused_before_memory_is_taken() {
         // A vector that claims 2^60 elements in nine bytes.

@@ -83,7 +83,7 @@ pub struct DigestKey([u8; 32]);
 
 impl DigestKey {
     /// The key made of the cluster's secret.
-    pub fn new(secret: [u8; 32]) -> Self {
+    pub const fn new(secret: [u8; 32]) -> Self {
         Self(secret)
     }
 

@@ -196,3 +196,47 @@ impl fmt::Debug for ChunkId {
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::{Hlc, ReplicaId};
+
+    /// Few times and replicas, so that ties are common. One dot names one event, so the body follows from it.
+    fn states() -> impl Strategy<Value = Entry> {
+        (0..4u64, 0..3u8).prop_map(|(ms, replica)| {
+            let dot = Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([replica; 16]) };
+            let payload = Payload::Inline(Bytes::from(format!("{ms} {replica}")));
+            let value = Value { payload, metadata: None, expires_at_s: None };
+            Entry { dot, body: if ms % 3 == 0 { Body::Tombstone } else { Body::Value(value) } }
+        })
+    }
+
+    fn merged(left: &Entry, right: &Entry) -> Entry {
+        if left.is_replaced_by(right) { right.clone() } else { left.clone() }
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in states(), b in states(), c in states()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(merged(&a, &a), a);
+        }
+
+        #[test]
+        fn merging_never_goes_back(a in states(), b in states()) {
+            let merged = merged(&a, &b);
+            prop_assert!(merged.dot >= a.dot && merged.dot >= b.dot);
+        }
+    }
+
+    #[test]
+    fn a_value_is_gone_from_the_second_it_expires_at() {
+        let value = Value { payload: Payload::Inline(Bytes::new()), metadata: None, expires_at_s: Some(100) };
+        let seen = [99, 100, 101].map(|now_s| value.is_expired(now_s));
+        assert_eq!(seen, [false, true, true]);
+    }
+}

@@ -38,6 +38,7 @@ mod push;
 
 pub use lag::Lag;
 pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
+pub use push::MAX_AHEAD_MS;
 
 /// The most events that wait for the driver; it drains them after every step.
 const MAX_EVENTS: usize = 4096;
@@ -81,6 +82,13 @@ pub enum WriteError {
     ClockSkew {
         /// Ours less theirs.
         skew_ms: i64,
+    },
+    /// This replica's clock is further than [`MAX_AHEAD_MS`] behind an event it holds: it has been set back,
+    /// and peers would put off what it wrote now.
+    #[error("the clock is {behind_ms} ms behind events that are already here")]
+    ClockBehind {
+        /// How far.
+        behind_ms: u64,
     },
 }
 
@@ -331,6 +339,10 @@ impl<S: Store> Replica<S> {
         if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
             return Err(WriteError::ClockSkew { skew_ms });
         }
+        let behind_ms = self.clock.last().wall_ms().saturating_sub(now.wall_ms);
+        if behind_ms > MAX_AHEAD_MS {
+            return Err(WriteError::ClockBehind { behind_ms });
+        }
         let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
         let entry = Entry { dot, body };
         let written = id.key.len() as u64 + entry.user_bytes();
@@ -464,3 +476,6 @@ fn entry_of_row(origins: &[ReplicaId], row: row::EntryRow) -> Result<Entry, Malf
     let replica = *replica.ok_or_else(|| Malformed::Form("an origin outside the table".into()))?;
     Ok(Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body })
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,28 +103,23 @@ impl Cluster {
 
     /// Starts a PoP that does not run.
     pub fn start(&mut self, index: usize) -> anyhow::Result<()> {
-        assert!(self.pops[index].process.is_none(), "{} runs already", self.pops[index].name);
-        self.pops[index].process = Some(self.spawn(index)?);
-        Ok(())
+        self.start_with(index, &[])
     }
 
-    /// Starts a PoP that does not run with `--rebuild`: its store is set aside and copied anew.
-    pub fn rebuild(&mut self, index: usize) -> anyhow::Result<()> {
+    /// Starts a PoP that does not run, with further arguments for `serve`.
+    pub fn start_with(&mut self, index: usize, arguments: &[&str]) -> anyhow::Result<()> {
         assert!(self.pops[index].process.is_none(), "{} runs already", self.pops[index].name);
-        self.pops[index].process = Some(self.spawn_with(index, &["--rebuild"])?);
+        self.pops[index].process = Some(self.spawn(index, arguments)?);
         Ok(())
     }
 
     /// Starts a further process with the configuration of a PoP. The caller ends it.
-    pub fn spawn(&self, index: usize) -> anyhow::Result<Child> {
-        self.spawn_with(index, &[])
-    }
-
-    fn spawn_with(&self, index: usize, flags: &[&str]) -> anyhow::Result<Child> {
+    pub fn spawn(&self, index: usize, arguments: &[&str]) -> anyhow::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(index))?;
         let mut command = self.command()?;
         // The pipe tells the node when this process is gone, however it went.
-        command.args(["serve", "--parent-pipe", "--config"]).arg(self.config_path(index)).args(flags);
+        command.args(["serve", "--parent-pipe", "--config"]).arg(self.config_path(index));
+        command.args(arguments);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         command.spawn().context("starting littoral")
     }

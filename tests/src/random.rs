@@ -1,5 +1,5 @@
-//! A seeded generator for the suites (SplitMix64): the same seed gives the same choices on every
-//! machine. Not for secrets.
+//! A seeded generator of choices, the same on every machine: SplitMix64 (Steele, Lea and Flood, "Fast Splittable
+//! Pseudorandom Number Generators", 2014). Not for secrets.
 
 /// The state of one stream of choices.
 #[derive(Clone, Debug)]
@@ -20,15 +20,22 @@ impl Random {
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.0)
     }
 
     /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next_u64() % bound
+    }
+
+    /// One of these, of which there is at least one.
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len() as u64) as usize]
+    }
+
+    /// True in `permille` of 1,000 cases.
+    pub fn permille(&mut self, permille: u64) -> bool {
+        self.below(1000) < permille
     }
 
     /// True in `percent` of 100 cases.
@@ -43,4 +50,11 @@ impl Random {
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
     }
+}
+
+/// Spreads the bits of a number over all of it.
+pub fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }

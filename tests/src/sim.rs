@@ -17,10 +17,9 @@ use replication::{
 
 pub mod amnesia;
 pub mod oracle;
-pub mod rng;
 
+use crate::random::{Random, mix};
 use oracle::Oracle;
-use rng::Rng;
 
 /// How long faults go on, in virtual microseconds.
 const FAULTY_US: u64 = 10_000_000;
@@ -66,8 +65,8 @@ pub struct Scenario {
 impl Scenario {
     /// The scenario of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let lossy = rng.chance(500);
+        let mut rng = Random::new(seed);
+        let lossy = rng.permille(500);
         Self {
             seed,
             replicas: 2 + rng.below(4) as usize,
@@ -80,7 +79,7 @@ impl Scenario {
             fault_every_us: *rng.pick(&[300_000, 2_000_000, 30_000_000]),
             skew_ms: *rng.pick(&[0, 10, 190]),
             frame_bytes: *rng.pick(&[64, 1_000, 64 << 10]),
-            amnesia: rng.chance(250),
+            amnesia: rng.permille(250),
         }
     }
 }
@@ -127,7 +126,7 @@ struct Node {
 /// A running simulation.
 pub struct Simulation {
     scenario: Scenario,
-    rng: Rng,
+    rng: Random,
     now_us: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -160,7 +159,7 @@ pub fn run(scenario: &Scenario, verbose: bool) -> Result<Outcome, String> {
 
 impl Simulation {
     fn new(scenario: Scenario, verbose: bool) -> Self {
-        let mut rng = Rng::new(scenario.seed ^ 0x5eed);
+        let mut rng = Random::new(scenario.seed ^ 0x5eed);
         let nodes = (0..scenario.replicas)
             .map(|index| Node {
                 id: ReplicaId([index as u8 + 1; 16]),
@@ -241,7 +240,7 @@ impl Simulation {
         };
         self.now_us = at_us;
         let Some(happening) = self.happenings.remove(&number) else { return Ok(()) };
-        self.outcome.trace = rng::mix(self.outcome.trace ^ at_us ^ number);
+        self.outcome.trace = mix(self.outcome.trace ^ at_us ^ number);
         match happening {
             Happening::Deliver { from, to, link, frame } => {
                 if self.links.get(&pair(from, to)) == Some(&link) {
@@ -259,25 +258,26 @@ impl Simulation {
             Happening::Reconnect { a, b } => self.connect(a, b)?,
             Happening::Restart { node } => self.restart(node)?,
         }
-        if self.rng.chance(5) {
+        if self.rng.permille(5) {
             self.check_claims()?;
         }
         Ok(())
     }
 
     fn write(&mut self) -> Result<(), String> {
-        if self.faults {
-            let pause_us = self.rng.below(2 * self.scenario.write_every_us);
-            self.after(pause_us, Happening::Write);
+        if !self.faults {
+            return Ok(());
         }
+        let pause_us = self.rng.below(2 * self.scenario.write_every_us);
+        self.after(pause_us, Happening::Write);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let key = format!("key-{}", self.rng.below(self.scenario.keys));
         let id = EntryId::value(NamespaceId([9; 16]), key);
-        let body = if self.rng.chance(250) {
+        let body = if self.rng.permille(250) {
             Body::Tombstone
         } else {
             let text = format!("value {} of node {node}", self.next);
-            let expires_at_s = self.rng.chance(50).then_some(EPOCH_MS / 1000 + 5);
+            let expires_at_s = self.rng.permille(50).then_some(EPOCH_MS / 1000 + 5);
             Body::Value(Value { payload: Payload::Inline(Bytes::from(text)), metadata: None, expires_at_s })
         };
         let now = self.now(node);
@@ -287,14 +287,13 @@ impl Simulation {
             .map_err(|error| format!("a write failed: {error}"))?;
         self.nodes[node].staged.push((dot, id, body));
         // Sometimes the group is committed later, so that a crash finds it unflushed.
-        let at_once = self.rng.chance(700);
+        let at_once = self.rng.permille(700);
         self.drive(node, at_once)
     }
 
     fn deliver(&mut self, from: usize, to: usize, frame: &Bytes) -> Result<(), String> {
         self.outcome.delivered += 1;
-        self.outcome.trace =
-            rng::mix(self.outcome.trace ^ frame.iter().fold(7, |h, b| rng::mix(h ^ u64::from(*b))));
+        self.outcome.trace = mix(self.outcome.trace ^ frame.iter().fold(7, |h, b| mix(h ^ u64::from(*b))));
         let message =
             Message::from_frame(frame).map_err(|why| format!("a replica sent a bad frame: {why}"))?;
         self.note(|| format!("{from} -> {to} {message:?}"));
@@ -313,7 +312,7 @@ impl Simulation {
         let fail = |error| format!("node {node} failed: {error}");
         if flush {
             replica.flush().map_err(fail)?;
-        } else if self.rng.chance(500) {
+        } else if self.rng.permille(500) {
             replica.commit().map_err(fail)?;
         }
         if replica.poll_timeout().is_some_and(|due| due <= now.mono_us) {
@@ -361,10 +360,10 @@ impl Simulation {
     /// than a link may be; then they arrive in order, as the core may count on.
     fn send(&mut self, from: usize, to: usize, lane: Lane, link: u64, frame: Bytes) {
         let lossy = self.faults;
-        if lossy && self.rng.chance(self.scenario.lost_permille) {
+        if lossy && self.rng.permille(self.scenario.lost_permille) {
             return;
         }
-        let copies = 1 + u64::from(lossy && self.rng.chance(self.scenario.repeated_permille));
+        let copies = 1 + u64::from(lossy && self.rng.permille(self.scenario.repeated_permille));
         for _ in 0..copies {
             let mut delay_us = self.scenario.delay_us + self.rng.below(self.scenario.jitter_us + 1);
             let last_us = self.last_arrival_us.entry((from, to, lane)).or_default();
@@ -393,7 +392,7 @@ impl Simulation {
         let next_us = self.rng.below(2 * self.scenario.fault_every_us);
         self.after(next_us, Happening::Fault);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
-        if self.rng.chance(500) {
+        if self.rng.permille(500) {
             return self.crash(node);
         }
         let other = self.rng.below(self.nodes.len() as u64) as usize;
@@ -420,7 +419,7 @@ impl Simulation {
             self.disconnect(node, other);
         }
         // Once: two that forget the same would be a true loss.
-        if self.scenario.amnesia && !self.forgot && self.rng.chance(300) {
+        if self.scenario.amnesia && !self.forgot && self.rng.permille(300) {
             let others: Vec<_> = self.replicas().map(oracle::entries).collect::<Result<_, _>>()?;
             let elsewhere =
                 |id: &EntryId, dot| others.iter().any(|held| held.get(id).is_some_and(|(at, _)| *at >= dot));

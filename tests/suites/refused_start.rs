@@ -30,7 +30,7 @@ const NOTICED_AFTER: Duration = Duration::from_secs(3);
 /// Starts a second process, which must end with an error that has all of these words.
 fn assert_ends(cluster: &Cluster, words: &[&str]) {
     let logged_before = cluster.log(0).len();
-    let mut process = cluster.spawn(0).unwrap();
+    let mut process = cluster.spawn(0, &[]).unwrap();
     let status = wait_exit(&mut process, ENDS_WITHIN);
     // A process that goes on must not outlive the test.
     let _ = process.kill();
@@ -128,6 +128,17 @@ async fn check_damage(down: Down) {
         check_damaged(&mut cluster, &namespace, &ledger, damage).await;
         cluster.kill9(0).unwrap();
     }
+}
+
+/// It once kept the node from starting at all, without a word of what to do.
+#[tokio::test]
+async fn a_torn_checkpoint_is_damage_like_any_other() {
+    let mut cluster = Cluster::started(Options::default()).await.unwrap();
+    assert!(cluster.stop(0).unwrap().success());
+    std::fs::write(cluster.data_dir(0).join("checkpoint.json"), "{").unwrap();
+    cluster.start(0).unwrap();
+    let refused = cluster.wait_answer(0, "/readyz", |status| status == 503).await.unwrap().unwrap();
+    assert!(refused.text().contains("checkpoint") && refused.text().contains("--rebuild"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use littoral_tests::sim::{self, Scenario};
 
 /// Seeds each test runs.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 200;
 
 #[test]
 fn replicas_converge_and_lose_nothing_whatever_happens() {

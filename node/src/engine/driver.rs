@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::Message;
-use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MessageError};
+use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MAX_AHEAD_MS, MessageError};
 use replication::{Body, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Payload, Replica, ReplicaId, Value};
 use replication::{StoreError, VersionVector, read};
 use tokio::sync::mpsc;
@@ -185,6 +185,9 @@ impl Driver {
                 replication::replica::WriteError::Store(error) => unavailable(&error),
                 replication::replica::WriteError::ClockSkew { skew_ms } => {
                     WriteError::ClockSkew { skew_ms, limit_ms: CLOCK_SKEW_LIMIT_MS }
+                }
+                replication::replica::WriteError::ClockBehind { behind_ms } => {
+                    WriteError::ClockBehind { behind_ms, limit_ms: MAX_AHEAD_MS }
                 }
             })
         };

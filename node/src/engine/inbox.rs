@@ -8,8 +8,8 @@ use littoral::api::Status;
 use replication::{Dot, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Ack, PeerInfo, ReadError, Write, WriteError};
-use crate::transport::LinkSender;
+use super::{Ack, ReadError, Write, WriteError};
+use crate::transport::{LinkSender, PeerInfo};
 
 /// The most writes that may wait for the engine; one more is refused as overload.
 const MAX_QUEUED_WRITES: usize = 16_384;

@@ -1,3 +1,5 @@
+//! How identities are made and refused: every step of a join, and every way a token or folder can be wrong.
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 

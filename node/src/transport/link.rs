@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::frame::{self, FrameError};
 use super::refusal::{Refusal, RefusalLog, close_code};
 use super::{ChunkSource, LinkEvents, chunk_fetch};
-use crate::engine::PeerInfo;
+use crate::transport::PeerInfo;
 
 /// How many frames of one lane wait to be written.
 pub const LANE_QUEUE_FRAMES: usize = 2;

@@ -225,6 +225,39 @@ mod tests {
         ]));
     }
 
+    /// What is on the wire is a promise to every node of the last version: a change here needs a new one.
+    #[test]
+    fn the_encoding_of_a_delta_stays_what_it_is() {
+        let frame = delta(vec![row(11, 5, "a", Some((11, 7))), row(12, 6, "b", Some((9, 8)))]).to_frame();
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let origin = "07".repeat(16);
+        let namespace = "01".repeat(16);
+        let other = "08".repeat(16);
+        let head = format!("0103{origin}000a0000000000000408" /* after */);
+        let upto = "0c000000000000060c";
+        let tables = format!("01{namespace}02{origin}{other}02");
+        assert_eq!(
+            hex,
+            format!(
+                "{head}{upto}{tables}0000010001610176100001000162010900000000000001\
+76"
+            )
+        );
+    }
+
+    /// Every byte of a real frame, changed to anything: an error or another message, never a panic.
+    #[test]
+    fn a_changed_byte_never_panics() {
+        let frame = delta(vec![row(11, 9, "a", Some((14, 7))), row(13, 11, "b", Some((2, 9)))]).to_frame();
+        for at in 0..frame.len() {
+            for byte in 0..=u8::MAX {
+                let mut frame = frame.to_vec();
+                frame[at] = byte;
+                let _ = Message::from_frame(&frame);
+            }
+        }
+    }
+
     #[test]
     fn rows_out_of_order_are_refused() {
         let Message::Delta(mut delta) = delta(vec![row(11, 5, "a", None), row(12, 6, "b", None)]) else {

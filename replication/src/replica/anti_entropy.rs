@@ -13,7 +13,7 @@
 //! In flight is not divergence: an entry whose dot the other side's claims do not cover is on its way, and is
 //! left alone. Covered and absent is true divergence: it is repaired and counted.
 //!
-//! The walks are slices of [`SLICE_ROWS`] rows, done when the driver calls `handle_timeout`; a round holds at
+//! The walks are slices of `SLICE_ROWS` rows, done when the driver calls `handle_timeout`; a round holds at
 //! most one listing in memory, and one that makes no progress is dropped.
 
 use std::collections::{BTreeMap, VecDeque};

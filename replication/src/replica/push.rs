@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::{MessageError, Replica};
-use crate::clock::{Dot, Hlc, Now, ReplicaId};
+use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::message::{Delta, DeltaRow};
 use crate::codec::row;
 use crate::keys;
@@ -31,7 +31,7 @@ const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 
 /// Events from further ahead than this are put off until their time has come: they are neither clamped nor
 /// let into our clock.
-pub(super) const MAX_AHEAD_MS: u64 = 500;
+pub const MAX_AHEAD_MS: u64 = 500;
 
 /// One origin's events on their way to one peer.
 pub(super) struct Outgoing {
@@ -184,7 +184,7 @@ impl<S: Store> Replica<S> {
                 delta.upto = delta.rows.last().map_or(after, |row: &DeltaRow| row.position);
                 return ControlFlow::Break(());
             }
-            match self.delta_row(origin, hlc, row_key, &row, &run) {
+            match self.delta_row(hlc, row_key, &row, &run) {
                 Ok(row) => {
                     bytes += row.frame_bytes();
                     delta.rows.push(row);
@@ -201,7 +201,6 @@ impl<S: Store> Replica<S> {
 
     fn delta_row(
         &self,
-        origin: ReplicaId,
         hlc: Hlc,
         row_key: &[u8],
         row: &[u8],
@@ -209,13 +208,15 @@ impl<S: Store> Replica<S> {
     ) -> Result<DeltaRow, StoreError> {
         let log_row = row::decode_log(row_key, hlc, row)
             .map_err(|why| StoreError::new(format!("the log row of {hlc} is damaged: {why}")))?;
-        let entry = self.entry(&log_row.id)?;
-        let entry =
-            entry.ok_or_else(|| StoreError::new(format!("the entry that event {hlc} wrote is missing")))?;
-        // This run has sent the entry with its previous event, and this event was part of that state.
-        let sent_before =
-            log_row.previous > run.start && hlc <= run.end && entry.dot == Dot { hlc, replica: origin };
-        Ok(DeltaRow { position: log_row.position, id: log_row.id, entry: (!sent_before).then_some(entry) })
+        // This run has sent the entry with its previous event, and what it sent then held this event's effect,
+        // since the event existed already. A later event has a row of its own.
+        let sent_before = log_row.previous > run.start && hlc <= run.end;
+        let missing = || StoreError::new(format!("the entry that event {hlc} wrote is missing"));
+        let entry = match sent_before {
+            true => None,
+            false => Some(self.entry(&log_row.id)?.ok_or_else(missing)?),
+        };
+        Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
     }
 
     pub(super) fn handle_delta(

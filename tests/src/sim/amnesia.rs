@@ -9,14 +9,14 @@ use replication::digest::DigestTree;
 use replication::store::memory::MemoryStore;
 use replication::{Body, DigestKey, Dot, Entry, EntryId, Hlc, Store, keys};
 
-use super::rng::Rng;
+use crate::random::Random;
 
 /// Removes about a third of the entries that `held_elsewhere` says are safe, with their log rows, and makes
 /// counts and root fit again. Gives how many.
 pub fn forget(
     store: &mut MemoryStore,
     key: &DigestKey,
-    rng: &mut Rng,
+    rng: &mut Random,
     held_elsewhere: &dyn Fn(&EntryId, Dot) -> bool,
 ) -> usize {
     let Some(summary) = store.read(keys::SUMMARY).expect("memory reads") else { return 0 };
@@ -27,7 +27,7 @@ pub fn forget(
     let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
         if let (Some(id), Ok(row)) = (keys::parse_entry(row_key), row::decode_entry(row_key, &bytes)) {
             let dot = Dot { hlc: row.hlc, replica: summary.origins[usize::from(row.origin_index)].0 };
-            if rng.chance(333) && held_elsewhere(&id, dot) {
+            if rng.permille(333) && held_elsewhere(&id, dot) {
                 doomed.push(row_key.to_vec());
                 forgotten.insert(id);
             } else {
