@@ -64,7 +64,10 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
         row("equal vectors and roots", seconds(equal)),
         row("writes caught up a second, from link to equal", whole(options.writes as f64 / catching)),
         row("CPU of the sender, us a write", format!("{:.1}", sender_us / options.writes as f64)),
-        row("CPU of the receiver, start included, us a write", format!("{:.1}", receiver_us / options.writes as f64)),
+        row(
+            "CPU of the receiver, start included, us a write",
+            format!("{:.1}", receiver_us / options.writes as f64),
+        ),
         row("bytes of keys and values", whole(user_bytes as f64)),
         row("bytes received (over keys and values), UDP payload", share(wire.received)),
         row("bytes sent back, UDP payload", share(wire.sent)),

@@ -64,7 +64,8 @@ impl Cluster {
         let authority = folder.join("cluster");
         cluster.cli(&["cluster".as_ref(), "init".as_ref(), authority.as_os_str()])?;
         let names: Vec<PopName> = (1..=pops).map(|n| format!("pop{n}").parse()).collect::<Result<_, _>>()?;
-        let listens: Vec<_> = (0..pops).map(|_| Ok((unused_port()?, unused_port()?))).collect::<anyhow::Result<_>>()?;
+        let listens: Vec<_> =
+            (0..pops).map(|_| Ok((unused_port()?, unused_port()?))).collect::<anyhow::Result<_>>()?;
         for (own, name) in names.iter().enumerate() {
             let folder = folder.join(name.as_ref());
             std::fs::create_dir(&folder)?;
@@ -160,7 +161,8 @@ impl Cluster {
         let sum = |name: &str| {
             let rows = page.lines().filter(|line| line.starts_with(name));
             let figure = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
-            rows.map(|line| figure(line).context("a metric that is not a number")).sum::<anyhow::Result<u64>>()
+            rows.map(|line| figure(line).context("a metric that is not a number"))
+                .sum::<anyhow::Result<u64>>()
         };
         Ok(Wire {
             sent: sum("littoral_link_wire_sent_bytes{")?,

@@ -34,17 +34,25 @@ pub(crate) struct Options {
     /// Connections at once
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     connections: Vec<usize>,
+    /// What to ask for
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Operation::Get, Operation::Put])]
+    operations: Vec<Operation>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Operation {
+    Get,
+    Put,
 }
 
 /// Who takes turns, in the order they do.
 const NAMES: [&str; 3] = ["Littoral", "hello", "redis"];
-const OPERATIONS: [&str; 2] = ["GET", "PUT"];
 
 /// A server, and what it is asked.
 struct Contender {
     address: SocketAddr,
     protocol: Protocol,
-    /// By [`OPERATIONS`].
+    /// By [`Operation`].
     requests: [Rc<[Bytes]>; 2],
 }
 
@@ -55,6 +63,20 @@ struct Figures {
     p50_us: f64,
     p99_us: f64,
     cpu_us: f64,
+}
+
+/// One line of the tables: the same asked of every contender, once a round.
+struct Cell {
+    operation: Operation,
+    connections: usize,
+    /// By [`NAMES`], then by round.
+    figures: [Vec<Figures>; NAMES.len()],
+}
+
+impl From<(Operation, usize)> for Cell {
+    fn from((operation, connections): (Operation, usize)) -> Self {
+        Self { operation, connections, figures: [const { Vec::new() }; NAMES.len()] }
+    }
 }
 
 pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -> anyhow::Result<()> {
@@ -81,17 +103,20 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
     for contender in &contenders {
         fill(contender).await?;
     }
-    let mut figures = vec![[const { Vec::new() }; NAMES.len()]; OPERATIONS.len() * options.connections.len()];
+    let by_connections =
+        |operation: &Operation| options.connections.iter().map(|n| (*operation, *n)).collect::<Vec<_>>();
+    let mut cells: Vec<Cell> = options.operations.iter().flat_map(by_connections).map(Cell::from).collect();
     for _ in 0..options.rounds {
-        for (n, cell) in figures.iter_mut().enumerate() {
-            let (operation, connections) = (n % 2, options.connections[n / 2]);
+        for cell in &mut cells {
             for (who, (contender, server)) in contenders.iter().zip(servers).enumerate() {
                 let lasting = Duration::from_millis(options.lasting_ms);
-                cell[who].push(measure(contender, server, operation, connections, lasting).await?);
+                let requests = &contender.requests[cell.operation as usize];
+                let figures = measure(contender, server, requests, cell.connections, lasting).await?;
+                cell.figures[who].push(figures);
             }
         }
     }
-    print(options, &figures, tables);
+    print(options, &cells, tables);
     Ok(())
 }
 
@@ -108,11 +133,10 @@ async fn fill(contender: &Contender) -> anyhow::Result<()> {
 async fn measure(
     contender: &Contender,
     server: &Server,
-    operation: usize,
+    requests: &Rc<[Bytes]>,
     connections: usize,
     lasting: Duration,
 ) -> anyhow::Result<Figures> {
-    let requests = &contender.requests[operation];
     let connections = load::connect(contender.address, contender.protocol, connections).await?;
     let (connections, _) = load::drive(connections, requests, WARM_UP).await?;
     let cpu_before_us = server.cpu_us()?;
@@ -126,15 +150,12 @@ async fn measure(
     })
 }
 
-fn print(options: &Options, figures: &[[Vec<Figures>; NAMES.len()]], tables: &mut Tables) {
+fn print(options: &Options, cells: &[Cell], tables: &mut Tables) {
     let mut rows = Vec::new();
     let mut ratios = Vec::new();
-    // By operation, then by connections.
-    let cells = (0..OPERATIONS.len()).flat_map(|operation| (operation..figures.len()).step_by(OPERATIONS.len()));
-    for n in cells {
-        let cell = &figures[n];
-        let what = format!("{} x {}", OPERATIONS[n % 2], options.connections[n / 2]);
-        for (name, figures) in NAMES.iter().zip(cell) {
+    for Cell { operation, connections, figures } in cells {
+        let what = format!("{} x {connections}", format!("{operation:?}").to_uppercase());
+        for (name, figures) in NAMES.iter().zip(figures) {
             let of = |field: fn(&Figures) -> f64| median(figures.iter().map(field));
             rows.push([
                 format!("{what} {name}"),
@@ -145,7 +166,7 @@ fn print(options: &Options, figures: &[[Vec<Figures>; NAMES.len()]], tables: &mu
             ]);
         }
         let ratio = |to: usize, field: fn(&Figures) -> f64| {
-            let pairs = cell[0].iter().zip(&cell[to]);
+            let pairs = figures[0].iter().zip(&figures[to]);
             spread(&pairs.map(|(ours, theirs)| field(ours) / field(theirs)).collect::<Vec<_>>())
         };
         ratios.push([
@@ -160,7 +181,11 @@ fn print(options: &Options, figures: &[[Vec<Figures>; NAMES.len()]], tables: &mu
         "100-byte values, {} keys, medians of {} rounds of {} ms",
         options.keys, options.rounds, options.lasting_ms
     );
-    tables.print(&title, ["operation x connections", "requests/s", "p50 us", "p99 us", "server CPU us"], &rows);
+    tables.print(
+        &title,
+        ["operation x connections", "requests/s", "p50 us", "p99 us", "server CPU us"],
+        &rows,
+    );
     tables.print(
         "Littoral's figure over the other's, by round: median (least to greatest)",
         ["operation x connections", "rate / hello", "rate / redis", "CPU / hello", "CPU / redis"],

@@ -41,7 +41,8 @@ impl Server {
         // The name, in brackets, may hold spaces. After it: state, then ten fields, then user and system time.
         let (_, fields) = stat.rsplit_once(") ").context("a stat without a name")?;
         let mut ticks = fields.split(' ').skip(11).map(str::parse::<f64>);
-        let (user, system) = (ticks.next().context("no user time")??, ticks.next().context("no system time")??);
+        let (user, system) =
+            (ticks.next().context("no user time")??, ticks.next().context("no system time")??);
         Ok((user + system) * TICK_US)
     }
 
@@ -83,6 +84,10 @@ pub(crate) fn littoral() -> anyhow::Result<PathBuf> {
     cargo.args(["build", "--release", "--package", "littoral-node", "--bin", "littoral"]);
     cargo.args(["--message-format", "json", "--manifest-path"]);
     cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    // Where this program was built, the node's dependencies are built already.
+    if let Some(target) = std::env::current_exe()?.parent().and_then(Path::parent) {
+        cargo.arg("--target-dir").arg(target);
+    }
     let output = cargo.stderr(Stdio::inherit()).output().context("running cargo")?;
     ensure!(output.status.success(), "littoral cannot be built");
     let messages = String::from_utf8(output.stdout)?;

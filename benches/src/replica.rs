@@ -26,8 +26,7 @@ const GROUP: u64 = 64;
 /// What the engine asks for.
 const FRAME_BYTES: usize = 64 << 10;
 
-const KEY: DigestKeyBytes = [7; 32];
-type DigestKeyBytes = [u8; 32];
+const KEY: [u8; 32] = [7; 32];
 const NAMESPACE: NamespaceId = NamespaceId([5; 16]);
 
 pub(crate) fn run(tables: &mut Tables) -> anyhow::Result<()> {
@@ -35,7 +34,9 @@ pub(crate) fn run(tables: &mut Tables) -> anyhow::Result<()> {
         row("write, new key (flush every 64)", &mut || writes(false))?,
         row("write, over an old one (flush every 64)", &mut || writes(true))?,
         row("digest: name, state before and after, tree", &mut digests)?,
-        row("encode an entry row", &mut || Ok(rows(&mut |key, row, _| black_box(row::encode_entry(key, row)).len())))?,
+        row("encode an entry row", &mut || {
+            Ok(rows(&mut |key, row, _| black_box(row::encode_entry(key, row)).len()))
+        })?,
         row("decode an entry row", &mut || {
             Ok(rows(&mut |key, _, bytes| black_box(row::decode_entry(key, bytes)).map_or(0, |_| 1)))
         })?,
@@ -43,7 +44,9 @@ pub(crate) fn run(tables: &mut Tables) -> anyhow::Result<()> {
         row("delta: decode, per event", &mut || Ok(deltas()?.decoded))?,
         row("delta: apply new keys and flush, per event", &mut || Ok(deltas()?.applied))?,
     ];
-    let title = format!("The core on a store in memory, 100-byte values, {EVENTS} operations a round, {ROUNDS} rounds");
+    let title = format!(
+        "The core on a store in memory, 100-byte values, {EVENTS} operations a round, {ROUNDS} rounds"
+    );
     tables.print(&title, ["step", "least ns", "median ns"], &rows);
     Ok(())
 }
@@ -134,7 +137,8 @@ fn deltas() -> anyhow::Result<Deltas> {
     let built = started.elapsed();
 
     let started = Instant::now();
-    let messages: Vec<Message> = frames.iter().map(|frame| Message::from_frame(frame)).collect::<Result<_, _>>()?;
+    let messages: Vec<Message> =
+        frames.iter().map(|frame| Message::from_frame(frame)).collect::<Result<_, _>>()?;
     let decoded = started.elapsed();
 
     let started = Instant::now();

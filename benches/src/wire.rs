@@ -74,7 +74,11 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
          idle {idle_per_s:.0} bytes/s; at full speed the peer was level {:.0} ms after the last answer",
         behind.as_secs_f64() * 1e3
     );
-    tables.print(&title, ["writes", "writes/s", "sent a write", "received a write", "both / user bytes"], &rows);
+    tables.print(
+        &title,
+        ["writes", "writes/s", "sent a write", "received a write", "both / user bytes"],
+        &rows,
+    );
 
     let us = |histogram: &Histogram<u64>, quantile| whole(histogram.value_at_quantile(quantile) as f64 / 1e3);
     let row = |what: &str, histogram: &Histogram<u64>| {
