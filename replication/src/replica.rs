@@ -242,6 +242,7 @@ impl<S: Store> Replica<S> {
         let summary = row::decode_summary(&summary).map_err(|why| damaged("the summary row", &why))?;
         self.origins = summary.origins.iter().map(|(origin, _)| *origin).collect();
         self.held = summary.origins.iter().copied().collect();
+        self.clock = Clock::after(self.held.newest());
         self.scan_rows()?;
         let found = self.summary();
         if found != summary {
@@ -257,21 +258,22 @@ impl<S: Store> Replica<S> {
                 ),
             });
         }
-        self.clock = Clock::after(self.held.newest());
         self.durable = self.held.clone();
         self.durable_root = self.tree.root();
         self.load_peers()
     }
 
-    /// Checks every row, and builds the tree and the counts from them.
+    /// Checks every row, and builds the tree and the counts from them. The clock takes note of every entry: states
+    /// run ahead of claims, and a write must not lose to what its writer has seen.
     fn scan_rows(&mut self) -> Result<(), OpenError> {
         let mut fault = None;
-        let Self { store, tree, entries, log_rows, origins, settings, .. } = self;
+        let Self { store, clock, tree, entries, log_rows, origins, settings, .. } = self;
         store.scan(&[], &mut |row_key, row| {
             let checked = match row_key.first() {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
                     let id = keys::parse_entry(row_key).ok_or(Malformed::Form("a foreign row key".into()))?;
                     let entry = entry_of_row(origins, decoded)?;
+                    clock.observe(entry.dot.hlc);
                     let name = settings.digest_key.name_hash(&id);
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
@@ -369,8 +371,8 @@ impl<S: Store> Replica<S> {
                 self.handle_ack(now, from, positions.into_iter().collect());
                 Ok(())
             }
-            Message::Pull { origin, after } => {
-                self.handle_pull(from, origin, after);
+            Message::Pull { origin, after, whole } => {
+                self.handle_pull(from, origin, after, whole);
                 Ok(())
             }
             Message::Delta(delta) => self.handle_delta(now, from, delta),

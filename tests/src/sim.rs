@@ -54,8 +54,12 @@ pub struct Scenario {
     pub jitter_us: u64,
     /// Mean time between two faults (cuts, crashes).
     pub fault_every_us: u64,
-    /// How far a replica's wall clock may be off, either way.
+    /// Of 1,000 groups that are not flushed at once, how many meet a crash there and then.
+    pub crash_unflushed_permille: u64,
+    /// How far a replica's wall clock may be off, either way. It is set anew whenever the replica starts.
     pub skew_ms: u64,
+    /// How long a crashed replica may stay down.
+    pub down_us: u64,
     /// Size of a frame at which an interval is split.
     pub frame_bytes: usize,
     /// Whether a replica forgets entries it claims to hold.
@@ -77,7 +81,9 @@ impl Scenario {
             delay_us: *rng.pick(&[100, 5_000, 80_000]),
             jitter_us: *rng.pick(&[0, 1_000, 50_000]),
             fault_every_us: *rng.pick(&[300_000, 2_000_000, 30_000_000]),
+            crash_unflushed_permille: *rng.pick(&[0, 10, 50]),
             skew_ms: *rng.pick(&[0, 10, 190]),
+            down_us: *rng.pick(&[1_000, 200_000, 3_000_000]),
             frame_bytes: *rng.pick(&[64, 1_000, 64 << 10]),
             amnesia: rng.permille(250),
         }
@@ -159,11 +165,11 @@ pub fn run(scenario: &Scenario, verbose: bool) -> Result<Outcome, String> {
 
 impl Simulation {
     fn new(scenario: Scenario, verbose: bool) -> Self {
-        let mut rng = Random::new(scenario.seed ^ 0x5eed);
+        let rng = Random::new(scenario.seed ^ 0x5eed);
         let nodes = (0..scenario.replicas)
             .map(|index| Node {
                 id: ReplicaId([index as u8 + 1; 16]),
-                skew_ms: rng.below(2 * scenario.skew_ms + 1) as i64 - scenario.skew_ms as i64,
+                skew_ms: 0,
                 replica: None,
                 disk: MemoryStore::default(),
                 wake_us: u64::MAX,
@@ -282,13 +288,25 @@ impl Simulation {
         };
         let now = self.now(node);
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
+        let seen = oracle::entry(replica, &id)?;
         let dot = replica
             .write(now, id.clone(), body.clone())
             .map_err(|error| format!("a write failed: {error}"))?;
+        // Who writes after having seen a state means to replace it.
+        if let Some((before, _)) = seen.filter(|(before, _)| *before >= dot) {
+            return Err(format!(
+                "{dot:?} on {:?} would lose to {before:?}, which its writer had seen",
+                id.key
+            ));
+        }
         self.nodes[node].staged.push((dot, id, body));
         // Sometimes the group is committed later, so that a crash finds it unflushed.
         let at_once = self.rng.permille(700);
-        self.drive(node, at_once)
+        self.drive(node, at_once)?;
+        if !at_once && self.rng.permille(self.scenario.crash_unflushed_permille) {
+            self.crash(node)?;
+        }
+        Ok(())
     }
 
     fn deliver(&mut self, from: usize, to: usize, frame: &Bytes) -> Result<(), String> {
@@ -429,7 +447,7 @@ impl Simulation {
             self.forgot = forgotten > 0;
             self.note(|| format!("{node} forgets {forgotten} entries"));
         }
-        let down_us = self.rng.below(3_000_000);
+        let down_us = self.rng.below(self.scenario.down_us);
         self.after(down_us, Happening::Restart { node });
         Ok(())
     }
@@ -440,6 +458,8 @@ impl Simulation {
         }
         self.note(|| format!("{node} starts"));
         let disk = std::mem::take(&mut self.nodes[node].disk);
+        let skew_ms = self.scenario.skew_ms;
+        self.nodes[node].skew_ms = self.rng.below(2 * skew_ms + 1) as i64 - skew_ms as i64;
         let replica = Replica::open(disk, self.settings(), self.nodes[node].id);
         let replica = replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
         self.oracle.started(&replica)?;

@@ -33,6 +33,8 @@ pub enum Message {
         origin: ReplicaId,
         /// The newest one held.
         after: Hlc,
+        /// Send a state with every event, also where an earlier one should have brought it: it did not.
+        whole: bool,
     },
     /// Events.
     Delta(Delta),

@@ -46,8 +46,8 @@ pub(super) struct Peer {
     pub(super) outgoing: BTreeMap<ReplicaId, Outgoing>,
     /// Origins whose claims have risen here by its deltas, and are to be acknowledged.
     pub(super) ack_due: BTreeSet<ReplicaId>,
-    /// Origins to ask it for.
-    pull_due: BTreeSet<ReplicaId>,
+    /// Origins to ask it for, and whether for a state with every event.
+    pull_due: BTreeMap<ReplicaId, bool>,
     /// Origins it was asked for, and when to give up waiting.
     pulls: BTreeMap<ReplicaId, u64>,
     heartbeat_due_us: u64,
@@ -186,7 +186,7 @@ impl<S: Store> Replica<S> {
         let first = !std::mem::replace(&mut peer.heard, true);
         self.handle_ack(now, from, heartbeat.vector);
         if first {
-            self.start_stream(from, self.id);
+            self.start_stream(from, self.id, false);
         }
         self.ask_for_missing(now, from);
         self.consider_round(now, from);
@@ -231,27 +231,27 @@ impl<S: Store> Replica<S> {
                 Some(direct) if !direct.pulls.contains_key(&origin) => {
                     direct.pulls.insert(origin, now.mono_us + STALLED_ORIGIN_US);
                 }
-                _ => self.request(now, from, origin),
+                _ => self.request(now, from, origin, false),
             }
         }
     }
 
     /// As [`Replica::request`], unless that was done just now: a gap shows in every delta that is under way.
-    pub(super) fn request_once(&mut self, now: Now, from: ReplicaId, origin: ReplicaId) {
+    pub(super) fn request_once(&mut self, now: Now, from: ReplicaId, origin: ReplicaId, whole: bool) {
         let deadline_us = self.peers.get(&from).and_then(|peer| peer.pulls.get(&origin)).copied();
         let fresh_us = now.mono_us + PULL_TIMEOUT_US - REPEAT_REQUEST_AFTER_US;
         if deadline_us.is_none_or(|deadline_us| deadline_us <= fresh_us) {
-            self.request(now, from, origin);
+            self.request(now, from, origin, whole);
         }
     }
 
     /// Has `origin`'s events asked for at `from`.
-    pub(super) fn request(&mut self, now: Now, from: ReplicaId, origin: ReplicaId) {
+    fn request(&mut self, now: Now, from: ReplicaId, origin: ReplicaId, whole: bool) {
         for peer in self.peers.values_mut() {
             peer.pulls.remove(&origin);
         }
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.pull_due.insert(origin);
+            peer.pull_due.insert(origin, whole);
             peer.pulls.insert(origin, now.mono_us + PULL_TIMEOUT_US);
         }
     }
@@ -287,8 +287,8 @@ impl<S: Store> Replica<S> {
             let origins = std::mem::take(&mut peer.ack_due);
             return Some(Message::Ack(origins.into_iter().map(|o| (o, self.durable.position(o))).collect()));
         }
-        let origin = peer.pull_due.pop_first()?;
-        Some(Message::Pull { origin, after: self.held.hlc(origin) })
+        let (origin, whole) = peer.pull_due.pop_first()?;
+        Some(Message::Pull { origin, after: self.held.hlc(origin), whole })
     }
 
     fn store_peers(&mut self, now: Now) {

@@ -104,19 +104,23 @@ impl Outgoing {
 
 impl<S: Store> Replica<S> {
     /// Begins, or begins again, the stream of `origin` to `to` from what that peer says it holds.
-    pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId) {
+    /// With `whole`, every event goes with a state.
+    pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId, whole: bool) {
         let upto = self.durable.position(origin);
         if let Some(peer) = self.peers.get_mut(&to) {
-            let from = peer.claims.position(origin);
-            peer.outgoing.insert(origin, Outgoing::new(from, upto));
+            let mut stream = Outgoing::new(peer.claims.position(origin), upto);
+            if whole {
+                stream.existed = Hlc::ZERO;
+            }
+            peer.outgoing.insert(origin, stream);
         }
     }
 
-    pub(super) fn handle_pull(&mut self, from: ReplicaId, origin: ReplicaId, after: Hlc) {
+    pub(super) fn handle_pull(&mut self, from: ReplicaId, origin: ReplicaId, after: Hlc, whole: bool) {
         let Some(peer) = self.peers.get(&from) else { return };
         // Its claims rise only; a request from before the last of them has been overtaken.
         if origin != from && after >= peer.claims.hlc(origin) {
-            self.start_stream(from, origin);
+            self.start_stream(from, origin, whole);
         }
     }
 
@@ -127,7 +131,7 @@ impl<S: Store> Replica<S> {
         let due: Vec<ReplicaId> = due.map(|(origin, _)| *origin).collect();
         for origin in due {
             self.counters.rewinds += 1;
-            self.start_stream(to, origin);
+            self.start_stream(to, origin, false);
         }
     }
 
@@ -237,15 +241,15 @@ impl<S: Store> Replica<S> {
         }
         if delta.after.hlc > held {
             self.counters.gaps += 1;
-            self.request_once(now, from, origin);
+            self.request_once(now, from, origin, false);
             return Ok(());
         }
         for row in delta.rows.into_iter().filter(|row| row.position.hlc > held) {
             self.commit_if_full()?;
             if !self.apply_event(origin, row.position, &row.id, row.entry)? {
-                // It counts on a row we never got: start again from what we hold.
+                // It counts on a state we never got: start again from what we hold, with every state.
                 self.counters.gaps += 1;
-                self.request(now, from, origin);
+                self.request_once(now, from, origin, true);
                 return Ok(());
             }
             self.counters.events_applied += 1;

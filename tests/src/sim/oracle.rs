@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use replication::codec::row;
 use replication::store::memory::MemoryStore;
 use replication::{Body, Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, keys};
@@ -110,19 +111,38 @@ impl Oracle {
     }
 }
 
+/// One entry as its store has it, staged changes left out.
+pub(super) fn entry(replica: &Replica<MemoryStore>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+    let row_key = keys::entry(id);
+    let row = replica.store().read(&row_key).map_err(|error| error.to_string())?;
+    row.map(|row| decoded(&origins(replica)?, &row_key, &row)).transpose()
+}
+
 /// The entries of a store, with the dots that wrote them.
 pub(super) fn entries(replica: &Replica<MemoryStore>) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
-    let store = replica.store();
-    let summary = store.read(keys::SUMMARY).map_err(|error| error.to_string())?;
-    let Some(summary) = summary else { return Ok(BTreeMap::new()) };
-    let summary = row::decode_summary(&summary).map_err(|why| why.to_string())?;
+    let origins = origins(replica)?;
     let mut entries = BTreeMap::new();
-    let scanned = store.scan(&[keys::ENTRY], &mut |row_key, bytes| {
-        if let (Some(id), Ok(row)) = (keys::parse_entry(row_key), row::decode_entry(row_key, &bytes)) {
-            let replica = summary.origins[usize::from(row.origin_index)].0;
-            entries.insert(id, (Dot { hlc: row.hlc, replica }, row.body));
+    let scanned = replica.store().scan(&[keys::ENTRY], &mut |row_key, row| {
+        if let Some(id) = keys::parse_entry(row_key) {
+            entries.insert(id, decoded(&origins, row_key, &row));
         }
         ControlFlow::Continue(())
     });
-    scanned.map(|()| entries).map_err(|error| error.to_string())
+    scanned.map_err(|error| error.to_string())?;
+    entries.into_iter().map(|(id, entry)| Ok((id, entry?))).collect()
+}
+
+fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {
+    let row = row::decode_entry(row_key, row).map_err(|why| why.to_string())?;
+    let replica = origins.get(usize::from(row.origin_index)).ok_or("a row of an origin without a name")?;
+    Ok((Dot { hlc: row.hlc, replica: *replica }, row.body))
+}
+
+/// The origins by their index in the rows of this store.
+fn origins(replica: &Replica<MemoryStore>) -> Result<Vec<ReplicaId>, String> {
+    let Some(summary) = replica.store().read(keys::SUMMARY).map_err(|error| error.to_string())? else {
+        return Ok(Vec::new());
+    };
+    let summary = row::decode_summary(&summary).map_err(|why| why.to_string())?;
+    Ok(summary.origins.into_iter().map(|(origin, _)| origin).collect())
 }
