@@ -58,6 +58,7 @@ pub(super) fn spawn(
         unanswered: Vec::new(),
         checkpointed: VersionVector::default(),
         checkpoint_due_us: 0,
+        clock_refuses: false,
         free_bytes: u64::MAX,
         free_bytes_due_us: 0,
     };
@@ -80,6 +81,8 @@ pub(super) struct Driver {
     unanswered: Vec<(Reply, Vec<Dot>)>,
     checkpointed: VersionVector,
     checkpoint_due_us: u64,
+    /// Whether writes are being refused because of the clock.
+    clock_refuses: bool,
     free_bytes: u64,
     free_bytes_due_us: u64,
 }
@@ -156,8 +159,18 @@ impl Driver {
     }
 
     fn write(&mut self, writes: Vec<Write>, ack: Ack, reply: Reply) {
-        match self.stage(writes) {
+        let staged = self.stage(writes);
+        if staged.is_ok() && std::mem::take(&mut self.clock_refuses) {
+            tracing::info!("the clock is right again; this node takes writes");
+        }
+        match staged {
             Err(error) => {
+                if matches!(error, WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. })
+                    && !self.clock_refuses
+                {
+                    self.clock_refuses = true;
+                    tracing::error!(%error, "this node refuses writes");
+                }
                 let _ = reply.send(Err(error));
             }
             Ok(dots) if ack == Ack::Buffered => {

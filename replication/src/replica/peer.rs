@@ -86,6 +86,8 @@ impl<S: Store> Replica<S> {
             connected: true,
             claims: known.claims,
             root: known.root,
+            // A skew known before the link broke counts until the new link tells better.
+            clock_offset_ms: known.clock_offset_ms,
             heartbeat_due_us: now.mono_us,
             next_round_us: now.mono_us,
             ..Peer::default()
@@ -96,7 +98,8 @@ impl<S: Store> Replica<S> {
     /// The link to this peer is gone, and with it every frame on its way.
     pub fn handle_disconnected(&mut self, peer: ReplicaId) {
         if let Some(known) = self.peers.remove(&peer) {
-            self.peers.insert(peer, Peer { claims: known.claims, root: known.root, ..Peer::default() });
+            let Peer { claims, root, clock_offset_ms, .. } = known;
+            self.peers.insert(peer, Peer { claims, root, clock_offset_ms, ..Peer::default() });
         }
     }
 
