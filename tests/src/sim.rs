@@ -30,6 +30,9 @@ const HEALING_US: u64 = 120_000_000;
 /// Wall clocks start here: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
+/// How long a lane without room stays so.
+const BUSY_US: u64 = 10_000;
+
 /// Frames a lane takes at once.
 const FRAMES_AT_ONCE: usize = 2;
 
@@ -60,6 +63,8 @@ pub struct Scenario {
     pub skew_ms: u64,
     /// How long a crashed replica may stay down.
     pub down_us: u64,
+    /// Of 1,000 times that a lane is looked at, how often it has no room.
+    pub busy_permille: u64,
     /// Size of a frame at which an interval is split.
     pub frame_bytes: usize,
     /// Whether a replica forgets entries it claims to hold.
@@ -84,6 +89,7 @@ impl Scenario {
             crash_unflushed_permille: *rng.pick(&[0, 10, 50]),
             skew_ms: *rng.pick(&[0, 10, 190]),
             down_us: *rng.pick(&[1_000, 200_000, 3_000_000]),
+            busy_permille: *rng.pick(&[0, 300, 900]),
             frame_bytes: *rng.pick(&[64, 1_000, 64 << 10]),
             amnesia: rng.permille(250),
         }
@@ -361,6 +367,10 @@ impl Simulation {
             let Some(link) = self.links.get(&pair(node, to)).copied() else { continue };
             let peer = self.nodes[to].id;
             for lane in Lane::ALL {
+                if self.rng.permille(self.scenario.busy_permille) {
+                    self.wake_after(node, BUSY_US);
+                    continue;
+                }
                 for _ in 0..FRAMES_AT_ONCE {
                     let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
                     let frame = replica
@@ -396,10 +406,14 @@ impl Simulation {
     /// Has the node woken when its replica next has something to do, or a lane has room again.
     fn sleep(&mut self, node: usize) {
         let Some(due_us) = self.nodes[node].replica.as_ref().and_then(Replica::poll_timeout) else { return };
-        let wake_us = due_us.max(self.now_us + 1_000);
+        self.wake_after(node, due_us.saturating_sub(self.now_us).max(1_000));
+    }
+
+    fn wake_after(&mut self, node: usize, delay_us: u64) {
+        let wake_us = self.now_us + delay_us;
         if wake_us < self.nodes[node].wake_us {
             self.nodes[node].wake_us = wake_us;
-            self.after(wake_us - self.now_us, Happening::Wake { node });
+            self.after(delay_us, Happening::Wake { node });
         }
     }
 
