@@ -49,8 +49,10 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
     let sender_us = cluster.server(0)?.cpu_us()? - cpu_before_us;
     let receiver_us = cluster.server(1)?.cpu_us()?;
     tokio::time::sleep(METRICS_AGE).await;
-    // Of the PoP that started anew: its counters began with this link.
+    // Of the PoP that started anew. The figures of UDP are those of its present link alone; of frames, of all.
     let wire = cluster.wire(1).await?;
+    let frames = cluster.metric(1, "littoral_link_received_bytes").await?;
+    let links = cluster.links(1)?;
 
     let user_bytes = options.writes * (text::KEY_BYTES + text::VALUE_BYTES) as u64;
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
@@ -69,9 +71,10 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
             format!("{:.1}", receiver_us / options.writes as f64),
         ),
         row("bytes of keys and values", whole(user_bytes as f64)),
-        row("bytes received (over keys and values), UDP payload", share(wire.received)),
-        row("bytes sent back, UDP payload", share(wire.sent)),
-        row("both", share(wire.total())),
+        row("bytes of frames received (over keys and values)", share(frames)),
+        row("UDP payload received over the last link", share(wire.received)),
+        row("UDP payload sent back over it", share(wire.sent)),
+        row("links it took", links.to_string()),
     ];
     tables.print(&format!("{} missed writes", whole(options.writes as f64)), ["", "figure"], &rows);
     Ok(())

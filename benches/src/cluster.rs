@@ -155,19 +155,27 @@ impl Cluster {
 
     /// What its metrics say of its links. Brought up to date once a second.
     pub(crate) async fn wire(&self, pop: usize) -> anyhow::Result<Wire> {
+        Ok(Wire {
+            sent: self.metric(pop, "littoral_link_wire_sent_bytes").await?,
+            received: self.metric(pop, "littoral_link_wire_received_bytes").await?,
+        })
+    }
+
+    /// A counter of a PoP, summed over its labels.
+    pub(crate) async fn metric(&self, pop: usize, name: &str) -> anyhow::Result<u64> {
         let mut connection = Connection::open(self.address(pop), Protocol::Http).await?;
         let page = connection.exchange(b"GET /metrics HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
         let page = std::str::from_utf8(page)?;
-        let sum = |name: &str| {
-            let rows = page.lines().filter(|line| line.starts_with(name));
-            let figure = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
-            rows.map(|line| figure(line).context("a metric that is not a number"))
-                .sum::<anyhow::Result<u64>>()
-        };
-        Ok(Wire {
-            sent: sum("littoral_link_wire_sent_bytes{")?,
-            received: sum("littoral_link_wire_received_bytes{")?,
-        })
+        let rows =
+            page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+        let figure = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
+        rows.map(|line| figure(line).context("a metric that is not a number")).sum()
+    }
+
+    /// How many links a PoP has had since it started.
+    pub(crate) fn links(&self, pop: usize) -> anyhow::Result<usize> {
+        let log = std::fs::read_to_string(self.pops[pop].folder.join("log"))?;
+        Ok(log.lines().filter(|line| line.contains(" linked ")).count())
     }
 
     fn cli(&self, arguments: &[&std::ffi::OsStr]) -> anyhow::Result<String> {
