@@ -46,8 +46,8 @@ fn describe() {
         "littoral_repaired_total",
         "Entries repaired here by anti-entropy: each is a fault found"
     );
-    describe_counter!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
-    describe_counter!(
+    describe_gauge!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
+    describe_gauge!(
         "littoral_link_wire_received_bytes",
         Unit::Bytes,
         "UDP payload received over the present link"
@@ -71,9 +71,9 @@ fn export(status: &Status, peering: &Peering) {
         let replica = peer.replica.as_deref().and_then(|replica| replica.parse().ok());
         let stats = replica.and_then(|replica| peering.link_stats(replica));
         if let Some(stats) = stats {
-            counter!("littoral_link_wire_sent_bytes", "peer" => peer.pop.clone()).absolute(stats.sent_bytes);
-            counter!("littoral_link_wire_received_bytes", "peer" => peer.pop.clone())
-                .absolute(stats.received_bytes);
+            gauge!("littoral_link_wire_sent_bytes", "peer" => peer.pop.clone()).set(stats.sent_bytes as f64);
+            gauge!("littoral_link_wire_received_bytes", "peer" => peer.pop.clone())
+                .set(stats.received_bytes as f64);
         }
     }
     let counters = &status.counters;

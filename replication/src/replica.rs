@@ -350,7 +350,7 @@ impl<S: Store> Replica<S> {
         let written = id.key.len() as u64 + entry.user_bytes();
         let position = self.held.position(self.id).after(dot.hlc, written);
         self.apply_event(self.id, position, &id, Some(entry))?;
-        self.held.advance(self.id, position);
+        self.claim(self.id, position)?;
         Ok(dot)
     }
 

@@ -447,9 +447,6 @@ impl Simulation {
         for (dot, id, body) in std::mem::take(&mut self.nodes[node].staged) {
             self.oracle.crashed(dot, id, body);
         }
-        for other in 0..self.nodes.len() {
-            self.disconnect(node, other);
-        }
         // Once: two that forget the same would be a true loss.
         if self.scenario.amnesia && !self.forgot && self.rng.permille(300) {
             let others: Vec<_> = self.replicas().map(oracle::entries).collect::<Result<_, _>>()?;
@@ -470,6 +467,10 @@ impl Simulation {
         if self.nodes[node].replica.is_some() {
             return Ok(());
         }
+        // Only now do the others notice: what was on its way when it crashed still arrived.
+        for other in 0..self.nodes.len() {
+            self.disconnect(node, other);
+        }
         self.note(|| format!("{node} starts"));
         let disk = std::mem::take(&mut self.nodes[node].disk);
         let skew_ms = self.scenario.skew_ms;
@@ -478,6 +479,7 @@ impl Simulation {
         let replica = replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
         self.oracle.started(&replica)?;
         self.nodes[node].replica = Some(replica);
+        self.check_claims()?;
         for other in 0..self.nodes.len() {
             self.connect(node, other)?;
         }
@@ -561,6 +563,7 @@ impl Simulation {
             let Some(replica) = &node.replica else { continue };
             if !forgetful {
                 self.oracle.check_claims(replica)?;
+                self.oracle.check_origins(replica)?;
             }
             self.oracle.check_lag(replica, self.now(number))?;
         }

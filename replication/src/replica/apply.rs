@@ -18,7 +18,7 @@ impl<S: Store> Replica<S> {
     /// the event's log row. `entry` is `None` where that state came with an earlier event. Gives whether the
     /// store now holds the event's effect; it does not when there is no state to hold it.
     ///
-    /// The caller moves the claim for `origin` once every event of its interval is applied.
+    /// The caller moves the claim for `origin` ([`Replica::claim`]) once every event of its interval is applied.
     pub(super) fn apply_event(
         &mut self,
         origin: ReplicaId,
@@ -48,6 +48,15 @@ impl<S: Store> Replica<S> {
         Ok(true)
     }
 
+    /// Moves the claim for `origin` up: every event of the interval is applied. The claim is stored with the next
+    /// batch, also where that has no other row.
+    pub(super) fn claim(&mut self, origin: ReplicaId, position: Position) -> Result<(), StoreError> {
+        self.origin_index(origin)?;
+        self.held.advance(origin, position);
+        self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        Ok(())
+    }
+
     /// Applies an entry that anti-entropy found missing here, although the claims cover it. Gives whether
     /// it changed anything.
     pub(super) fn apply_repair(&mut self, id: &EntryId, entry: Entry) -> Result<bool, StoreError> {
@@ -56,7 +65,7 @@ impl<S: Store> Replica<S> {
         let changed = self.merge(id, current, entry)?;
         let origin_index = self.origin_index(dot.replica)?;
         if self.row(&keys::log(origin_index, dot.hlc))?.is_none() {
-            // The counts at a repaired place are not known; those of the claim are, and lag uses only these.
+            // The counts at a repaired place are not known; no interval ends there, so that none reaches a claim.
             let position = Position { hlc: dot.hlc, ..Position::default() };
             self.append_log(dot.replica, &LogRow { position, previous: Hlc::ZERO, id: id.clone() })?;
         }

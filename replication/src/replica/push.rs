@@ -184,8 +184,9 @@ impl<S: Store> Replica<S> {
             let Some(hlc) = keys::parse_log(row_key, origin_index).filter(|hlc| *hlc <= end.hlc) else {
                 return ControlFlow::Break(());
             };
-            if bytes >= max_bytes {
-                delta.upto = delta.rows.last().map_or(after, |row: &DeltaRow| row.position);
+            // An interval ends only where the counts are known; at a repaired event they are not.
+            if bytes >= max_bytes && delta.rows.last().is_some_and(|row| row.position.ops > 0) {
+                delta.upto = delta.rows.last().map_or(after, |row| row.position);
                 return ControlFlow::Break(());
             }
             match self.delta_row(hlc, row_key, &row, &run) {
@@ -255,7 +256,7 @@ impl<S: Store> Replica<S> {
             self.counters.events_applied += 1;
         }
         self.clock.observe(delta.upto.hlc);
-        self.held.advance(origin, delta.upto);
+        self.claim(origin, delta.upto)?;
         self.request_progressed(now, origin);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.ack_due.insert(origin);

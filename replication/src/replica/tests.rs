@@ -296,6 +296,26 @@ fn opening_finds_rows_that_are_missing_or_changed() {
 }
 
 #[test]
+fn a_claim_without_rows_survives_a_start() {
+    // Found by the simulator: an origin that had no row here was missing from the stored vector, and its peer, which
+    // had the acknowledgement, never sent those events again.
+    let mut pair = Pair::connected();
+    let upto = Position { hlc: Hlc::new(START_MS, 0), ops: 1, bytes: 1 };
+    let delta = crate::codec::message::Delta {
+        origin: A,
+        group: 0,
+        after: Position::default(),
+        upto,
+        rows: Vec::new(),
+    };
+    pair.replicas[1].handle_message(pair.now(1), A, Message::Delta(delta)).unwrap();
+    pair.replicas[1].flush().unwrap();
+    assert_eq!(pair.replicas[1].vector().position(A), upto);
+    let reopened = Replica::open(pair.replicas[1].store().clone(), SETTINGS, B).unwrap();
+    assert_eq!(reopened.vector().position(A), upto);
+}
+
+#[test]
 fn a_peer_that_breaks_the_protocol_is_told_so() {
     let mut pair = Pair::connected();
     let own = crate::codec::message::Delta {

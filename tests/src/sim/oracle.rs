@@ -66,6 +66,19 @@ impl Oracle {
         Ok(())
     }
 
+    /// What a replica holds of another was durable there before it left.
+    pub fn check_origins(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+        let foreign = entries(replica)?.into_iter().filter(|(_, (dot, _))| dot.replica != replica.id());
+        match foreign.map(|(id, (dot, _))| (id, dot)).find(|(_, dot)| !self.durable.contains_key(dot)) {
+            Some((id, dot)) => Err(format!(
+                "{:?} holds {dot:?} on {:?}, which its origin has not made durable",
+                replica.id(),
+                id.key
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// A replica knows of its own events exactly how many each peer lacks.
     pub fn check_lag(&self, replica: &Replica<MemoryStore>, now: Now) -> Result<(), String> {
         let me = replica.id();
