@@ -94,14 +94,6 @@ impl Entry {
         self.dot.cmp(&other.dot) == Ordering::Less
     }
 
-    /// The value as a reader at `now_s` (Unix seconds) sees it: `None` once deleted or expired.
-    pub fn visible(&self, now_s: u64) -> Option<&Value> {
-        match &self.body {
-            Body::Value(value) if !value.is_expired(now_s) => Some(value),
-            Body::Value(_) | Body::Tombstone => None,
-        }
-    }
-
     /// Bytes of application data in this state beside its key: what lag and budgets count.
     pub fn user_bytes(&self) -> u64 {
         match &self.body {
