@@ -28,8 +28,7 @@ pub(super) async fn read(
     namespace: NamespaceId,
     raw_key: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let key = decode_key(raw_key)?;
-    let value = surface.engine.read(namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)?;
+    let value = stored(surface, namespace, raw_key)?;
     let mut response = match value.payload {
         Payload::Inline(bytes) => Response::new(Body::from(bytes)),
         Payload::Chunked(manifest) => {
@@ -52,9 +51,14 @@ pub(super) fn read_metadata(
     namespace: NamespaceId,
     raw_key: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let key = decode_key(raw_key)?;
-    let value = surface.engine.read(namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)?;
+    let value = stored(surface, namespace, raw_key)?;
     Ok(envelope::result(metadata_json(value.metadata.as_deref())))
+}
+
+/// The value under a key as it stands in the path.
+fn stored(surface: &Surface, namespace: NamespaceId, raw_key: &str) -> Result<Value, ApiError> {
+    let key = decode_key(raw_key)?;
+    surface.engine.read(namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)
 }
 
 /// Metadata as a field of an answer. It was checked when it was written; what cannot be read is left out.
