@@ -40,8 +40,8 @@ pub use lag::Lag;
 pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
 pub use push::MAX_AHEAD_MS;
 
-/// The most events that wait for the driver; it drains them after every step.
-const MAX_EVENTS: usize = 4096;
+/// The most chunks that one event names; a driver finds the others when they are read.
+const MAX_CHUNKS_WANTED: usize = 65_536;
 
 /// What a replica needs to know beside its store.
 #[derive(Clone, Copy)]
@@ -117,7 +117,7 @@ impl From<Malformed> for MessageError {
 pub enum Event {
     /// Entries of [`crate::NamespaceId::SYSTEM`] have changed.
     SystemChanged,
-    /// A value has come in whose chunks may not be here yet.
+    /// Values have come in whose chunks may not be here yet.
     ChunksWanted(Vec<ChunkId>),
     /// A peer holds more of our own events than we do: this store is an older copy, or was cloned. Stop
     /// serving; the replica takes no more writes.
@@ -439,10 +439,18 @@ impl<S: Store> Replica<S> {
         self.events.pop_front()
     }
 
+    /// Queues an event, joined with one of its kind that waits already: however much one turn of the driver brings
+    /// in, the queue stays short, and no kind can crowd out another.
     fn emit(&mut self, event: Event) {
-        // The driver drains after every step, and a step emits few; one more than the bound is a bug there.
-        debug_assert!(self.events.len() < MAX_EVENTS, "the driver does not drain events");
-        if self.events.len() < MAX_EVENTS && self.events.back() != Some(&event) {
+        if let Event::ChunksWanted(more) = &event
+            && let Some(waiting) = self.events.iter_mut().find_map(|waiting| match waiting {
+                Event::ChunksWanted(chunks) => Some(chunks),
+                _ => None,
+            })
+        {
+            let room = MAX_CHUNKS_WANTED.saturating_sub(waiting.len());
+            waiting.extend(more.iter().take(room));
+        } else if !self.events.contains(&event) {
             self.events.push_back(event);
         }
     }

@@ -316,6 +316,24 @@ fn a_claim_without_rows_survives_a_start() {
 }
 
 #[test]
+fn many_large_values_in_one_turn_crowd_out_no_other_event() {
+    // More than 4,096 of them between two drains once hid that the system namespace had changed.
+    let mut pair = Pair::new();
+    for number in 0..5_000u32 {
+        let mut name = [0; 32];
+        name[..4].copy_from_slice(&number.to_be_bytes());
+        let payload = Payload::Chunked(crate::entry::Manifest { len: 1, chunks: vec![ChunkId(name)] });
+        let body = Body::Value(Value { payload, metadata: None, expires_at_s: None });
+        let namespace = if number == 4_999 { NamespaceId::SYSTEM } else { NamespaceId([9; 16]) };
+        let id = EntryId::value(namespace, number.to_string());
+        pair.replicas[0].write(pair.now(0), id, body).unwrap();
+    }
+    let events: Vec<_> = std::iter::from_fn(|| pair.replicas[0].poll_event()).collect();
+    let [Event::ChunksWanted(chunks), Event::SystemChanged] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(chunks.len(), 5_000);
+}
+
+#[test]
 fn a_peer_that_breaks_the_protocol_is_told_so() {
     let mut pair = Pair::connected();
     let own = crate::codec::message::Delta {
