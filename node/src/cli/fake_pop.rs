@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use clap::Parser;
 use littoral::api::kv::{BulkPair, MAX_BULK_BYTES};
+use littoral::api::{self, Status};
 use serde_json::json;
 
 use super::connection::AccountArgs;
@@ -20,6 +21,24 @@ use super::connection::AccountArgs;
 /// The id of the one namespace.
 pub(super) const NAMESPACE: &str = "00000000000000000000000000000abc";
 const PAGE_KEYS: usize = 10;
+
+/// The status of a PoP that serves, alone and empty: what tests of pages begin with.
+pub(super) fn status(pop: &str) -> Status {
+    Status {
+        pop: pop.into(),
+        region: "local".into(),
+        replica: "aa".into(),
+        version: "0".into(),
+        state: api::State::Ready,
+        reason: None,
+        root: "r1".into(),
+        entries: 1,
+        vector: Vec::new(),
+        peers: Vec::new(),
+        counters: api::Counters::default(),
+        lag: Vec::new(),
+    }
+}
 
 /// See the file.
 #[derive(Clone)]

@@ -80,6 +80,7 @@ fn verdict(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake_pop;
     use super::*;
 
     #[test]
@@ -94,18 +95,13 @@ mod tests {
             rtt_us: Some(321),
         };
         let mut status = Status {
-            pop: "ams".into(),
             region: "eu-west".into(),
             replica: root.clone(),
             version: "0.1.0".into(),
-            state: State::Ready,
-            reason: None,
             root: root.clone(),
             entries: 60_123,
-            vector: Vec::new(),
             peers: vec![peer("fra", Some(&root))],
-            counters: Default::default(),
-            lag: Vec::new(),
+            ..fake_pop::status("ams")
         };
         assert!(page(&status).ends_with("roots: equal on all 2"), "{}", page(&status));
         status.peers.push(peer("sin", None));

@@ -167,6 +167,7 @@ mod tests {
     use littoral::api::Lag;
 
     use super::*;
+    use crate::cli::fake_pop;
 
     fn status(pop: &str, lag: &[(&str, &str, u64)]) -> Option<Status> {
         let lag = lag.iter().map(|(origin, peer, ops)| Lag {
@@ -177,18 +178,10 @@ mod tests {
             time_ms: ops * 1_000,
         });
         Some(Status {
-            pop: pop.into(),
-            region: "local".into(),
-            replica: "aa".into(),
-            version: "0".into(),
-            state: State::Ready,
-            reason: None,
             root: "0123456789abcdef".into(),
             entries: 1_000_000,
-            vector: Vec::new(),
-            peers: Vec::new(),
-            counters: Default::default(),
             lag: lag.collect(),
+            ..fake_pop::status(pop)
         })
     }
 

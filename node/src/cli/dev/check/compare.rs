@@ -44,6 +44,7 @@ mod tests {
     use littoral::api::{Lag, Peer};
 
     use super::*;
+    use crate::cli::fake_pop;
 
     fn status(pop: &str) -> Status {
         let peer = Peer {
@@ -54,20 +55,7 @@ mod tests {
             clock_offset_ms: None,
             rtt_us: None,
         };
-        Status {
-            pop: pop.into(),
-            region: "local".into(),
-            replica: "aa".into(),
-            version: "0".into(),
-            state: State::Ready,
-            reason: None,
-            root: "r1".into(),
-            entries: 1,
-            vector: Vec::new(),
-            peers: vec![peer],
-            counters: Default::default(),
-            lag: Vec::new(),
-        }
+        Status { peers: vec![peer], ..fake_pop::status(pop) }
     }
 
     fn check(change: impl FnOnce(&mut Vec<Option<Status>>), expected: Result<&str, &str>) {
