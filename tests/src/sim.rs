@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use replication::codec::message::Message;
+use replication::codec::message::{Message, Stage};
+use replication::replica::WriteError;
 use replication::store::memory::MemoryStore;
 use replication::{
-    Body, DigestKey, EntryId, Lane, NamespaceId, Now, Payload, Replica, ReplicaId, Settings, Value,
+    Body, DigestKey, EntryId, Lane, MemberRecord, NamespaceId, Now, Payload, Replica, ReplicaId, Settings,
+    Value,
 };
 
 pub mod amnesia;
@@ -204,6 +206,12 @@ impl Simulation {
         for node in 0..self.nodes.len() {
             self.restart(node)?;
         }
+        let now = self.now(0);
+        if let Some(founder) = &mut self.nodes[0].replica {
+            let record = MemberRecord { pop: "pop-0".into(), region: "sim".into() };
+            founder.found(now, &record).map_err(|error| format!("founding failed: {error}"))?;
+        }
+        self.drive(0, true)?;
         self.after(0, Happening::Write);
         self.after(self.scenario.fault_every_us, Happening::Fault);
         while self.now_us < FAULTY_US {
@@ -225,7 +233,7 @@ impl Simulation {
     }
 
     fn settings(&self) -> Settings {
-        Settings { cluster: [1; 16], digest_key: DigestKey::new([2; 32]), heartbeat_every_us: 500_000 }
+        Settings { epoch_every_ms: 1_000, ..Settings::new([1; 16], DigestKey::new([2; 32])) }
     }
 
     fn now(&self, node: usize) -> Now {
@@ -295,9 +303,11 @@ impl Simulation {
         let now = self.now(node);
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         let seen = oracle::entry(replica, &id)?;
-        let dot = replica
-            .write(now, id.clone(), body.clone())
-            .map_err(|error| format!("a write failed: {error}"))?;
+        let dot = match replica.write(now, id.clone(), body.clone()) {
+            Ok(dot) => dot,
+            Err(WriteError::NotMember) => return Ok(()),
+            Err(error) => return Err(format!("a write failed: {error}")),
+        };
         // Who writes after having seen a state means to replace it.
         if let Some((before, _)) = seen.filter(|(before, _)| *before >= dot) {
             return Err(format!(
@@ -346,8 +356,16 @@ impl Simulation {
             }
         }
         while let Some(event) = replica.poll_event() {
-            if let replication::replica::Event::OlderCopy { .. } = event {
-                return Err(format!("node {node} was called an older copy of itself"));
+            use replication::replica::Event;
+            if let Event::OlderCopy { .. }
+            | Event::Cloned { .. }
+            | Event::Behind { .. }
+            | Event::Removed { .. } = event
+            {
+                return Err(format!("node {node}: {event:?}"));
+            }
+            if let Event::Recorded { dot, id, body } = event {
+                self.nodes[node].staged.push((dot, id, body));
             }
         }
         if flush {
@@ -476,7 +494,11 @@ impl Simulation {
         let skew_ms = self.scenario.skew_ms;
         self.nodes[node].skew_ms = self.rng.below(2 * skew_ms + 1) as i64 - skew_ms as i64;
         let replica = Replica::open(disk, self.settings(), self.nodes[node].id);
-        let replica = replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
+        let mut replica =
+            replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
+        if node > 0 {
+            replica.join(MemberRecord { pop: format!("pop-{node}"), region: "sim".into() });
+        }
         self.oracle.started(&replica)?;
         self.nodes[node].replica = Some(replica);
         self.check_claims()?;
@@ -538,8 +560,17 @@ impl Simulation {
     fn agreed(&self) -> bool {
         let mut replicas = self.replicas();
         let Some(first) = replicas.next() else { return false };
-        let same =
-            replicas.all(|replica| replica.vector() == first.vector() && replica.root() == first.root());
+        // Claims follow the clocks while nothing is written; events do not.
+        let events = |replica: &Replica<MemoryStore>| -> Vec<_> {
+            replica.vector().iter().map(|(origin, at)| (origin, at.ops)).collect()
+        };
+        let is_settled = |replica: &Replica<MemoryStore>| {
+            replica.is_swept() && replica.epoch() == first.epoch() && replica.stage() == Stage::Member
+        };
+        let same = is_settled(first)
+            && replicas.all(|replica| {
+                events(replica) == events(first) && replica.root() == first.root() && is_settled(replica)
+            });
         let no_lag = |node: usize| {
             let replica = self.nodes[node].replica.as_ref();
             replica.is_some_and(|r| r.lag(self.now(node)).is_ok_and(|lag| lag.iter().all(|lag| lag.ops == 0)))

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use replication::codec::row;
 use replication::store::memory::MemoryStore;
-use replication::{Body, Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, keys};
+use replication::{Body, Dot, Entry, EntryId, Hlc, Now, Replica, ReplicaId, Store, keys};
 
 /// Every write there was.
 #[derive(Default)]
@@ -55,7 +55,12 @@ impl Oracle {
     pub fn check_claims(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
         let entries = entries(replica)?;
         for (dot, (id, _)) in self.durable.iter().filter(|(dot, _)| replica.vector().covers(**dot)) {
-            if entries.get(id).is_none_or(|(held, _)| held < dot) {
+            let held = entries.get(id);
+            // What was over everywhere may be gone.
+            if held.is_none() && self.is_over(id, replica) {
+                continue;
+            }
+            if held.is_none_or(|(held, _)| held < dot) {
                 return Err(format!(
                     "{:?} claims to hold {dot:?} on {:?}, and does not",
                     replica.id(),
@@ -64,6 +69,17 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whether the newest write of this entry that the replica claims is a delete, or a value that has expired, at or
+    /// below its epoch.
+    fn is_over(&self, id: &EntryId, replica: &Replica<MemoryStore>) -> bool {
+        let of_entry = self.durable.iter().rev().filter(|(_, (written, _))| written == id);
+        let mut claimed = of_entry.filter(|(dot, _)| replica.vector().covers(**dot));
+        claimed.next().is_some_and(|(dot, (_, body))| {
+            let entry = Entry { dot: *dot, body: body.clone() };
+            entry.is_over_at().is_some_and(|at| at <= replica.epoch())
+        })
     }
 
     /// What a replica holds of another was durable there before it left.
@@ -108,7 +124,12 @@ impl Oracle {
     pub fn check_end(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
         let entries = entries(replica)?;
         for (id, newest) in &self.newest {
-            let (dot, body) = entries.get(id).ok_or_else(|| format!("the entry {:?} is lost", id.key))?;
+            let Some((dot, body)) = entries.get(id) else {
+                if self.is_over(id, replica) {
+                    continue;
+                }
+                return Err(format!("the entry {:?} is lost", id.key));
+            };
             if dot < newest {
                 return Err(format!("{:?} stands at {dot:?}, though {newest:?} was acknowledged", id.key));
             }
