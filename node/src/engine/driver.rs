@@ -302,6 +302,9 @@ impl Driver {
                     }
                 }
                 Event::MembersChanged => members_changed = true,
+                Event::Recorded { dot, id, .. } => {
+                    tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
+                }
                 Event::WrittenAnew { old, new } => {
                     tracing::info!(?old, ?new, "a write of this node's earlier incarnation was written anew");
                 }
