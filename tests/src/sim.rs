@@ -342,7 +342,7 @@ impl Simulation {
     /// What a driver owes its replica; see [`Replica`].
     fn drive(&mut self, node: usize, flush: bool) -> Result<(), String> {
         let now = self.now(node);
-        let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
+        let Node { replica: Some(replica), staged, .. } = &mut self.nodes[node] else { return Ok(()) };
         let fail = |error| format!("node {node} failed: {error}");
         if flush {
             replica.flush().map_err(fail)?;
@@ -365,7 +365,7 @@ impl Simulation {
                 return Err(format!("node {node}: {event:?}"));
             }
             if let Event::Recorded { dot, id, body } = event {
-                self.nodes[node].staged.push((dot, id, body));
+                staged.push((dot, id, body));
             }
         }
         if flush {
