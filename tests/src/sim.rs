@@ -583,6 +583,7 @@ impl Simulation {
             let _ =
                 write!(text, "\n  {:?} root {:?} holds {:?}", replica.id(), replica.root(), replica.vector());
             let _ = write!(text, "\n    {:?}", replica.counters());
+            let _ = write!(text, "\n    {:?} {:?}", replica.stage(), replica.garbage());
             text
         })
     }

@@ -205,7 +205,7 @@ impl<S: Store> Replica<S> {
             return;
         }
         let frontier = self.holders().iter().map(|holder| holder.upto).min().unwrap_or(Hlc::ZERO);
-        if reachable(frontier) {
+        if reachable(frontier) && self.do_members_agree() {
             self.adopt_epoch(Hlc::new(frontier.wall_ms() / step_ms * step_ms, 0));
         }
     }
@@ -231,6 +231,23 @@ impl<S: Store> Replica<S> {
             .current()
             .filter(|(id, member)| *id != self.id && from_before(member.joined))
             .all(|(id, _)| self.held.hlc(id) >= epoch)
+    }
+
+    /// Whether this origin may have written something at or below the epoch.
+    pub(super) fn is_from_before_epoch(&self, origin: ReplicaId) -> bool {
+        self.joined_at(origin).is_none_or(|joined| joined <= self.epoch)
+    }
+
+    /// Whether all who have spoken to us know the same members as we do. Our own records may be lost to rot, or still
+    /// on their way; who counts too few members finds a frontier that is none.
+    fn do_members_agree(&self) -> bool {
+        let own = self.members.digest();
+        self.peers.iter().filter(|(id, _)| self.members.removal(**id).is_none()).all(|(id, peer)| match peer
+            .members
+        {
+            Some(theirs) if peer.stage == Stage::Member => theirs == own,
+            _ => self.members.contains(*id) || peer.claims == VersionVector::default(),
+        })
     }
 
     /// The others have dropped what we have not heard of: what we hold may be dead.
