@@ -155,7 +155,7 @@ impl<S: Store> Replica<S> {
         self.work_on_membership(now)?;
         if self.peers.values().all(|peer| !peer.connected) {
             self.claim_idle_time(now)?;
-            self.consider_epoch();
+            self.consider_epoch(now);
         }
         self.settle_returned(now)?;
         self.sweep_slice()?;
@@ -248,10 +248,10 @@ impl<S: Store> Replica<S> {
             self.start_stream(from, self.id, false);
         }
         if heartbeat.stage == Stage::Member {
-            self.hears_epoch(heartbeat.epoch);
+            self.hears_epoch(now, heartbeat.epoch);
         }
         self.claim_idle_time(now)?;
-        self.consider_epoch();
+        self.consider_epoch(now);
         if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && takes_events {
             self.ask_for_missing(now, from);
             self.consider_round(now, from);
