@@ -1,5 +1,5 @@
-//! One libFuzzer program for every decoder: `LITTORAL_FUZZ_TARGET` names which. What must hold is in
-//! `tests/src/decoders.rs`; `tests/scripts/fuzz` builds and runs this.
+//! One libFuzzer program for every decoder: `LITTORAL_FUZZ_TARGET` names which, and without it the targets are
+//! listed. What must hold is in `tests/src/decoders.rs`; `tests/scripts/fuzz` builds and runs this.
 
 #![no_main]
 
@@ -10,8 +10,10 @@ use littoral_tests::decoders::{TARGETS, Target, target};
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let name = std::env::var("LITTORAL_FUZZ_TARGET").unwrap_or_default();
-    let names = || TARGETS.map(|target| target.name).join(", ");
-    target(&name).unwrap_or_else(|| panic!("LITTORAL_FUZZ_TARGET is {name:?}: use one of {}", names()))
+    target(&name).unwrap_or_else(|| {
+        TARGETS.iter().for_each(|target| println!("{} {}", target.name, target.max_len));
+        std::process::exit(i32::from(!name.is_empty()))
+    })
 });
 
-fuzz_target!(|bytes: &[u8]| (TARGET.check)(bytes));
+fuzz_target!(init: LazyLock::force(&TARGET), |bytes: &[u8]| (TARGET.check)(bytes));
