@@ -269,7 +269,7 @@ mod tests {
         assert!(Message::from_frame(&Message::Delta(delta).to_frame()).is_err());
     }
 
-    /// Found by fuzzing: a forged count at its end overflowed when the delta was sent on.
+    /// Found while the fuzz targets were written: a forged count at its end overflowed when the delta was sent on.
     #[test]
     fn counts_at_their_end_wrap() {
         let Message::Delta(mut delta) = delta(vec![row(11, 5, "a", Some((11, 7)))]) else { return };

@@ -347,7 +347,7 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
     assert!(matches!(result, Err(MessageError::Protocol { .. })), "{result:?}");
 }
 
-/// Found by fuzzing: the difference of the clocks overflowed.
+/// Found while the fuzz targets were written: the difference of the clocks overflowed.
 #[test]
 fn a_heartbeat_with_an_impossible_clock_stops_nothing() {
     let mut pair = Pair::connected();
@@ -366,7 +366,7 @@ fn a_heartbeat_with_an_impossible_clock_stops_nothing() {
     }
 }
 
-/// Found by fuzzing: the interval ended in time, but a state in it came from the year 10889; it was let into our
+/// Found while the fuzz targets were written: the interval ended in time, but a state in it came from the year 10889; it was let into our
 /// clock, and we took no writes until then.
 #[test]
 fn a_state_from_the_future_is_put_off_as_its_event_is() {
