@@ -366,8 +366,8 @@ fn a_heartbeat_with_an_impossible_clock_stops_nothing() {
     }
 }
 
-/// Found while the fuzz targets were written: the interval ended in time, but a state in it came from the year 10889; it was let into our
-/// clock, and we took no writes until then.
+/// Found while the fuzz targets were written: the interval ended in time, but a state in it came from the year 10889;
+/// it was let into our clock, and we took no writes until then.
 #[test]
 fn a_state_from_the_future_is_put_off_as_its_event_is() {
     let mut pair = Pair::connected();
