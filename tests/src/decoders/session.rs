@@ -175,7 +175,7 @@ impl Session {
             // Time only goes forward here, so a peer has led the clock away.
             Err(error @ WriteError::ClockBehind { .. }) => panic!("{error}"),
         }
-        if key % 3 != 0 {
+        if !key.is_multiple_of(3) {
             self.drive(node);
         }
     }
