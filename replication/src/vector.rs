@@ -20,9 +20,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position after one more event at `hlc` that wrote `bytes`.
+    /// The position after one more event at `hlc` that wrote `bytes`. Counts wrap: a peer may have forged them.
     pub fn after(self, hlc: Hlc, bytes: u64) -> Self {
-        Self { hlc, ops: self.ops + 1, bytes: self.bytes + bytes }
+        Self { hlc, ops: self.ops.wrapping_add(1), bytes: self.bytes.wrapping_add(bytes) }
     }
 }
 

@@ -19,7 +19,6 @@ use replication::{
 
 pub mod amnesia;
 pub mod oracle;
-
 use crate::random::{Random, mix};
 use oracle::Oracle;
 
@@ -115,6 +114,8 @@ pub struct Outcome {
     pub trace: u64,
     /// The readable trace, where asked for.
     pub log: String,
+    /// Some of the frames that were delivered.
+    pub frames: crate::decoders::recording::Recording,
 }
 
 enum Happening {
@@ -330,6 +331,7 @@ impl Simulation {
         self.outcome.trace = mix(self.outcome.trace ^ frame.iter().fold(7, |h, b| mix(h ^ u64::from(*b))));
         let message =
             Message::from_frame(frame).map_err(|why| format!("a replica sent a bad frame: {why}"))?;
+        self.outcome.frames.note(&message, frame);
         self.note(|| format!("{from} -> {to} {message:?}"));
         let (now, peer) = (self.now(to), self.nodes[from].id);
         let Some(replica) = &mut self.nodes[to].replica else { return Ok(()) };
