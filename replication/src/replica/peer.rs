@@ -51,7 +51,7 @@ pub(super) struct Peer {
     root: Option<Digest>,
     /// How far it has come into the cluster.
     pub(super) stage: Stage,
-    epoch: Hlc,
+    pub(super) epoch: Hlc,
     swept: bool,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
@@ -179,7 +179,8 @@ impl<S: Store> Replica<S> {
             streams.chain(rounds).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
-        let at_once = self.sweep.is_some() || (self.returned_wait && self.stage() == Stage::Member);
+        let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
+        let at_once = self.sweep.is_some() || may_judge;
         let due = due.chain(peers).chain(self.membership_due_us()).chain([self.tick_due_us]);
         due.chain(at_once.then_some(0)).min()
     }
