@@ -77,7 +77,7 @@ impl Scenario {
 }
 
 /// What a run saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// A hash of every datagram: time, source, destination, length.
     pub trace: u64,
@@ -91,14 +91,16 @@ pub struct Outcome {
     pub virtual_us: u64,
     /// Virtual time until all agreed, after faults had stopped.
     pub healed_after_us: u64,
+    /// Every fault and datagram, where asked for.
+    pub log: String,
 }
 
 /// Runs a scenario to its end.
 ///
 /// # Errors
 /// The first violation, with the scenario.
-pub fn run(scenario: &Scenario) -> Result<Outcome, String> {
-    let outcome = on_virtual_time(async { Run::start(scenario.clone())?.to_end().await });
+pub fn run(scenario: &Scenario, verbose: bool) -> Result<Outcome, String> {
+    let outcome = on_virtual_time(async { Run::start(scenario.clone(), verbose)?.to_end().await });
     outcome.map_err(|violation| format!("{violation}\n{scenario:#?}"))
 }
 
@@ -117,14 +119,18 @@ enum End {
 }
 
 impl Run {
-    fn start(scenario: Scenario) -> Result<Self, String> {
-        Ok(Self {
+    fn start(scenario: Scenario, verbose: bool) -> Result<Self, String> {
+        let run = Self {
             rng: Random::new(scenario.seed ^ 0xfa17),
             cluster: Cluster::start(scenario.seed, scenario.nodes, scenario.path)?,
             ends: BTreeMap::new(),
             outcome: Outcome::default(),
             scenario,
-        })
+        };
+        if verbose {
+            run.cluster.network.keep_log();
+        }
+        Ok(run)
     }
 
     async fn to_end(mut self) -> Result<Outcome, String> {
@@ -180,11 +186,13 @@ impl Run {
             3 => self.change_paths(&there_and_back, |path| path.bytes_per_s = Some(CLIFF_BYTES_PER_S)),
             4 => {
                 self.outcome.restarts += 1;
+                self.cluster.network.log(&format!("stop {node}"));
                 self.cluster.stop(node).await;
                 End::OfDowntime(node)
             }
             _ => {
                 self.outcome.restarts += 1;
+                self.cluster.network.log(&format!("crash {node}"));
                 self.cluster.crash(node);
                 End::OfDowntime(node)
             }
@@ -196,6 +204,7 @@ impl Run {
 
     fn change_paths(&mut self, paths: &[(usize, usize)], change: impl Fn(&mut Path)) -> End {
         self.outcome.path_faults += 1;
+        self.cluster.network.log(&format!("fault of paths {paths:?}"));
         for (from, to) in paths {
             self.cluster.network.change_path(address(*from), address(*to), &change);
         }
@@ -204,7 +213,10 @@ impl Run {
 
     fn end(&mut self, end: End) -> Result<(), String> {
         match end {
-            End::OfDowntime(node) => self.cluster.restart(node),
+            End::OfDowntime(node) => {
+                self.cluster.network.log(&format!("restart {node}"));
+                self.cluster.restart(node)
+            }
             End::OfPaths(paths) => {
                 for (from, to) in paths {
                     let path = self.scenario.path;
@@ -226,6 +238,7 @@ impl Run {
         self.cluster.check_end()?;
         Ok(Outcome {
             trace: self.cluster.network.trace(),
+            log: self.cluster.network.take_log(),
             datagrams: self.cluster.network.tally(),
             virtual_us: self.now_us(),
             healed_after_us: self.now_us() - healed_us,

@@ -9,7 +9,7 @@ const SEEDS: std::ops::Range<u64> = 0..8;
 fn writes_converge_and_none_is_lost_whatever_happens_to_links_and_nodes() {
     let (mut path_faults, mut restarts) = (0, 0);
     for seed in SEEDS {
-        let outcome = quic::run(&Scenario::of(seed)).unwrap_or_else(|violation| {
+        let outcome = quic::run(&Scenario::of(seed), false).unwrap_or_else(|violation| {
             panic!("seed {seed}: {violation}\nreplay it with: cargo quic -- --seed {seed}")
         });
         println!("{seed}: {outcome:?}");
@@ -23,7 +23,7 @@ fn writes_converge_and_none_is_lost_whatever_happens_to_links_and_nodes() {
 #[test]
 fn the_same_seed_gives_the_same_trace_of_datagrams() {
     for seed in 0..2 {
-        let outcomes = [0, 1].map(|_| quic::run(&Scenario::of(seed)));
+        let outcomes = [0, 1].map(|_| quic::run(&Scenario::of(seed), false));
         assert_eq!(outcomes[0], outcomes[1], "seed {seed}");
     }
 }

@@ -4,6 +4,7 @@
 //! from the seed, the virtual time and what was sent before, so one seed gives one trace.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -82,6 +83,8 @@ struct State {
     flying: BTreeMap<(u64, u64), (SocketAddr, Datagram)>,
     next_flight: u64,
     trace: u64,
+    /// A line for each datagram, where asked for.
+    log: Option<String>,
     tally: Tally,
 }
 
@@ -106,6 +109,7 @@ impl Network {
             flying: BTreeMap::new(),
             next_flight: 0,
             trace: seed,
+            log: None,
             tally: Tally::default(),
         };
         Self { state: Arc::new(Mutex::new(state)), sent: Arc::default(), start: Instant::now() }
@@ -119,6 +123,22 @@ impl Network {
     /// A hash of every datagram sent and delivered: time, source, destination, length.
     pub fn trace(&self) -> u64 {
         self.lock().trace
+    }
+
+    /// From now on, keeps a line for each datagram.
+    pub fn keep_log(&self) {
+        self.lock().log.get_or_insert_default();
+    }
+
+    /// Adds a line of the caller's to the log, where one is kept.
+    pub fn log(&self, line: &str) {
+        let now_us = self.now_us();
+        self.lock().log_line(now_us, line);
+    }
+
+    /// The log so far.
+    pub fn take_log(&self) -> String {
+        self.lock().log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What became of the datagrams so far.
@@ -227,7 +247,7 @@ impl State {
 
     fn send(&mut self, now_us: u64, to: SocketAddr, datagram: Datagram) {
         let len = datagram.bytes.len() as u64;
-        self.note(now_us, datagram.from, to, len);
+        self.note(now_us, "sent", datagram.from, to, len);
         self.tally.sent += 1;
         let path = self.path(datagram.from, to);
         if path.cut {
@@ -279,14 +299,24 @@ impl State {
                 reader.wake();
             }
             self.tally.delivered += 1;
-            self.note(now_us, to, from, len);
+            self.note(now_us, "came", from, to, len);
         }
         None
     }
 
-    fn note(&mut self, now_us: u64, a: SocketAddr, b: SocketAddr, len: u64) {
-        for part in [now_us, number(a), number(b), len] {
+    /// Takes a datagram into the trace.
+    fn note(&mut self, now_us: u64, what: &str, from: SocketAddr, to: SocketAddr, len: u64) {
+        for part in [now_us, number(from), number(to), len] {
             self.trace = mix(self.trace.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ part);
+        }
+        if self.log.is_some() {
+            self.log_line(now_us, &format!("{what} {from} -> {to} {len}"));
+        }
+    }
+
+    fn log_line(&mut self, now_us: u64, line: &str) {
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{:>12.6} {line}", now_us as f64 / 1e6);
         }
     }
 }
