@@ -67,6 +67,7 @@ impl Scenario {
                 jitter_us: *rng.pick(&[0, delay_us / 4, 2 * delay_us]),
                 lost_permille: *rng.pick(&[0, 10, 100]),
                 repeated_permille: *rng.pick(&[0, 20, 100]),
+                damaged_permille: *rng.pick(&[0, 20]),
                 bytes_per_s: *rng.pick(&[None, Some(1_000_000)]),
                 cut: false,
             },

@@ -5,18 +5,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use littoral_node::transport::Transport;
+use littoral_node::identity::Identity;
+use littoral_node::transport::{self, Transport};
 use replication::{Body, DigestKey, EntryId, NamespaceId, Payload, Replica, ReplicaId, Settings, Value};
 use tokio::time::sleep;
 
 use super::identities;
 use super::network::{Network, Path};
-use super::node::{Node, Place, Shared, lock};
+use super::node::{NoChunks, Node, Place, Shared, lock};
+use super::socket;
+use super::vandal::{Standing, Vandal};
 use crate::random::mix;
 use crate::sim::oracle::Oracle;
 
 /// The most nodes of one cluster. Names are of one length, so that certificates are.
-pub const POPS: [&str; 5] = ["ams", "fra", "lon", "par", "sto"];
+const POPS: [&str; 5] = ["ams", "fra", "lon", "par", "sto"];
+/// The PoP of a [`Vandal`].
+const VANDAL_POP: &str = "zzz";
+/// Its number, which no node has.
+const VANDAL: usize = POPS.len();
 /// How often a condition that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The pause between two heartbeats; production's default is of this size.
@@ -30,6 +37,10 @@ pub fn address(node: usize) -> SocketAddr {
 
 fn replica(node: usize) -> ReplicaId {
     ReplicaId([node as u8 + 1; 16])
+}
+
+fn make_identities(pops: &[&str]) -> Result<Vec<Identity>, String> {
+    identities::make(pops).map_err(|error| format!("no identities: {error:#}"))
 }
 
 /// Runs `act` on virtual time, in one thread.
@@ -47,6 +58,8 @@ pub struct Cluster {
     pub network: Network,
     shared: Shared,
     nodes: Vec<Node>,
+    /// Of the cluster, for a PoP that none of the nodes knows.
+    spare: Identity,
     writes: u64,
 }
 
@@ -69,14 +82,15 @@ impl Cluster {
             },
         };
         let pops = &POPS[..count];
-        let identities = identities::make(pops).map_err(|error| format!("no identities: {error:#}"))?;
+        let mut identities = make_identities(&[pops, &[VANDAL_POP]].concat())?;
+        let spare = identities.pop().expect("one was made for each name");
         let nodes = identities.into_iter().enumerate().map(|(number, identity)| {
             let peers = (0..count).filter(|peer| *peer != number);
             let peers = peers.map(|peer| (pops[peer].into(), address(peer).to_string())).collect();
             let place = Place { identity, replica: replica(number), address: address(number), peers };
             Node::new(place, shared.clone(), mix(seed ^ 0x5eed) ^ number as u64)
         });
-        let mut cluster = Self { network, nodes: nodes.collect(), shared, writes: 0 };
+        let mut cluster = Self { network, nodes: nodes.collect(), spare, shared, writes: 0 };
         for node in 0..count {
             cluster.restart(node)?;
         }
@@ -106,6 +120,33 @@ impl Cluster {
         self.nodes[node].crash();
     }
 
+    /// Starts a vandal that dials every node: one with a certificate of the cluster, or of another.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_vandal(&self, seed: u64, standing: Standing) -> Result<Transport, String> {
+        let own;
+        let identity = match standing {
+            Standing::Member => &self.spare,
+            Standing::Stranger => {
+                own = make_identities(&[VANDAL_POP])?.remove(0);
+                &own
+            }
+        };
+        let number = VANDAL + standing as usize;
+        let peers = (0..self.count()).map(|node| (POPS[node].into(), address(node).to_string()));
+        let settings = transport::Settings {
+            listen: address(number),
+            pop: VANDAL_POP.into(),
+            region: "eu".into(),
+            replica: replica(number),
+            peers: peers.collect(),
+        };
+        let wire = socket::wire(&self.network, settings.listen, seed);
+        transport::start_on(wire, settings, identity, Vandal { seed }, Arc::new(NoChunks))
+            .map_err(|error| format!("the vandal does not start: {error}"))
+    }
+
     /// Has a node write `len` bytes to a key; one that is down does not.
     pub fn write(&mut self, node: usize, key: &str, len: usize) {
         self.writes += 1;
@@ -126,14 +167,24 @@ impl Cluster {
         self.nodes[node].inspect(|engine| engine.is_linked(replica(peer))).unwrap_or(false)
     }
 
+    /// Whether `node` claims to hold all that `origin` has written.
+    pub fn holds_all_of(&self, node: usize, origin: usize) -> bool {
+        let held = |node: usize| {
+            let held = self.nodes[node]
+                .inspect(|engine| engine.replica.as_ref().map(|it| it.vector().hlc(replica(origin))));
+            held.flatten()
+        };
+        held(origin).is_some_and(|written| held(node) >= Some(written))
+    }
+
+    /// How many links a node has had since it started.
+    pub fn links_had(&self, node: usize) -> u64 {
+        self.nodes[node].inspect(|engine| engine.links_had).unwrap_or(0)
+    }
+
     /// How many links a node has closed since it started because the peer sent what the protocol forbids.
     pub fn links_closed(&self, node: usize) -> u64 {
         self.nodes[node].inspect(|engine| engine.links_closed).unwrap_or(0)
-    }
-
-    /// How many frames a node has taken since it started.
-    pub fn frames(&self, node: usize) -> u64 {
-        self.nodes[node].inspect(|engine| engine.frames).unwrap_or(0)
     }
 
     /// How long `peer` has lacked the oldest write of `node` that it lacks, as `node` knows it.

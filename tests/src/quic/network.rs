@@ -35,6 +35,8 @@ pub struct Path {
     pub lost_permille: u64,
     /// Of 1,000 datagrams, how many come twice.
     pub repeated_permille: u64,
+    /// Of 1,000 datagrams, how many come with a byte changed.
+    pub damaged_permille: u64,
     /// How many bytes pass in a second; without it, as many as come.
     pub bytes_per_s: Option<u64>,
     /// Nothing passes.
@@ -245,7 +247,7 @@ impl State {
         self.paths.get(&(from, to)).copied().unwrap_or(self.default_path)
     }
 
-    fn send(&mut self, now_us: u64, to: SocketAddr, datagram: Datagram) {
+    fn send(&mut self, now_us: u64, to: SocketAddr, mut datagram: Datagram) {
         let len = datagram.bytes.len() as u64;
         self.note(now_us, "sent", datagram.from, to, len);
         self.tally.sent += 1;
@@ -268,6 +270,9 @@ impl State {
             }
             leaves_us = starts_us + len * 1_000_000 / bytes_per_s;
             *free_at_us = leaves_us;
+        }
+        if self.rng.permille(path.damaged_permille) {
+            datagram.bytes = damaged(&mut self.rng, &datagram.bytes);
         }
         let copies = 1 + u64::from(self.rng.permille(path.repeated_permille));
         for _ in 0..copies {
@@ -319,6 +324,21 @@ impl State {
             let _ = writeln!(log, "{:>12.6} {line}", now_us as f64 / 1e6);
         }
     }
+}
+
+/// The bytes with one of them changed.
+fn damaged(rng: &mut Random, bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let changed = match bytes.len() as u64 {
+        0 => None,
+        // Half of the time among the first, which are the header, and not encrypted.
+        len if rng.permille(500) => bytes.get_mut(rng.below(len.min(25)) as usize),
+        len => bytes.get_mut(rng.below(len) as usize),
+    };
+    if let Some(byte) = changed {
+        *byte ^= 1 << rng.below(8);
+    }
+    bytes.into()
 }
 
 /// Addresses of these tests are IPv4.

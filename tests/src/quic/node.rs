@@ -124,8 +124,8 @@ impl Node {
             links: BTreeMap::new(),
             next_link: self.starts << 16,
             staged: Vec::new(),
+            links_had: 0,
             links_closed: 0,
-            frames: 0,
         }));
         let door = Door { commands: commands.clone(), places: Arc::new(Semaphore::new(MAX_QUEUED_FRAMES)) };
         let seed = mix(self.seed ^ u64::from(self.starts));
@@ -254,10 +254,10 @@ pub(super) struct Engine {
     links: BTreeMap<ReplicaId, Link>,
     next_link: u32,
     staged: Vec<(Dot, EntryId, Body)>,
+    /// Links that came up.
+    pub(super) links_had: u64,
     /// Links closed because the peer broke the protocol.
     pub(super) links_closed: u64,
-    /// Frames taken from peers.
-    pub(super) frames: u64,
 }
 
 struct Link {
@@ -336,6 +336,7 @@ impl Engine {
 
     fn connected(&mut self, peer: ReplicaId, sender: LinkSender) -> Result<(), String> {
         self.next_link += 1;
+        self.links_had += 1;
         let link = Link {
             sender,
             number: self.next_link,
@@ -364,7 +365,6 @@ impl Engine {
             let (number, place) = (frame.get_u32(), frame.get_u32());
             match Message::from_frame(&frame) {
                 Ok(message) => {
-                    self.frames += 1;
                     link.check_order(lane, number, place)?;
                     match replica.handle_message(now, from, message) {
                         Err(MessageError::Store(error)) => return Err(error.to_string()),

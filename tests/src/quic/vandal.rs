@@ -1,17 +1,27 @@
 //! Those who mean no good: frames that are none over a link of good standing, and datagrams of noise.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use littoral_node::transport::{LinkEvents, LinkSender, PeerInfo};
 use replication::{Lane, ReplicaId};
 
 use super::network::Network;
 use crate::random::Random;
-use std::net::SocketAddr;
 
 /// The largest frame of noise.
 const MAX_NOISE_BYTES: u64 = 4_096;
 /// The largest datagram of noise.
 const MAX_DATAGRAM_BYTES: u64 = 1_472;
+
+/// What a vandal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A certificate of the cluster.
+    Member,
+    /// One of another cluster.
+    Stranger,
+}
 
 /// Stands where the engine of an admitted node does, and sends one frame of noise on each link.
 #[derive(Clone)]
