@@ -101,7 +101,7 @@ pub struct Outcome {
 /// # Errors
 /// The first violation, with the scenario.
 pub fn run(scenario: &Scenario, verbose: bool) -> Result<Outcome, String> {
-    let outcome = on_virtual_time(async { Run::start(scenario.clone(), verbose)?.to_end().await });
+    let outcome = on_virtual_time(async { Run::start(scenario.clone(), verbose)?.finish().await });
     outcome.map_err(|violation| format!("{violation}\n{scenario:#?}"))
 }
 
@@ -134,7 +134,7 @@ impl Run {
         Ok(run)
     }
 
-    async fn to_end(mut self) -> Result<Outcome, String> {
+    async fn finish(mut self) -> Result<Outcome, String> {
         let (mut write_us, mut fault_us, mut check_us) = (0, self.scenario.fault_every_us, CHECK_EVERY_US);
         while self.now_us() < FAULTY_US {
             let end_us = self.ends.first_key_value().map_or(u64::MAX, |((due_us, _), _)| *due_us);
@@ -146,10 +146,9 @@ impl Run {
                 self.write();
                 write_us = now_us + self.rng.below(2 * self.scenario.write_every_us);
             }
-            if now_us >= end_us {
-                if let Some((_, end)) = self.ends.pop_first() {
-                    self.end(end)?;
-                }
+            if let Some(due) = self.ends.first_entry().filter(|first| first.key().0 <= now_us) {
+                let end = due.remove();
+                self.end(end)?;
             }
             if now_us >= fault_us {
                 self.fault().await;

@@ -110,15 +110,16 @@ fn a_link_of_64_kbit_holds_up_only_itself() {
 }
 
 #[test]
-fn noise_and_strangers_are_refused_and_the_others_go_on() {
-    check(3, async |mut cluster| {
+fn noise_and_impostors_are_refused_and_the_others_go_on() {
+    check(4, async |mut cluster| {
+        cluster.crash(3);
+        let down = |cluster: &Cluster| (0..3).all(|node| !cluster.is_linked(node, 3));
+        cluster.until("the others notice that a node is down", NOTICED_S, down).await?;
         let links_had = [0, 1, 2].map(|node| cluster.links_had(node));
+        let impostor = cluster.start_vandal(5, Standing::Impostor { node: 3 })?;
+        let member = cluster.start_vandal(7, Standing::Member)?;
         // From nobody, from each other, and from themselves.
         let sources = [address(9), address(0), address(1), address(2)];
-        let _vandals = [Standing::Member, Standing::Stranger]
-            .map(|standing| cluster.start_vandal(7, standing))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
         let mut rng = Random::new(11);
         for round in 0..200 {
             for node in 0..3 {
@@ -131,13 +132,15 @@ fn noise_and_strangers_are_refused_and_the_others_go_on() {
         }
         for node in 0..3 {
             let refusals = cluster.transport(node).map(|transport| transport.refusals().borrow().clone());
-            let strangers = refusals.and_then(|refusals| refusals.get(&Reason::WrongCa).copied());
-            assert!(strangers > Some(0), "node {node} refused no stranger");
+            let impostors = refusals.and_then(|refusals| refusals.get(&Reason::WrongCa).copied());
+            assert!(impostors > Some(0), "node {node} refused no impostor");
             let broken = cluster.links_closed(node);
             assert!(broken > 0, "node {node} closed no link over noise");
             let others = cluster.links_had(node) - links_had[node] - broken;
             assert!(others <= 1, "{others} links of node {node} to its peers had to come back");
         }
+        drop((impostor, member));
+        cluster.restart(3)?;
         cluster.until("all agree", BACK_S, Cluster::agrees).await?;
         cluster.check_end()
     });

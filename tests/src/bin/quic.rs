@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Parser;
 use littoral_tests::quic::{self, Outcome, Scenario};
+use littoral_tests::random::mix;
 
 /// Runs seeds of the links on virtual time and checks what must hold.
 #[derive(Parser)]
@@ -74,7 +75,7 @@ fn add(total: &mut Outcome, outcome: &Outcome) {
     total.restarts += outcome.restarts;
     total.virtual_us += outcome.virtual_us;
     total.healed_after_us = total.healed_after_us.max(outcome.healed_after_us);
-    total.trace ^= outcome.trace;
+    total.trace = mix(total.trace ^ outcome.trace);
 }
 
 fn summary(outcome: &Outcome) -> String {

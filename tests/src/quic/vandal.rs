@@ -14,13 +14,16 @@ const MAX_NOISE_BYTES: u64 = 4_096;
 /// The largest datagram of noise.
 const MAX_DATAGRAM_BYTES: u64 = 1_472;
 
-/// What a vandal can show.
+/// Who a vandal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// A certificate of the cluster.
+    /// The holder of a certificate of the cluster.
     Member,
-    /// One of another cluster.
-    Stranger,
+    /// One who has the address of a node that is down, and a certificate of another cluster in its name.
+    Impostor {
+        /// The node.
+        node: usize,
+    },
 }
 
 /// Stands where the engine of an admitted node does, and sends one frame of noise on each link.
