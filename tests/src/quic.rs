@@ -67,7 +67,8 @@ impl Scenario {
                 jitter_us: *rng.pick(&[0, delay_us / 4, 2 * delay_us]),
                 lost_permille: *rng.pick(&[0, 10, 100]),
                 repeated_permille: *rng.pick(&[0, 20, 100]),
-                damaged_permille: *rng.pick(&[0, 20]),
+                // What becomes of a damaged header depends on keys, and TLS draws those by chance: not of a seed.
+                damaged_permille: 0,
                 bytes_per_s: *rng.pick(&[None, Some(1_000_000)]),
                 cut: false,
             },

@@ -112,7 +112,7 @@ fn a_link_of_64_kbit_holds_up_only_itself() {
 }
 
 #[test]
-fn noise_and_impostors_are_refused_and_the_others_go_on() {
+fn noise_damage_and_impostors_are_refused_and_the_others_go_on() {
     check(4, async |mut cluster| {
         cluster.crash(3);
         let down = |cluster: &Cluster| (0..3).all(|node| !cluster.is_linked(node, 3));
@@ -122,6 +122,7 @@ fn noise_and_impostors_are_refused_and_the_others_go_on() {
         let member = cluster.start_vandal(7, Standing::Member)?;
         // From nobody, from each other, and from themselves.
         let sources = [address(9), address(0), address(1), address(2)];
+        cluster.network.heal(Path { damaged_permille: 20, ..NEAR });
         let mut rng = Random::new(11);
         for round in 0..200 {
             for node in 0..3 {
@@ -142,6 +143,7 @@ fn noise_and_impostors_are_refused_and_the_others_go_on() {
             assert!(others <= 1, "{others} links of node {node} to its peers had to come back");
         }
         drop((impostor, member));
+        cluster.network.heal(NEAR);
         cluster.restart(3)?;
         cluster.until("all agree", BACK_S, Cluster::agrees).await?;
         cluster.check_end()

@@ -19,7 +19,7 @@ use replication::store::memory::MemoryStore;
 use replication::{Body, ChunkId, Dot, EntryId, Lane, Now, Replica, ReplicaId, Settings};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::network::Network;
 use super::socket;
@@ -38,6 +38,8 @@ const FRAME_BYTES: usize = 64 << 10;
 const MAX_SLEEP_US: u64 = 500_000;
 /// The shortest, so that time passes.
 const MIN_SLEEP_US: u64 = 1_000;
+/// How long an engine that is busy with a flush lets a frame wait.
+const BUSY: Duration = Duration::from_millis(1);
 /// Before each frame: the link's number at the sender, and the frame's place in its lane.
 const STAMP_BYTES: usize = 8;
 
@@ -208,10 +210,16 @@ impl LinkEvents for Door {
 
     async fn disconnected(&self, replica: ReplicaId) {
         let _ = self.commands.send(Command::Disconnected { replica });
+        // Time for a frame that must not come any more to come.
+        sleep(2 * BUSY).await;
     }
 
     async fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
         if let Ok(place) = self.places.clone().acquire_owned().await {
+            // Now and then, and in every run the same, the engine has no time at once.
+            if frame.len() % 8 == 0 {
+                sleep(BUSY).await;
+            }
             let _ = self.commands.send(Command::Frame { from: replica, lane, frame, _place: place });
         }
     }
