@@ -217,7 +217,7 @@ impl LinkEvents for Door {
     async fn frame(&self, replica: ReplicaId, lane: Lane, frame: Bytes) {
         if let Ok(place) = self.places.clone().acquire_owned().await {
             // Now and then, and in every run the same, the engine has no time at once.
-            if frame.len() % 8 == 0 {
+            if frame.len().is_multiple_of(8) {
                 sleep(BUSY).await;
             }
             let _ = self.commands.send(Command::Frame { from: replica, lane, frame, _place: place });
