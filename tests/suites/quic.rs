@@ -57,7 +57,9 @@ fn check(nodes: usize, act: impl AsyncFn(Cluster) -> Result<(), String>) {
             cluster.until("all agree at first", BACK_S, Cluster::agrees).await?;
             act(cluster).await
         };
-        on_virtual_time(run).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        on_virtual_time(run).unwrap_or_else(|violation| {
+            panic!("seed {seed}: {violation}\nreplay it with: cargo test -p littoral-tests --test quic")
+        });
     }
 }
 
