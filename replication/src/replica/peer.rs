@@ -168,8 +168,9 @@ impl<S: Store> Replica<S> {
     /// When [`Replica::handle_timeout`] or [`Replica::poll_transmit`] next has something to do, by the
     /// monotonic clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let connected = self.peers.values().filter(|peer| peer.connected);
-        let due = connected.flat_map(|peer| {
+        let spoken_to = |id: &ReplicaId, peer: &Peer| peer.connected && self.members.removal(*id).is_none();
+        let connected = self.peers.iter().filter(|(id, peer)| spoken_to(id, peer));
+        let due = connected.flat_map(|(_, peer)| {
             let streams = peer.outgoing.values().filter_map(Outgoing::rewind_due_us);
             let rounds = peer
                 .initiator
@@ -367,6 +368,10 @@ impl<S: Store> Replica<S> {
 
     /// The next message of the control lane.
     pub(super) fn next_control(&mut self, now: Now, to: ReplicaId) -> Option<Message> {
+        if self.members.removal(to).is_some() {
+            // Nothing else is for it to know.
+            return self.next_notice(to);
+        }
         let peer = self.peers.get_mut(&to)?;
         if now.mono_us >= peer.heartbeat_due_us {
             peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;
