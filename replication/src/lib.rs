@@ -12,6 +12,7 @@ pub mod keys;
 pub mod link;
 pub mod read;
 pub mod replica;
+pub mod sketch;
 pub mod store;
 pub mod vector;
 
