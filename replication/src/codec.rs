@@ -14,6 +14,7 @@ use crate::vector::{Position, VersionVector};
 
 pub mod delta;
 pub mod message;
+pub mod round;
 pub mod row;
 
 /// The most bytes one decode may claim: the largest frame, with room for what decoding adds.

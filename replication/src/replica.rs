@@ -129,7 +129,7 @@ pub enum Event {
     RoundEnded {
         /// With whom.
         peer: ReplicaId,
-        /// Entries that were truly missing or different, on either side.
+        /// Entries that were truly missing or older here.
         repaired: u64,
     },
 }
@@ -376,11 +376,7 @@ impl<S: Store> Replica<S> {
                 Ok(())
             }
             Message::Delta(delta) => self.handle_delta(now, from, delta),
-            Message::Compare(compare) => self.handle_compare(now, from, compare),
-            Message::Differ(differ) => self.handle_differ(now, from, differ),
-            Message::Listing(listing) => self.handle_listing(now, from, listing),
-            Message::Findings(findings) => self.handle_findings(now, from, findings),
-            Message::Repair(repair) => self.handle_repair(now, from, repair),
+            Message::Round(round) => self.handle_round(now, from, round),
         }
     }
 
@@ -401,7 +397,7 @@ impl<S: Store> Replica<S> {
         let message = match lane {
             Lane::Control => self.next_control(now, to),
             Lane::Delta | Lane::CatchUp => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),
-            Lane::AntiEntropy => self.next_anti_entropy(now, to, max_bytes)?,
+            Lane::AntiEntropy => self.next_anti_entropy(now, to),
             Lane::Bulk => None,
         };
         Ok(message.map(|message| message.to_frame()))
