@@ -52,7 +52,7 @@ fn the_encoding_of_each_step_stays_what_it_is() {
         Step::Outline(Outline { nodes: vec![(9, 4)], edges: vec![(10, counts(80))] }),
         &format!("03010904010a{counts_hex}"),
     );
-    check(Step::Fetch(Ranges(vec![(0, 4), (6, u16::MAX)])), "0402000500f8ff03");
+    check(Step::Fetch(Ranges(vec![(0, 4), (6, u16::MAX)])), "0402000400f9ff03");
     check(Step::List, "05");
     let ids = || Ids(vec![0, 1, 300]);
     check(Step::Listing(Listing { first: 1, last: 2, ids: ids(), more: true }), "06010203000 0aa0201".replace(' ', "").as_str());

@@ -179,6 +179,7 @@ fn a_lost_range_of_hashes_costs_little_beside_its_rows() {
     // A hole on either side, and single rows beside them.
     let with_more = |number: u32, leaf: u16| match leaf {
         0xa0_00.. => Fate::Lost,
+        0x20_00..=0x40_ff => Fate::Kept,
         _ => lost_each(500, 7)(number, leaf),
     };
     check(20_000, [&lost_leaves(0x20_00, 0x40_ff), &with_more]);
@@ -192,17 +193,26 @@ fn a_side_that_has_lost_everything_gets_it_all() {
     check(20, [&kept, &all]);
 }
 
+/// Links both sides, and lets them say nothing yet.
+fn link(pair: &mut Pair) {
+    for side in 0..2 {
+        let (now, peer) = (pair.now(side), pair.replicas[1 - side].id());
+        pair.replicas[side].handle_connected(now, peer);
+    }
+}
+
 /// Delivers frames of the anti-entropy lane alone, at most so many. Gives how many there were.
 fn exchange_rounds(pair: &mut Pair, most: usize) -> usize {
     let mut frames = 0;
     let mut quiet = 0;
-    while quiet < 3 && frames < most {
+    while quiet < 100 && frames < most {
         quiet += 1;
         for side in 0..2 {
             let (now, peer) = (pair.now(side), pair.replicas[1 - side].id());
             pair.replicas[side].handle_timeout(now).unwrap();
             pair.replicas[side].flush().unwrap();
-            if let Some(frame) = pair.replicas[side].poll_transmit(now, peer, Lane::AntiEntropy, 1000).unwrap() {
+            let sent = pair.replicas[side].poll_transmit(now, peer, Lane::AntiEntropy, 1000).unwrap();
+            if let Some(frame) = sent.filter(|_| frames < most) {
                 (frames, quiet) = (frames + 1, 0);
                 pair.receive(1 - side, &frame);
             }
@@ -214,7 +224,7 @@ fn exchange_rounds(pair: &mut Pair, most: usize) -> usize {
 #[test]
 fn entries_in_flight_are_left_alone() {
     let (mut pair, _) = plant(200, [&kept, &lost_each(100, 1)]);
-    pair.connect();
+    link(&mut pair);
     for number in 200..230 {
         pair.put((number % 2) as usize, &format!("key {number}"), "on its way").unwrap();
     }
@@ -229,13 +239,17 @@ fn entries_in_flight_are_left_alone() {
 
 #[test]
 fn a_round_given_up_anywhere_is_begun_again_and_nothing_is_counted_twice() {
-    for after_frames in 0..12 {
+    for after_frames in 0..10 {
         let hole = |number: u32, leaf| match leaf {
             0x10_00..0x12_00 => Fate::Lost,
             _ => lost_each(30, 1)(number, leaf),
         };
-        let (mut pair, planted) = plant(20_000, [&hole, &lost_each(50, 2)]);
-        pair.connect();
+        let elsewhere = |number, leaf| match hole(number, leaf) {
+            Fate::Kept => lost_each(50, 2)(number, leaf),
+            _ => Fate::Kept,
+        };
+        let (mut pair, planted) = plant(20_000, [&hole, &elsewhere]);
+        link(&mut pair);
         let now = pair.now(0);
         pair.replicas[0].begin_round(now, B, None);
         let frames = exchange_rounds(&mut pair, after_frames);
@@ -244,16 +258,14 @@ fn a_round_given_up_anywhere_is_begun_again_and_nothing_is_counted_twice() {
         pair.connect();
         pair.run_ms(40_000);
         pair.assert_equal();
-        // What was lost on both sides cannot be repaired: none is, by the numbers chosen, but for chance.
-        assert!(repaired(&pair) <= planted);
-        assert_eq!(pair.replicas[0].entries(), pair.replicas[1].entries());
+        assert_eq!(repaired(&pair), planted);
     }
 }
 
 #[test]
 fn messages_of_a_round_that_is_over_are_left_alone() {
     let (mut pair, _) = plant(100, [&kept, &lost_each(10, 1)]);
-    pair.connect();
+    link(&mut pair);
     let entry = Entry { dot: Dot { hlc: Hlc::from_bits(1), replica: A }, body: Body::Tombstone };
     let rows = vec![RepairRow { id: id(5_000), entry }];
     let late = |number| Message::Round(Round { number, step: Step::Rows(Rows { rows: rows.clone(), more: true }) });
@@ -301,7 +313,7 @@ fn forged() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Whatever a peer says, in whatever order: a protocol error or a fruitless round, and the next one is sound.
     #[test]
@@ -310,7 +322,7 @@ proptest! {
         to_responder in prop::collection::vec(forged(), 0..8),
     ) {
         let (mut pair, planted) = plant(60, [&kept, &lost_each(10, 1)]);
-        pair.connect();
+        link(&mut pair);
         let now = pair.now(0);
         pair.replicas[0].begin_round(now, B, None);
         let number = pair.replicas[0].counters().rounds as u32;
