@@ -235,7 +235,10 @@ mod tests {
         assert!(show(&forward) == show(&backward));
         assert_eq!(forward.node_counts().iter().sum::<u32>(), 200);
         for node in 0..=u8::MAX {
-            assert_eq!(forward.leaf_counts(node).iter().sum::<u32>(), forward.node_counts()[usize::from(node)]);
+            assert_eq!(
+                forward.leaf_counts(node).iter().sum::<u32>(),
+                forward.node_counts()[usize::from(node)]
+            );
         }
         changes.iter().for_each(|(name, digest)| forward.replace(*name, Some(*digest), None));
         assert!(show(&forward) == show(&DigestTree::default()));

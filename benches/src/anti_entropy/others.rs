@@ -72,8 +72,10 @@ pub(super) fn merkle(sets: &[Vec<u128>; 2]) -> Cost {
         if differing.is_empty() {
             break;
         }
-        let children: Vec<usize> =
-            differing.iter().flat_map(|node| (0..1 << BITS_PER_LEVEL).map(move |c| node << BITS_PER_LEVEL | c)).collect();
+        let children: Vec<usize> = differing
+            .iter()
+            .flat_map(|node| (0..1 << BITS_PER_LEVEL).map(move |c| node << BITS_PER_LEVEL | c))
+            .collect();
         cost.bytes[0] += children.len() as u64 * COMPARED_BYTES;
         differing = children.into_iter().filter(|node| differs(level, *node)).collect();
         cost.bytes[1] += differing.len() as u64 * DIFFERING_BYTES;
@@ -98,7 +100,8 @@ fn missing(set: &[u128], of: &[u128]) -> u64 {
 
 /// The sums of all nodes, by level.
 fn tree(set: &[u128]) -> Vec<Vec<u128>> {
-    let mut levels: Vec<Vec<u128>> = (0..=DEPTH).map(|level| vec![0; 1 << (BITS_PER_LEVEL * level)]).collect();
+    let mut levels: Vec<Vec<u128>> =
+        (0..=DEPTH).map(|level| vec![0; 1 << (BITS_PER_LEVEL * level)]).collect();
     for digest in set {
         for (level, nodes) in (0..).zip(&mut levels) {
             let node = if level == 0 { 0 } else { digest >> (128 - BITS_PER_LEVEL * level) };

@@ -249,17 +249,15 @@ impl<C> Decode<C> for Ranges {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let len = read_len(decoder, MAX_RANGES)?;
         let bounds = decode_rising(2 * len, decoder)?;
-        let leaf = |bound: u64| u16::try_from(bound).map_err(|_| DecodeError::Other("a leaf outside the tree"));
+        let leaf =
+            |bound: u64| u16::try_from(bound).map_err(|_| DecodeError::Other("a leaf outside the tree"));
         let range = |bounds: &[u64]| Ok((leaf(bounds[0])?, leaf(bounds[1] - 1)?));
         Ok(Self(bounds.chunks_exact(2).map(range).collect::<Result<_, DecodeError>>()?))
     }
 }
 bincode::impl_borrow_decode!(Ranges);
 
-fn encode_rising<E: Encoder>(
-    numbers: impl Iterator<Item = u64>,
-    encoder: &mut E,
-) -> Result<(), EncodeError> {
+fn encode_rising<E: Encoder>(numbers: impl Iterator<Item = u64>, encoder: &mut E) -> Result<(), EncodeError> {
     let mut least = 0;
     for number in numbers {
         debug_assert!(number >= least, "{number} does not rise");

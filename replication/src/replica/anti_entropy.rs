@@ -183,8 +183,8 @@ impl<S: Store> Replica<S> {
     pub(super) fn next_anti_entropy(&mut self, now: Now, to: ReplicaId) -> Option<Message> {
         let peer = self.peers.get_mut(&to)?;
         let sent = peer.responder.as_mut().and_then(|responder| responder.exchange.next_step(now));
-        let sent = sent
-            .or_else(|| peer.initiator.as_mut().and_then(|initiator| initiator.exchange.next_step(now)));
+        let sent =
+            sent.or_else(|| peer.initiator.as_mut().and_then(|initiator| initiator.exchange.next_step(now)));
         self.end_finished_round(now, to);
         sent.map(Message::Round)
     }

@@ -97,7 +97,8 @@ impl Fold {
     /// many.
     pub fn widened(&self, size: u32, beyond: &[Cell]) -> Option<Self> {
         let (narrow, wide) = (self.size as usize, size as usize);
-        if !is_size(size) || wide <= narrow || wide % narrow != 0 || beyond.len() != TABLES * (wide - narrow) {
+        if !is_size(size) || wide <= narrow || wide % narrow != 0 || beyond.len() != TABLES * (wide - narrow)
+        {
             return None;
         }
         let mut cells = Vec::with_capacity(TABLES * wide);
@@ -105,9 +106,7 @@ impl Fold {
             let start = cells.len();
             cells.extend_from_slice(first);
             cells.extend_from_slice(rest);
-            rest.iter()
-                .enumerate()
-                .for_each(|(at, cell)| cells[start + at % narrow].subtract(*cell));
+            rest.iter().enumerate().for_each(|(at, cell)| cells[start + at % narrow].subtract(*cell));
         }
         Some(Self { size, cells })
     }

@@ -55,13 +55,14 @@ fn the_encoding_of_each_step_stays_what_it_is() {
     check(Step::Fetch(Ranges(vec![(0, 4), (6, u16::MAX)])), "0402000400f9ff03");
     check(Step::List, "05");
     let ids = || Ids(vec![0, 1, 300]);
-    check(Step::Listing(Listing { first: 1, last: 2, ids: ids(), more: true }), "06010203000 0aa0201".replace(' ', "").as_str());
+    check(
+        Step::Listing(Listing { first: 1, last: 2, ids: ids(), more: true }),
+        "06010203000 0aa0201".replace(' ', "").as_str(),
+    );
     check(Step::Wanted(Wanted { ids: ids(), more: false }), "07030000aa0200");
     let value = Value { payload: Payload::Inline(Bytes::from("v")), metadata: None, expires_at_s: None };
-    let entry = Entry {
-        dot: Dot { hlc: Hlc::new(9, 1), replica: ReplicaId([7; 16]) },
-        body: Body::Value(value),
-    };
+    let entry =
+        Entry { dot: Dot { hlc: Hlc::new(9, 1), replica: ReplicaId([7; 16]) }, body: Body::Value(value) };
     let row = RepairRow { id: EntryId::value(NamespaceId([1; 16]), "k"), entry };
     check(
         Step::Rows(Rows { rows: vec![row], more: false }),

@@ -111,7 +111,8 @@ mod tests {
         // Just above the share that makes a hole.
         check(&full, &changed(&full, &[(7, 120)]), &[], &[7]);
         // A tenth gone everywhere, more or less.
-        let thinned: Vec<u32> = full.iter().enumerate().map(|(n, count)| count - 400 + n as u32 % 41).collect();
+        let thinned: Vec<u32> =
+            full.iter().enumerate().map(|(n, count)| count - 400 + n as u32 % 41).collect();
         check(&full, &thinned, &[], &[]);
         // And a hole beside that.
         check(&full, &changed(&thinned, &[(9, 0), (10, 2000)]), &[9], &[10]);
@@ -135,7 +136,8 @@ mod tests {
     #[test]
     fn neighbouring_leaves_make_one_range() {
         let mut missing = Missing::default();
-        for (leaf, ours, theirs) in [(0, 9, 0), (1, 9, 0), (2, 9, 9), (3, 0, 1), (4, 5, 0), (u16::MAX, 1, 0)] {
+        for (leaf, ours, theirs) in [(0, 9, 0), (1, 9, 0), (2, 9, 9), (3, 0, 1), (4, 5, 0), (u16::MAX, 1, 0)]
+        {
             missing.note(leaf, leaf, ours, theirs);
         }
         assert_eq!(missing.there, [(0, 1), (4, 4), (u16::MAX, u16::MAX)]);

@@ -183,7 +183,8 @@ impl<S: Store> Replica<S> {
 
     pub(super) fn handle_list(&mut self, from: ReplicaId) {
         let initiator = self.peers.get(&from).and_then(|peer| peer.initiator.as_ref());
-        let waits = |initiator: &Initiator| matches!(initiator.stage, Stage::Probing | Stage::Collecting { .. });
+        let waits =
+            |initiator: &Initiator| matches!(initiator.stage, Stage::Probing | Stage::Collecting { .. });
         if initiator.is_some_and(waits) {
             self.begin_listing(from);
         }

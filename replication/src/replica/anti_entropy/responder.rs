@@ -84,7 +84,8 @@ impl<S: Store> Replica<S> {
             }));
             return Stage::Outlined;
         }
-        let surplus: Vec<i64> = ours.iter().zip(theirs).map(|(our, their)| i64::from(*our) - i64::from(*their)).collect();
+        let surplus: Vec<i64> =
+            ours.iter().zip(theirs).map(|(our, their)| i64::from(*our) - i64::from(*their)).collect();
         let estimate = Estimate::of(difference, &surplus);
         let listed: f64 = theirs.iter().map(|count| f64::from(*count)).sum();
         match estimate.size().filter(|_| estimate.items * SKETCH_BYTES <= listed * LIST_BYTES) {
@@ -122,7 +123,8 @@ impl<S: Store> Replica<S> {
     /// The initiator knows what differs: it needs no more cells.
     pub(super) fn drop_reserve(&mut self, from: ReplicaId) {
         let responder = self.peers.get_mut(&from).and_then(|peer| peer.responder.as_mut());
-        if let Some(responder) = responder.filter(|responder| matches!(responder.stage, Stage::Cells { .. })) {
+        if let Some(responder) = responder.filter(|responder| matches!(responder.stage, Stage::Cells { .. }))
+        {
             responder.stage = Stage::Named;
         }
     }

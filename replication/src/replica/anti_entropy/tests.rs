@@ -9,9 +9,7 @@ use proptest::prelude::*;
 use super::super::tests::{A, B, Pair, SETTINGS};
 use super::*;
 use crate::clock::{Dot, Hlc};
-use crate::codec::round::{
-    CellList, Cells, Counts, Ids, Listing, Outline, Probe, Ranges, RepairRow, Wanted,
-};
+use crate::codec::round::{CellList, Cells, Counts, Ids, Listing, Outline, Probe, Ranges, RepairRow, Wanted};
 use crate::codec::row;
 use crate::digest::{DigestTree, NODES};
 use crate::entry::{Body, Entry, EntryId, NamespaceId};
@@ -268,7 +266,8 @@ fn messages_of_a_round_that_is_over_are_left_alone() {
     link(&mut pair);
     let entry = Entry { dot: Dot { hlc: Hlc::from_bits(1), replica: A }, body: Body::Tombstone };
     let rows = vec![RepairRow { id: id(5_000), entry }];
-    let late = |number| Message::Round(Round { number, step: Step::Rows(Rows { rows: rows.clone(), more: true }) });
+    let late =
+        |number| Message::Round(Round { number, step: Step::Rows(Rows { rows: rows.clone(), more: true }) });
     let now = pair.now(0);
     pair.replicas[0].begin_round(now, B, None);
     let number = pair.replicas[0].counters().rounds as u32;
@@ -287,22 +286,38 @@ fn forged() -> impl Strategy<Value = Step> {
     let cell = (any::<u64>(), -2..3i64).prop_map(|(word, count)| Cell { word, count });
     let cells = |len| prop::collection::vec(cell.clone(), len).prop_map(CellList);
     let counts = || prop::collection::vec(prop_oneof![0..90u32, any::<u32>()], NODES).prop_map(Counts);
-    let ids = || prop::collection::btree_set(any::<u64>(), 0..20).prop_map(|ids| Ids(ids.into_iter().collect()));
+    let ids =
+        || prop::collection::btree_set(any::<u64>(), 0..20).prop_map(|ids| Ids(ids.into_iter().collect()));
     let size = || prop_oneof![Just(16u32), Just(20), Just(32), Just(0), any::<u32>()];
     prop_oneof![
         (any::<bool>(), counts(), size(), cells(0..70))
             .prop_map(|(plain, nodes, size, cells)| Step::Probe(Probe { plain, nodes, size, cells })),
         (any::<bool>(), counts(), cells(TABLES * 16..TABLES * 16 + 1))
             .prop_map(|(plain, nodes, cells)| Step::Probe(Probe { plain, nodes, size: 16, cells })),
-        (size(), size(), 0..3u32, cells(0..70))
-            .prop_map(|(size, beyond, from, cells)| Step::Cells(Cells { size, beyond, from, cells })),
-        cells(TABLES * 16..TABLES * 16 + 1)
-            .prop_map(|cells| Step::Cells(Cells { size: 16, beyond: 0, from: 0, cells })),
-        cells(TABLES * 4..TABLES * 4 + 1)
-            .prop_map(|cells| Step::Cells(Cells { size: 20, beyond: 16, from: 0, cells })),
+        (size(), size(), 0..3u32, cells(0..70)).prop_map(|(size, beyond, from, cells)| Step::Cells(Cells {
+            size,
+            beyond,
+            from,
+            cells
+        })),
+        cells(TABLES * 16..TABLES * 16 + 1).prop_map(|cells| Step::Cells(Cells {
+            size: 16,
+            beyond: 0,
+            from: 0,
+            cells
+        })),
+        cells(TABLES * 4..TABLES * 4 + 1).prop_map(|cells| Step::Cells(Cells {
+            size: 20,
+            beyond: 16,
+            from: 0,
+            cells
+        })),
         Just(Step::More),
         Just(Step::List),
-        (prop::collection::vec(any::<(u8, u32)>(), 0..4), prop::collection::vec((any::<u8>(), counts()), 0..3))
+        (
+            prop::collection::vec(any::<(u8, u32)>(), 0..4),
+            prop::collection::vec((any::<u8>(), counts()), 0..3)
+        )
             .prop_map(|(nodes, edges)| Step::Outline(Outline { nodes, edges })),
         prop::collection::vec(any::<(u16, u16)>(), 0..4).prop_map(|ranges| Step::Fetch(Ranges(ranges))),
         (any::<(u16, u16)>(), ids(), any::<bool>())

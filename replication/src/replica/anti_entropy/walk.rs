@@ -259,7 +259,8 @@ impl<S: Store> Replica<S> {
 }
 
 /// What a walk calls for each entry: with its name's hash, its name, and its row. Gives whether to go on.
-type Visit<'a, S> = dyn FnMut(&Replica<S>, NameHash, EntryId, &[u8], &bytes::Bytes) -> Result<bool, StoreError> + 'a;
+type Visit<'a, S> =
+    dyn FnMut(&Replica<S>, NameHash, EntryId, &[u8], &bytes::Bytes) -> Result<bool, StoreError> + 'a;
 
 /// About how many bytes a repaired entry takes in a message.
 fn row_bytes(id: &EntryId, entry: &Entry) -> usize {
