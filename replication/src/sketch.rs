@@ -125,3 +125,6 @@ impl Sketch {
         fold
     }
 }
+
+#[cfg(test)]
+mod tests;
