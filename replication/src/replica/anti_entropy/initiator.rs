@@ -7,7 +7,7 @@ use super::walk::{Errand, Gathering, Leaves, Pick};
 use super::{MAX_FOLLOWING, MAX_LISTED, PROBE_SIZE, protocol};
 use crate::clock::{Now, ReplicaId};
 use crate::codec::round::{CellList, Cells, Counts, Outline, Probe, Ranges, Step};
-use crate::digest::{LEAVES, NODE_LEAVES};
+use crate::digest::NODE_LEAVES;
 use crate::sketch::{Cell, Fold, TABLES, is_size, named};
 use crate::store::Store;
 
@@ -200,12 +200,12 @@ impl<S: Store> Replica<S> {
         let first = if total <= MAX_LISTED as u64 { 0 } else { initiator.course.list_from };
         let mut listed = 0;
         let mut last = first;
-        for leaf in usize::from(first)..LEAVES {
-            listed += u64::from(counts[leaf]);
+        for (leaf, count) in (first..=u16::MAX).zip(&counts[usize::from(first)..]) {
+            listed += u64::from(*count);
             if listed > MAX_LISTED as u64 {
                 break;
             }
-            last = leaf as u16;
+            last = leaf;
         }
         initiator.course.list_from = last.wrapping_add(1);
         initiator.put_gathering(Gathering::new(first, last));

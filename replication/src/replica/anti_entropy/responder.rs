@@ -74,7 +74,7 @@ impl<S: Store> Replica<S> {
     fn answer(&self, exchange: &mut Exchange, difference: &Fold, theirs: &[u32], plain: bool) -> Stage {
         let ours = self.tree.node_counts();
         let holes = holes(&ours, theirs);
-        if !plain && !(holes.nodes.is_empty() && holes.edges.is_empty()) {
+        if !(plain || holes.nodes.is_empty() && holes.edges.is_empty()) {
             let mut edges = holes.edges;
             edges.sort_unstable();
             let leaves = |node: u8| (node, Counts(self.tree.leaf_counts(node).to_vec()));

@@ -165,7 +165,7 @@ fn a_lost_range_of_hashes_costs_little_beside_its_rows() {
     // From the middle of one node to the middle of another, and the leaves at its ends only in part.
     let partly = |number: u32, leaf: u16| match leaf {
         0x10_80..0x15_30 => Fate::Lost,
-        0x15_30 if number % 2 == 0 => Fate::Lost,
+        0x15_30 if number.is_multiple_of(2) => Fate::Lost,
         _ => Fate::Kept,
     };
     for fate in [[&partly as &dyn Fn(u32, u16) -> Fate, &kept], [&kept, &partly]] {
