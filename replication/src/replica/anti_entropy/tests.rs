@@ -153,8 +153,10 @@ fn what_the_probe_cannot_name_a_larger_fold_names() {
 }
 
 #[test]
-fn where_most_of_it_differs_a_list_is_sent() {
-    check(2_000, [&lost_each(2, 1), &lost_each(4, 2)]);
+fn where_most_of_it_differs_lists_are_sent_a_part_at_a_time() {
+    let pair = check(5_000, [&lost_each(2, 1), &lost_each(4, 2)]);
+    assert!(pair.replicas[0].counters().rounds >= 2);
+    check(1_000, [&lost_each(2, 1), &lost_each(4, 2)]);
     let old = |_, _| Fate::Old;
     check(2_000, [&kept, &old]);
     check(3, [&lost_each(3, 0), &lost_each(3, 1)]);
