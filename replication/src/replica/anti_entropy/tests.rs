@@ -201,9 +201,10 @@ fn link(pair: &mut Pair) {
     }
 }
 
-/// Delivers frames of the anti-entropy lane alone, at most so many. Gives how many there were.
-fn exchange_rounds(pair: &mut Pair, most: usize) -> usize {
+/// Delivers frames of the anti-entropy lane alone, at most so many. Gives how many there were, and the rows in them.
+fn exchange_rounds(pair: &mut Pair, most: usize) -> (usize, usize) {
     let mut frames = 0;
+    let mut rows_sent = 0;
     let mut quiet = 0;
     while quiet < 100 && frames < most {
         quiet += 1;
@@ -214,11 +215,15 @@ fn exchange_rounds(pair: &mut Pair, most: usize) -> usize {
             let sent = pair.replicas[side].poll_transmit(now, peer, Lane::AntiEntropy, 1000).unwrap();
             if let Some(frame) = sent.filter(|_| frames < most) {
                 (frames, quiet) = (frames + 1, 0);
+                if let Ok(Message::Round(Round { step: Step::Rows(rows), .. })) = Message::from_frame(&frame)
+                {
+                    rows_sent += rows.rows.len();
+                }
                 pair.receive(1 - side, &frame);
             }
         }
     }
-    frames
+    (frames, rows_sent)
 }
 
 #[test]
@@ -230,11 +235,20 @@ fn entries_in_flight_are_left_alone() {
     }
     let now = pair.now(0);
     pair.replicas[0].begin_round(now, B, None);
-    exchange_rounds(&mut pair, usize::MAX);
+    // Who sends holds them back.
+    assert_eq!(exchange_rounds(&mut pair, usize::MAX).1, 2);
     assert!(pair.replicas[0].peers[&B].initiator.is_none() && pair.replicas[1].peers[&A].responder.is_none());
     assert_eq!(repaired(&pair), 2);
     assert_eq!(pair.replicas[0].entries(), 215);
     assert_eq!(pair.replicas[1].entries(), 215);
+    // Who gets them all the same does, too.
+    pair.replicas[0].begin_round(now, B, None);
+    let number = pair.replicas[0].counters().rounds as u32;
+    let dot = Dot { hlc: pair.replicas[1].vector().hlc(B), replica: B };
+    let rows = vec![RepairRow { id: id(5_000), entry: Entry { dot, body: Body::Tombstone } }];
+    let message = Message::Round(Round { number, step: Step::Rows(Rows { rows, more: true }) });
+    pair.replicas[0].handle_message(now, B, message).unwrap();
+    assert_eq!(repaired(&pair), 2);
 }
 
 #[test]
@@ -252,7 +266,7 @@ fn a_round_given_up_anywhere_is_begun_again_and_nothing_is_counted_twice() {
         link(&mut pair);
         let now = pair.now(0);
         pair.replicas[0].begin_round(now, B, None);
-        let frames = exchange_rounds(&mut pair, after_frames);
+        let (frames, _) = exchange_rounds(&mut pair, after_frames);
         assert_eq!(frames, after_frames, "the round was over");
         pair.disconnect();
         pair.connect();
