@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use replication::codec::member::{self, StageRow};
 use replication::codec::message::{Message, Round};
 use replication::codec::round::Step;
 use replication::codec::row::{self, EntryRow, Identity, Summary};
