@@ -22,6 +22,9 @@ use crate::vector::VersionVector;
 /// How long a request to be let in may go without an answer before it is made again, perhaps to another.
 const JOIN_EVERY_US: u64 = 2_000_000;
 
+/// How often one who wants to be let in looks for a member.
+const LOOK_EVERY_US: u64 = 50_000;
+
 /// The least number of members of which some may evict another: of two, neither can tell who is cut off.
 const MIN_MEMBERS_TO_EVICT: usize = 3;
 
@@ -194,10 +197,13 @@ impl<S: Store> Replica<S> {
 
     /// Does what is due: asks to be let in, goes on copying, becomes a full member, evicts the silent.
     pub(super) fn work_on_membership(&mut self, now: Now) -> Result<(), StoreError> {
-        match &mut self.progress {
+        match &self.progress {
             Progress::Asking { next_us, .. } if *next_us <= now.mono_us => {
-                *next_us = now.mono_us + JOIN_EVERY_US;
                 let sponsor = self.nearest_member();
+                let pause_us = if sponsor.is_some() { JOIN_EVERY_US } else { LOOK_EVERY_US };
+                if let Progress::Asking { next_us, .. } = &mut self.progress {
+                    *next_us = now.mono_us + pause_us;
+                }
                 if let Some(peer) = sponsor.and_then(|id| self.peers.get_mut(&id)) {
                     peer.join_due = true;
                 }
