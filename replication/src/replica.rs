@@ -258,6 +258,8 @@ pub struct Replica<S: Store> {
     sweep: Option<epoch::Sweep>,
     /// Since when a new epoch waits for rounds to end.
     put_off_since_us: Option<u64>,
+    /// How many of the next sweeps are to be thorough.
+    thorough_epochs: u8,
     /// When to look whether a round has left a difference that a thorough sweep may end.
     thorough_due_us: Option<u64>,
     members: Members,
@@ -303,6 +305,7 @@ impl<S: Store> Replica<S> {
             epoch: Hlc::ZERO,
             sweep: None,
             put_off_since_us: None,
+            thorough_epochs: epoch::THOROUGH_EPOCHS,
             thorough_due_us: None,
             members: Members::default(),
             progress: membership::Progress::default(),

@@ -38,6 +38,10 @@ const THOROUGH_SLICE_ROWS: usize = 1_000;
 /// A new epoch ends open rounds, so it is put off while there is one, but not longer than this.
 const MAX_PUT_OFF_US: u64 = 60_000_000;
 
+/// So many epochs after a removal are swept thoroughly: states of the removed replica that ran ahead of its claims have
+/// no log row.
+pub(super) const THOROUGH_EPOCHS: u8 = 3;
+
 /// In how many steps an idle replica's own claim follows its clock within one epoch.
 const CLAIMS_AN_EPOCH: u64 = 4;
 
@@ -290,14 +294,22 @@ impl<S: Store> Replica<S> {
     }
 
     fn adopt_epoch(&mut self, now: Now, epoch: Hlc) {
-        let in_round = self.peers.values().any(|peer| peer.initiator.is_some() || peer.responder.is_some());
+        // A peer that has gone on to another epoch has ended its round.
+        let in_round = self
+            .peers
+            .values()
+            .any(|peer| (peer.initiator.is_some() || peer.responder.is_some()) && self.may_compare(peer));
         let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
         if in_round && now.mono_us < since_us + MAX_PUT_OFF_US {
             return;
         }
         self.put_off_since_us = None;
         self.epoch = epoch;
-        self.sweep = Some(Sweep::default());
+        let is_thorough = self.thorough_epochs > 0;
+        self.sweep = Some(if is_thorough { Sweep::thorough() } else { Sweep::default() });
+        if is_thorough && self.are_cuts_known() {
+            self.thorough_epochs -= 1;
+        }
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         // What a round has found is true of its epoch only.
         for peer in self.peers.values_mut() {

@@ -114,6 +114,7 @@ impl<S: Store> Replica<S> {
         self.emit(Event::SystemChanged);
         if crate::member::is_about_members(&id.key) {
             self.emit(Event::MembersChanged);
+            self.thorough_epochs = super::epoch::THOROUGH_EPOCHS;
         }
         if let Some((reason, _)) = self.members.removal(self.id)
             && matches!(self.progress, Progress::CatchingUp { .. } | Progress::Member)
@@ -336,10 +337,9 @@ impl<S: Store> Replica<S> {
         };
         let silent: Vec<ReplicaId> = members.iter().copied().filter(is_silent).collect();
         for id in silent {
-            match self.remove_member(now, id, RemovalReason::Silent) {
-                Err(WriteError::Store(error)) => return Err(error),
-                // With a clock that is off, silence means nothing.
-                Ok(_) | Err(_) => {}
+            // With a clock that is off, silence means nothing.
+            if let Err(WriteError::Store(error)) = self.remove_member(now, id, RemovalReason::Silent) {
+                return Err(error);
             }
         }
         Ok(())

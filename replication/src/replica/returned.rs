@@ -7,8 +7,8 @@
 //!
 //! | here now | then |
 //! |---|---|
-//! | a state as new or newer | it was known, or overtaken |
-//! | an older state | it is written anew |
+//! | a newer state, or this one, covered by the claims | it was overtaken, or known |
+//! | an older state, or this one by chance | it is written anew |
 //! | nothing, and it is from above the epoch | it is written anew: whoever deleted it did so before it was written |
 //! | nothing, and it is from below | whether it was deleted cannot be told: it stays, for an operator to see |
 
@@ -119,6 +119,8 @@ impl<S: Store> Replica<S> {
             let current = self.entry(&state.id)?;
             let is_overtaken = match current.as_ref().map(|current| compare(current, &state.entry)) {
                 Some(Ordering::Less) => false,
+                // It ran ahead of claims to where we copied it from, and not everyone will get it.
+                Some(Ordering::Equal) if !self.durable.covers(dot) => false,
                 Some(_) => true,
                 // Too old to tell: it stays.
                 None if dot.hlc <= self.epoch => {
