@@ -14,7 +14,10 @@ use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
 use super::error::problem;
+use super::{diff, verify};
 use crate::engine::Engine;
+use crate::namespaces::Namespaces;
+use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
 const MAX_STATUS_MS: u64 = 2_000;
@@ -24,6 +27,9 @@ const MAX_STATUS_MS: u64 = 2_000;
 pub(crate) struct Native {
     pub(crate) engine: Engine,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) diff: Arc<diff::Slot>,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -34,6 +40,9 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/lag", get(lag))
+        .route("/v1/verify", get(verify::report).post(verify::begin))
+        .route("/v1/leaves", get(diff::leaves))
+        .route("/v1/entries", get(diff::entries))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read, with GET")
@@ -66,16 +75,19 @@ async fn lag(State(native): State<Native>, headers: HeaderMap) -> Response {
 }
 
 impl Native {
+    /// What is answered to a request without a token of this node.
+    pub(crate) fn refusal(&self, headers: &HeaderMap) -> Option<Response<Body>> {
+        let refusal = "send \"Authorization: Bearer TOKEN\" with a token of this node";
+        (!self.tokens.is_known(headers)).then(|| problem(StatusCode::UNAUTHORIZED, refusal))
+    }
+
     async fn report<R: IntoResponse>(
         &self,
         headers: &HeaderMap,
         page: impl FnOnce(Status) -> R,
     ) -> Response<Body> {
-        if !self.tokens.is_known(headers) {
-            return problem(
-                StatusCode::UNAUTHORIZED,
-                "send \"Authorization: Bearer TOKEN\" with a token of this node",
-            );
+        if let Some(refusal) = self.refusal(headers) {
+            return refusal;
         }
         match self.status().await {
             Ok(status) => page(status).into_response(),

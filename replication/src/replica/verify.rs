@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
 use crate::codec::{Malformed, row};
-use crate::digest::{Digest, DigestTree, NameHash};
+use crate::digest::{Digest, DigestKey, DigestTree, NameHash};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -201,6 +201,11 @@ impl<S: Store> Replica<S> {
             due_us: now.mono_us,
         });
         Ok(true)
+    }
+
+    /// The key of the cluster's digests.
+    pub fn digest_key(&self) -> DigestKey {
+        self.settings.digest_key
     }
 
     /// How far the running verification has come.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::clock::ReplicaId;
-use crate::digest::DigestKey;
 use crate::entry::{Body, EntryId, NamespaceId, Payload, Value};
 use crate::member::MemberRecord;
 use crate::replica::Settings;
