@@ -128,11 +128,7 @@ impl Asked {
 impl Native {
     fn standing(&self, standing: &states::Standing) -> Standing {
         let vector = standing.vector.iter().map(|(origin, at)| (origin.to_string(), at.hlc.to_bits()));
-        Standing {
-            pop: self.engine.pop().into(),
-            vector: vector.collect(),
-            epoch: standing.epoch.to_bits(),
-        }
+        Standing { pop: self.engine.pop().into(), vector: vector.collect(), epoch: standing.epoch.to_bits() }
     }
 
     fn shown(&self, accounts: &[String], state: states::State) -> Result<EntryState, ReadError> {

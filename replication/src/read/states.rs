@@ -85,7 +85,8 @@ pub fn page<S: Store>(
                 Body::Tombstone => None,
             };
             let digest = short(key, name, &entry);
-            let nothing = Entry { dot: Dot { hlc: Hlc::ZERO, replica: ReplicaId([0; 16]) }, body: Body::Tombstone };
+            let nothing =
+                Entry { dot: Dot { hlc: Hlc::ZERO, replica: ReplicaId([0; 16]) }, body: Body::Tombstone };
             let name = short(key, name, &nothing);
             page.states.push(State { id, name, dot: entry.dot, value, digest });
         }
@@ -249,8 +250,11 @@ mod tests {
         let (short, long) = (store(0..50), store(0..51));
         let (_, left, _) = leaves(&short, &KEY, &mut || {}).unwrap();
         let (_, right, _) = leaves(&long, &KEY, &mut || {}).unwrap();
-        let differing: Vec<u16> =
-            (0..=u16::MAX).zip(left.iter().zip(&right)).filter(|(_, (l, r))| l != r).map(|(leaf, _)| leaf).collect();
+        let differing: Vec<u16> = (0..=u16::MAX)
+            .zip(left.iter().zip(&right))
+            .filter(|(_, (l, r))| l != r)
+            .map(|(leaf, _)| leaf)
+            .collect();
         let id = EntryId::value(NamespaceId([9; 16]), "50");
         assert_eq!(differing, [KEY.name_hash(&id).leaf()]);
         let found = page(&long, &KEY, &[], 1000, &|leaf| differing.contains(&leaf)).unwrap();

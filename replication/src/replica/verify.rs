@@ -153,12 +153,7 @@ impl Walk {
     }
 
     /// Checks a row and adds it to the shadow.
-    fn see<S: Store>(
-        &mut self,
-        replica: &Replica<S>,
-        row_key: &[u8],
-        row: &Bytes,
-    ) -> Result<(), Malformed> {
+    fn see<S: Store>(&mut self, replica: &Replica<S>, row_key: &[u8], row: &Bytes) -> Result<(), Malformed> {
         self.bytes += (row_key.len() + row.len()) as u64;
         if row_key.first() == Some(&keys::ENTRY) {
             let foreign = || Malformed::Form("a foreign row key".into());

@@ -122,9 +122,7 @@ fn check(spoil: impl FnOnce(&mut MemoryStore), is_found: impl FnOnce(&[Mismatch]
 fn a_lost_entry_is_found() {
     check(
         |store| assert!(store.lose(&keys::entry(&id(500)))),
-        |found| {
-            matches!(found, [Mismatch::Entries { found, expected }, Mismatch::Root { .. }] if found + 1 == *expected)
-        },
+        |found| matches!(found, [Mismatch::Entries { found, expected }, Mismatch::Root { .. }] if found + 1 == *expected),
     );
 }
 
