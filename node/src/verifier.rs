@@ -104,7 +104,7 @@ impl Verifier {
                 checked.counts.missing = tokio::task::spawn_blocking(looked).await.unwrap_or_default();
             }
             found.chunks = checked.counts;
-            found.mismatches.extend(checked.findings);
+            found.damaged_chunks = checked.damaged;
         }
         found.took_ms = started.elapsed().as_millis() as u64;
         found
@@ -171,7 +171,7 @@ struct Checked {
     counts: ChunkCheck,
     /// They take a sixteen-thousandth of the room that their bytes would.
     missing: BTreeSet<ChunkId>,
-    findings: Vec<String>,
+    damaged: Vec<String>,
 }
 
 impl Checked {
@@ -191,7 +191,7 @@ impl Checked {
         };
         self.counts.damaged += 1;
         if self.counts.damaged <= MAX_NAMED {
-            self.findings.push(format!("the chunk file {chunk} is damaged: {damage}"));
+            self.damaged.push(format!("{chunk}: {damage}"));
         }
     }
 }
@@ -205,7 +205,7 @@ fn of_rows(verified: &Verified) -> Verification {
         bytes: verified.bytes,
         root: verified.root.to_string(),
         mismatches: verified.mismatches.iter().map(ToString::to_string).collect(),
-        chunks: ChunkCheck::default(),
+        ..Verification::default()
     }
 }
 
@@ -216,6 +216,14 @@ fn report(found: &Verification) {
         counter!(FAILURES).increment(1);
         for mismatch in &found.mismatches {
             tracing::error!(%mismatch, "the store is not what was written to it; rebuild this node");
+        }
+        if found.chunks.damaged > 0 {
+            let (damaged, named) = (found.chunks.damaged, &found.damaged_chunks);
+            tracing::error!(
+                damaged,
+                ?named,
+                "chunk files are damaged; they are set aside, and come from a peer again"
+            );
         }
     } else if missing > 0 {
         tracing::warn!(missing, "chunks that values name are not here; a read fetches them from a peer");

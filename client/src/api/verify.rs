@@ -53,8 +53,10 @@ pub struct Verification {
     pub bytes: u64,
     /// The root recomputed from the rows.
     pub root: String,
-    /// What does not fit, in sentences; no more than some of the chunks.
+    /// What does not fit of the rows, in sentences: the store is not what was written to it.
     pub mismatches: Vec<String>,
+    /// Names and faults of damaged chunk files; not more than the first few.
+    pub damaged_chunks: Vec<String>,
     /// The chunk files.
     pub chunks: ChunkCheck,
 }

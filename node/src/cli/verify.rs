@@ -39,8 +39,8 @@ pub(super) async fn run(connection: Connection, json: bool) -> Result<(), Failur
     if found.fits() {
         return Ok(());
     }
-    let remedy = if found.is_sound() {
-        "a chunk may still be on its way: try again, or read the value, which fetches it from a peer"
+    let remedy = if found.mismatches.is_empty() {
+        "damaged files were moved aside; a read of the value fetches what is not here from a peer, as a start does"
     } else {
         "start the node with --rebuild, which sets the store aside and copies it anew from the peers"
     };
@@ -78,8 +78,9 @@ fn page(pop: &str, found: &Verification) -> String {
     } else if found.is_sound() {
         "rows and digests fit; some chunk files are not here".to_owned()
     } else {
-        let findings = found.mismatches.iter().map(|finding| [print::name(finding)]);
-        print::table(["DOES NOT FIT"], findings)
+        let chunks = found.damaged_chunks.iter().map(|chunk| format!("chunk file {chunk}"));
+        let findings = found.mismatches.iter().cloned().chain(chunks);
+        print::table(["DOES NOT FIT"], findings.map(|finding| [print::name(&finding)]))
     };
     format!("{table}\n\n{verdict}")
 }
