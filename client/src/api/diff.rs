@@ -9,9 +9,9 @@ pub const LEAVES: usize = 1 << 16;
 /// The most leaves that one call of `/v1/entries` may name; leave them out to be given all.
 pub const MAX_LEAVES_NAMED: usize = 4_096;
 
-/// What a page of `/v1/entries` was read under.
+/// What a store held and had dropped when a page was begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct Holding {
     /// The PoP that answers.
     pub pop: String,
     /// What its store held when the page was begun: replica ids, and the packed time of the newest event.
@@ -24,7 +24,7 @@ pub struct Standing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaves {
     /// What they were read under.
-    pub standing: Standing,
+    pub holding: Holding,
     /// Entries they are the sum of.
     pub entries: u64,
     /// [`LEAVES`] sums of 8 bytes each, big endian, in base64.
@@ -35,7 +35,7 @@ pub struct Leaves {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryPage {
     /// What it was read under.
-    pub standing: Standing,
+    pub holding: Holding,
     /// In the order of namespaces and keys.
     pub entries: Vec<EntryState>,
     /// What to ask the next page with, as `after`; absent at the end. A page may be short and have a next one.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use littoral::Client;
-use littoral::api::diff::{BodyKind, EntryState, LEAVES, Leaves, MAX_LEAVES_NAMED, Standing};
+use littoral::api::diff::{BodyKind, EntryState, Holding, LEAVES, Leaves, MAX_LEAVES_NAMED};
 use serde::Serialize;
 
 use self::classify::{Why, why};
@@ -90,7 +90,7 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
 fn differing(left: &Leaves, right: &Leaves) -> Result<Vec<u16>, Failure> {
     let sums = |leaves: &Leaves| {
         let bytes = STANDARD.decode(&leaves.digests).ok().filter(|bytes| bytes.len() == LEAVES * 8);
-        bytes.ok_or_else(|| Failure::new(format!("{} gave digests of another form", leaves.standing.pop)))
+        bytes.ok_or_else(|| Failure::new(format!("{} gave digests of another form", leaves.holding.pop)))
     };
     let (left, right) = (sums(left)?, sums(right)?);
     let sums = left.chunks_exact(8).zip(right.chunks_exact(8));
@@ -120,7 +120,7 @@ async fn look(
     // More cannot be named in one question, and then most of the store differs anyway.
     let leaves = if leaves.len() > MAX_LEAVES_NAMED { &[] } else { leaves };
     let (left, right) = tokio::try_join!(entries(&clients[0], leaves), entries(&clients[1], leaves))?;
-    let (standings, now_s) = ([&left.0, &right.0], unix_ms() / 1_000);
+    let (holdings, now_s) = ([&left.0, &right.0], unix_ms() / 1_000);
     let mut joined: BTreeMap<_, [Option<EntryState>; 2]> = BTreeMap::new();
     for (side, states) in [left.1, right.1].into_iter().enumerate() {
         for state in states {
@@ -129,31 +129,31 @@ async fn look(
         }
     }
     let differs = |(name, [left, right]): (_, [Option<EntryState>; 2])| {
-        let why = why([left.as_ref(), right.as_ref()], standings, now_s)?;
+        let why = why([left.as_ref(), right.as_ref()], holdings, now_s)?;
         Some((name, Difference { why, left, right }))
     };
     Ok(joined.into_iter().filter_map(differs).collect())
 }
 
 /// All entries of these leaves, with the vector from before they were read and the epoch from after.
-async fn entries(client: &Client, leaves: &[u16]) -> Result<(Standing, Vec<EntryState>), littoral::Error> {
+async fn entries(client: &Client, leaves: &[u16]) -> Result<(Holding, Vec<EntryState>), littoral::Error> {
     let page = client.entries(leaves, None).await?;
-    let (mut standing, mut entries, mut after) = (page.standing, page.entries, page.next_after);
+    let (mut holding, mut entries, mut after) = (page.holding, page.entries, page.next_after);
     while let Some(next) = after {
         let page = client.entries(leaves, Some(&next)).await?;
-        standing.epoch = standing.epoch.max(page.standing.epoch);
+        holding.epoch = holding.epoch.max(page.holding.epoch);
         entries.extend(page.entries);
         after = page.next_after;
     }
-    Ok((standing, entries))
+    Ok((holding, entries))
 }
 
 impl Outcome {
     fn new([left, right]: [&Leaves; 2], found: BTreeMap<(String, String), Difference>, limit: usize) -> Self {
         let count = |why| found.values().filter(|difference| difference.why == why).count() as u64;
         let mut outcome = Self {
-            left: left.standing.pop.clone(),
-            right: right.standing.pop.clone(),
+            left: left.holding.pop.clone(),
+            right: right.holding.pop.clone(),
             entries: [left.entries, right.entries],
             diverged: count(Why::Diverged),
             in_flight: count(Why::InFlight),
@@ -232,8 +232,8 @@ mod tests {
     fn leaves(pop: &str, changed: &[u16]) -> Leaves {
         let mut bytes = vec![0; LEAVES * 8];
         changed.iter().for_each(|leaf| bytes[usize::from(*leaf) * 8 + 3] = 1);
-        let standing = Standing { pop: pop.into(), ..Standing::default() };
-        Leaves { standing, entries: 1_234, digests: STANDARD.encode(bytes) }
+        let holding = Holding { pop: pop.into(), ..Holding::default() };
+        Leaves { holding, entries: 1_234, digests: STANDARD.encode(bytes) }
     }
 
     fn state(key: Option<&str>, body: BodyKind) -> EntryState {

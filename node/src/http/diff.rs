@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Json, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::{HeaderMap, StatusCode};
-use littoral::api::diff::{BodyKind, EntryPage, EntryState, Leaves, MAX_LEAVES_NAMED, Standing};
+use littoral::api::diff::{BodyKind, EntryPage, EntryState, Holding, Leaves, MAX_LEAVES_NAMED};
 use replication::read::states;
 use replication::{NamespaceId, StoreError};
 use serde::Deserialize;
@@ -50,8 +50,8 @@ pub(crate) struct Asked {
 }
 
 pub(crate) async fn leaves(State(native): State<Native>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = native.refusal(&headers) {
-        return refusal;
+    if let Err(refused) = native.authorize(&headers) {
+        return refused;
     }
     let _slot = native.diff.take().await;
     let (store, key) = match native.engine.states().await {
@@ -61,10 +61,10 @@ pub(crate) async fn leaves(State(native): State<Native>, headers: HeaderMap) -> 
     // Not block_in_place: it takes seconds where there are millions of entries.
     let summed = move || states::leaves(&store, &key, &mut || std::thread::sleep(PAUSE));
     match tokio::task::spawn_blocking(summed).await {
-        Ok(Ok((standing, sums, entries))) => {
+        Ok(Ok((holding, sums, entries))) => {
             let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
-            let standing = native.standing(&standing);
-            Json(Leaves { standing, entries, digests: STANDARD.encode(bytes) }).into_response()
+            let holding = native.holding(&holding);
+            Json(Leaves { holding, entries, digests: STANDARD.encode(bytes) }).into_response()
         }
         Ok(Err(error)) => native.damaged(error),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -76,8 +76,8 @@ pub(crate) async fn entries(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = native.refusal(&headers) {
-        return refusal;
+    if let Err(refused) = native.authorize(&headers) {
+        return refused;
     }
     let (leaves, from) = match asked.parse() {
         Ok(parsed) => parsed,
@@ -99,9 +99,9 @@ pub(crate) async fn entries(
         page.states.into_iter().map(|state| native.shown(accounts, state)).collect();
     match entries {
         Ok(entries) => {
-            let standing = native.standing(&page.standing);
+            let holding = native.holding(&page.holding);
             let next_after = page.next.map(|next| URL_SAFE_NO_PAD.encode(next));
-            Json(EntryPage { standing, entries, next_after }).into_response()
+            Json(EntryPage { holding, entries, next_after }).into_response()
         }
         Err(error) => unavailable(&error),
     }
@@ -126,9 +126,9 @@ impl Asked {
 }
 
 impl Native {
-    fn standing(&self, standing: &states::Standing) -> Standing {
-        let vector = standing.vector.iter().map(|(origin, at)| (origin.to_string(), at.hlc.to_bits()));
-        Standing { pop: self.engine.pop().into(), vector: vector.collect(), epoch: standing.epoch.to_bits() }
+    fn holding(&self, holding: &states::Holding) -> Holding {
+        let vector = holding.vector.iter().map(|(origin, at)| (origin.to_string(), at.hlc.to_bits()));
+        Holding { pop: self.engine.pop().into(), vector: vector.collect(), epoch: holding.epoch.to_bits() }
     }
 
     fn shown(&self, accounts: &[String], state: states::State) -> Result<EntryState, ReadError> {

@@ -207,6 +207,11 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     response
 }
 
+/// No token, or one that is not known.
+pub(crate) fn unauthorized() -> Response<Body> {
+    problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\" with a token of this node")
+}
+
 fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -13,7 +13,7 @@ use hyper::header::CONTENT_TYPE;
 use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
-use super::error::problem;
+use super::error::{self, problem};
 use super::{diff, verify};
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
@@ -45,7 +45,7 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/entries", get(diff::entries))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read, with GET")
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")
         })
         .with_state(native)
 }
@@ -75,24 +75,23 @@ async fn lag(State(native): State<Native>, headers: HeaderMap) -> Response {
 }
 
 impl Native {
-    /// What is answered to a request without a token of this node.
-    pub(crate) fn refusal(&self, headers: &HeaderMap) -> Option<Response<Body>> {
-        let refusal = "send \"Authorization: Bearer TOKEN\" with a token of this node";
-        (!self.tokens.is_known(headers)).then(|| problem(StatusCode::UNAUTHORIZED, refusal))
-    }
-
     async fn report<R: IntoResponse>(
         &self,
         headers: &HeaderMap,
         page: impl FnOnce(Status) -> R,
     ) -> Response<Body> {
-        if let Some(refusal) = self.refusal(headers) {
-            return refusal;
+        if let Err(refused) = self.authorize(headers) {
+            return refused;
         }
         match self.status().await {
             Ok(status) => page(status).into_response(),
             Err(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
         }
+    }
+
+    /// Any token of this node will do, to read and to change.
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+        if self.tokens.is_known(headers) { Ok(()) } else { Err(error::unauthorized()) }
     }
 
     async fn status(&self) -> Result<Status, String> {

@@ -10,8 +10,8 @@ use super::native::Native;
 use crate::verifier::NotBegun;
 
 pub(crate) async fn begin(State(native): State<Native>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = native.refusal(&headers) {
-        return refusal;
+    if let Err(refused) = native.authorize(&headers) {
+        return refused;
     }
     match native.verifier.begin().await {
         Ok(()) => (StatusCode::ACCEPTED, Json(native.verify_report())).into_response(),
@@ -21,7 +21,10 @@ pub(crate) async fn begin(State(native): State<Native>, headers: HeaderMap) -> R
 }
 
 pub(crate) async fn report(State(native): State<Native>, headers: HeaderMap) -> Response {
-    native.refusal(&headers).unwrap_or_else(|| Json(native.verify_report()).into_response())
+    match native.authorize(&headers) {
+        Ok(()) => Json(native.verify_report()).into_response(),
+        Err(refused) => refused,
+    }
 }
 
 impl Native {

@@ -1,7 +1,7 @@
 //! Reading what a store holds for a comparison with another: digests of leaves, and the states of entries.
 //!
 //! Both are made from the rows on the disk, not from the replica's digest tree, so that a comparison also finds
-//! what was lost behind the replica's back. The rule: a standing is read before the rows it is given with, so
+//! what was lost behind the replica's back. The rule: a holding is read before the rows it is given with, so
 //! the rows hold at least what it claims.
 
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ pub const MAX_ROWS_LOOKED_AT: usize = 20_000;
 
 /// What a store held, and had dropped, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Holding {
     /// What it held.
     pub vector: VersionVector,
     /// Its epoch.
@@ -57,7 +57,7 @@ pub struct ValueState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// What the store held when the page was begun.
-    pub standing: Standing,
+    pub holding: Holding,
     /// The states found.
     pub states: Vec<State>,
     /// The row key with which the next page begins; `None` at the end.
@@ -74,7 +74,7 @@ pub fn page<S: Store>(
     wanted: &dyn Fn(u16) -> bool,
 ) -> Result<Page, StoreError> {
     let mut page = Page::default();
-    let (standing, next) = walk(store, from, MAX_ROWS_LOOKED_AT, &mut |id, entry| {
+    let (holding, next) = walk(store, from, MAX_ROWS_LOOKED_AT, &mut |id, entry| {
         let name = key.name_hash(&id);
         if wanted(name.leaf()) {
             let value = match &entry.body {
@@ -92,7 +92,7 @@ pub fn page<S: Store>(
         }
         page.states.len() < limit
     })?;
-    (page.standing, page.next) = (standing, next);
+    (page.holding, page.next) = (holding, next);
     Ok(page)
 }
 
@@ -102,22 +102,22 @@ pub fn leaves<S: Store>(
     store: &S,
     key: &DigestKey,
     pause: &mut dyn FnMut(),
-) -> Result<(Standing, Vec<u64>, u64), StoreError> {
+) -> Result<(Holding, Vec<u64>, u64), StoreError> {
     let mut sums = vec![0_u64; LEAVES];
     let (mut entries, mut first) = (0, None);
     let mut from = Vec::new();
     loop {
-        let (standing, next) = walk(store, &from, MAX_ROWS_LOOKED_AT, &mut |id, entry| {
+        let (holding, next) = walk(store, &from, MAX_ROWS_LOOKED_AT, &mut |id, entry| {
             let name = key.name_hash(&id);
             let sum = &mut sums[usize::from(name.leaf())];
             *sum = sum.wrapping_add(short(key, name, &entry));
             entries += 1;
             true
         })?;
-        let standing = first.get_or_insert(standing);
+        let holding = first.get_or_insert(holding);
         match next {
             Some(next) => from = next,
-            None => return Ok((std::mem::take(standing), sums, entries)),
+            None => return Ok((std::mem::take(holding), sums, entries)),
         }
         pause();
     }
@@ -134,10 +134,10 @@ fn walk<S: Store>(
     from: &[u8],
     max_rows: usize,
     visit: &mut dyn FnMut(EntryId, Entry) -> bool,
-) -> Result<(Standing, Option<Vec<u8>>), StoreError> {
+) -> Result<(Holding, Option<Vec<u8>>), StoreError> {
     let mut summary = summary(store)?;
     let epoch = summary.epoch;
-    let standing = Standing { vector: summary.origins.iter().copied().collect(), epoch };
+    let holding = Holding { vector: summary.origins.iter().copied().collect(), epoch };
     let from = if from.first() == Some(&keys::ENTRY) { from } else { &[keys::ENTRY] };
     let (mut looked_at, mut has_enough) = (0, false);
     let (mut next, mut fault) = (None, None);
@@ -159,7 +159,7 @@ fn walk<S: Store>(
         }
         ControlFlow::Continue(())
     })?;
-    fault.map_or(Ok((standing, next)), Err)
+    fault.map_or(Ok((holding, next)), Err)
 }
 
 fn summary<S: Store>(store: &S) -> Result<Summary, StoreError> {
@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn pages_hold_every_entry_once_and_sum_up_to_the_leaves() {
         let store = store(0..100);
-        let (standing, sums, entries) = leaves(&store, &KEY, &mut || {}).unwrap();
+        let (holding, sums, entries) = leaves(&store, &KEY, &mut || {}).unwrap();
         assert_eq!(entries, 101, "the member's record is an entry too");
         let (mut from, mut states, mut summed) = (Vec::new(), Vec::new(), vec![0_u64; LEAVES]);
         loop {
             let page = page(&store, &KEY, &from, 7, &|_| true).unwrap();
-            assert!(page.states.len() <= 7 && page.standing == standing);
+            assert!(page.states.len() <= 7 && page.holding == holding);
             states.extend(page.states);
             match page.next {
                 Some(next) => from = next,
@@ -239,7 +239,7 @@ mod tests {
         for state in &states {
             let leaf = KEY.name_hash(&state.id).leaf();
             summed[usize::from(leaf)] = summed[usize::from(leaf)].wrapping_add(state.digest);
-            assert!(standing.vector.covers(state.dot));
+            assert!(holding.vector.covers(state.dot));
         }
         assert_eq!((states.len(), &summed), (101, &sums));
         assert_eq!(states.iter().filter(|state| state.value.is_none()).count(), 50);

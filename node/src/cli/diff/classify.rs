@@ -1,6 +1,6 @@
 //! Why an entry differs between two PoPs: a decision on what both have said, and nothing else.
 
-use littoral::api::diff::{BodyKind, EntryState, Standing};
+use littoral::api::diff::{BodyKind, EntryState, Holding};
 use serde::Serialize;
 
 /// Why an entry differs, the harmless reasons last.
@@ -29,18 +29,18 @@ impl Why {
     }
 }
 
-/// Why the two states of one entry differ; `None` where they do not. A standing's vector must be from before its
+/// Why the two states of one entry differ; `None` where they do not. A holding's vector must be from before its
 /// state was read, and its epoch from after.
-pub(super) fn why(states: [Option<&EntryState>; 2], standings: [&Standing; 2], now_s: u64) -> Option<Why> {
+pub(super) fn why(states: [Option<&EntryState>; 2], holdings: [&Holding; 2], now_s: u64) -> Option<Why> {
     let [left, right] = states;
     if left.map(|state| &state.digest) == right.map(|state| &state.digest) {
         return None;
     }
     let newer = usize::from(dot(right) > dot(left));
     let (state, other) = (states[newer]?, states[1 - newer]);
-    let there = standings[1 - newer];
+    let there = holdings[1 - newer];
     let both = || [Some(state), other].into_iter().flatten();
-    let epoch = if other.is_some() { there.epoch.max(standings[newer].epoch) } else { there.epoch };
+    let epoch = if other.is_some() { there.epoch.max(holdings[newer].epoch) } else { there.epoch };
     if both().all(|state| is_over(state, epoch)) {
         Some(Why::Dropped)
     } else if !covers(there, state) {
@@ -57,8 +57,8 @@ fn dot(state: Option<&EntryState>) -> Option<(u64, &str)> {
     state.map(|state| (state.hlc, state.replica.as_str()))
 }
 
-fn covers(standing: &Standing, state: &EntryState) -> bool {
-    standing.vector.iter().any(|(origin, upto)| *origin == state.replica && *upto >= state.hlc)
+fn covers(holding: &Holding, state: &EntryState) -> bool {
+    holding.vector.iter().any(|(origin, upto)| *origin == state.replica && *upto >= state.hlc)
 }
 
 /// As the replica decides it: tombstones from their own time on, values from their expiry or their own time on.
@@ -114,13 +114,13 @@ mod tests {
     }
 
     /// What holds everything of `a` up to some second, with an epoch at another.
-    fn holds(upto_s: u64, epoch_s: u64) -> Standing {
+    fn holds(upto_s: u64, epoch_s: u64) -> Holding {
         let packed = |seconds: u64| (seconds * 1_000) << 16;
-        Standing { pop: "p".into(), vector: vec![("a".into(), packed(upto_s))], epoch: packed(epoch_s) }
+        Holding { pop: "p".into(), vector: vec![("a".into(), packed(upto_s))], epoch: packed(epoch_s) }
     }
 
     /// The newer state is at a PoP that holds all; the same must come out with the sides changed.
-    fn check(newer: Option<EntryState>, older: Option<EntryState>, there: &Standing, expected: Option<Why>) {
+    fn check(newer: Option<EntryState>, older: Option<EntryState>, there: &Holding, expected: Option<Why>) {
         let here = holds(NOW_S, 0);
         let (newer, older) = (newer.as_ref(), older.as_ref());
         let told = format!("{newer:?} {older:?} {there:?}");
@@ -140,7 +140,7 @@ mod tests {
             check(value(5), older.clone(), &holds(4, 0), Some(Why::InFlight));
             check(tombstone(5), older, &holds(4, 0), Some(Why::InFlight));
         }
-        check(value(5), None, &Standing::default(), Some(Why::InFlight));
+        check(value(5), None, &Holding::default(), Some(Why::InFlight));
     }
 
     #[test]
