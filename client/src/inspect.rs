@@ -23,7 +23,7 @@ impl Client {
         self.json(&Request::read("/v1/verify")).await
     }
 
-    /// The digests of the PoP's leaves, made from all its rows: seconds for a million of them.
+    /// The digests of the PoP's leaves, made from all its rows, so that a large store takes its time.
     pub async fn leaves(&self) -> Result<Leaves, Error> {
         self.json(&Request::read("/v1/leaves")).await
     }

@@ -51,14 +51,14 @@ pub(crate) struct Asked {
 
 pub(crate) async fn leaves(State(native): State<Native>, headers: HeaderMap) -> Response {
     if let Err(refused) = native.authorize(&headers) {
-        return refused;
+        return refused.into_response();
     }
     let _slot = native.diff.take().await;
     let (store, key) = match native.engine.states().await {
         Ok(states) => states,
         Err(error) => return unavailable(&error),
     };
-    // Not block_in_place: it takes seconds where there are millions of entries.
+    // Not block_in_place: it reads all rows.
     let summed = move || states::leaves(&store, &key, &mut || std::thread::sleep(PAUSE));
     match tokio::task::spawn_blocking(summed).await {
         Ok(Ok((holding, sums, entries))) => {
@@ -77,7 +77,7 @@ pub(crate) async fn entries(
     headers: HeaderMap,
 ) -> Response {
     if let Err(refused) = native.authorize(&headers) {
-        return refused;
+        return refused.into_response();
     }
     let (leaves, from) = match asked.parse() {
         Ok(parsed) => parsed,

@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::io;
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
@@ -186,6 +187,22 @@ impl ApiError {
     }
 }
 
+/// Why a page of the native API is not given, or an order not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PageError {
+    #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
+    Unauthorized,
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response<Body> {
+        let status = match &self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+        };
+        problem(status, &self.to_string())
+    }
+}
+
 /// An error of the native API: problem details as RFC 9457 has them.
 pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     let body = json!({
@@ -205,11 +222,6 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         _ => {}
     }
     response
-}
-
-/// No token, or one that is not known.
-pub(crate) fn unauthorized() -> Response<Body> {
-    problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\" with a token of this node")
 }
 
 fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

@@ -11,7 +11,7 @@ use crate::verifier::NotBegun;
 
 pub(crate) async fn begin(State(native): State<Native>, headers: HeaderMap) -> Response {
     if let Err(refused) = native.authorize(&headers) {
-        return refused;
+        return refused.into_response();
     }
     match native.verifier.begin().await {
         Ok(()) => (StatusCode::ACCEPTED, Json(native.verify_report())).into_response(),
@@ -23,7 +23,7 @@ pub(crate) async fn begin(State(native): State<Native>, headers: HeaderMap) -> R
 pub(crate) async fn report(State(native): State<Native>, headers: HeaderMap) -> Response {
     match native.authorize(&headers) {
         Ok(()) => Json(native.verify_report()).into_response(),
-        Err(refused) => refused,
+        Err(refused) => refused.into_response(),
     }
 }
 

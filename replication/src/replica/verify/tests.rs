@@ -36,7 +36,7 @@ impl Alone {
 
     /// Writes a value, or a tombstone. Every seventh value expires soon.
     fn put(&mut self, key: u64, value: Option<u64>) {
-        let expires_at_s = (key % 7 == 0).then_some(START_MS / 1000 + 2);
+        let expires_at_s = key.is_multiple_of(7).then_some(START_MS / 1000 + 2);
         let body = value.map_or(Body::Tombstone, |value| {
             let payload = Payload::Inline(Bytes::from(value.to_string()));
             Body::Value(Value { payload, metadata: None, expires_at_s })
