@@ -79,8 +79,14 @@ impl Verifier {
                 verifier.lock().running = None;
                 return begun.map_err(NotBegun::Read).and(Err(NotBegun::Running));
             };
+            verifier.show(VerifyProgress { began_ms, stage: VerifyStage::Rows, done: 0, total: 0 });
             tokio::spawn(async move {
-                let found = verifier.verify(began_ms).await;
+                let found = tokio::spawn({
+                    let verifier = verifier.clone();
+                    async move { verifier.verify(began_ms).await }
+                });
+                // One that ends in a bug must not stand in the way of the next.
+                let found = found.await.unwrap_or_else(|error| unfinished(began_ms, &error.to_string()));
                 report(&found);
                 *verifier.lock() = Progress { running: None, last: Some(found) };
             });
@@ -127,11 +133,7 @@ impl Verifier {
         };
         match self.engine.verified().filter(|verified| verified.began_ms == began_ms) {
             Some(verified) => of_rows(&verified),
-            None => Verification {
-                began_ms,
-                mismatches: vec![format!("the rows were not walked to the end: {ended}")],
-                ..Verification::default()
-            },
+            None => unfinished(began_ms, &ended),
         }
     }
 
@@ -194,6 +196,11 @@ impl Checked {
             self.damaged.push(format!("{chunk}: {damage}"));
         }
     }
+}
+
+fn unfinished(began_ms: u64, reason: &str) -> Verification {
+    let mismatches = vec![format!("the verification did not come to its end: {reason}")];
+    Verification { began_ms, mismatches, ..Verification::default() }
 }
 
 fn of_rows(verified: &Verified) -> Verification {

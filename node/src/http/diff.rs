@@ -3,6 +3,7 @@
 //! The rule: one walk over the rows at a time, in bounded pages and with pauses, and keys are shown only to tokens
 //! whose accounts own the namespace. To others an entry is the keyed hash of its name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
@@ -14,7 +15,7 @@ use littoral::api::diff::{BodyKind, EntryPage, EntryState, Holding, Leaves, MAX_
 use replication::read::states;
 use replication::{NamespaceId, StoreError};
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::problem;
 use super::native::Native;
@@ -28,17 +29,17 @@ const PAUSE: Duration = Duration::from_millis(2);
 const ACCOUNT_KEYS: &[u8] = b"account/";
 
 /// The place for the one walk that may be under way.
-pub(crate) struct Slot(Semaphore);
+pub(crate) struct Slot(Arc<Semaphore>);
 
 impl Default for Slot {
     fn default() -> Self {
-        Self(Semaphore::new(1))
+        Self(Arc::new(Semaphore::new(1)))
     }
 }
 
 impl Slot {
-    async fn take(&self) -> SemaphorePermit<'_> {
-        self.0.acquire().await.expect("the semaphore is never closed")
+    async fn take(&self) -> OwnedSemaphorePermit {
+        self.0.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
@@ -53,13 +54,16 @@ pub(crate) async fn leaves(State(native): State<Native>, headers: HeaderMap) -> 
     if let Err(refused) = native.authorize(&headers) {
         return refused.into_response();
     }
-    let _slot = native.diff.take().await;
+    let slot = native.diff.take().await;
     let (store, key) = match native.engine.states().await {
         Ok(states) => states,
         Err(error) => return unavailable(&error),
     };
-    // Not block_in_place: it reads all rows.
-    let summed = move || states::leaves(&store, &key, &mut || std::thread::sleep(PAUSE));
+    // Not block_in_place: it reads all rows. It keeps its place also when the client has hung up.
+    let summed = move || {
+        let _slot = slot;
+        states::leaves(&store, &key, &mut || std::thread::sleep(PAUSE))
+    };
     match tokio::task::spawn_blocking(summed).await {
         Ok(Ok((holding, sums, entries))) => {
             let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
