@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod diff;
 pub mod kv;
+pub mod verify;
 
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
 /// from the same moment's figures.

@@ -26,6 +26,7 @@ pub mod api;
 mod account;
 mod client;
 mod error;
+mod inspect;
 mod listing;
 mod namespace;
 mod request;

@@ -19,6 +19,17 @@ use replication::entry::CHUNK_BYTES;
 const UNFINISHED: &str = "tmp";
 const DAMAGED: &str = "damaged";
 
+/// What became of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChunkState {
+    /// It is here, and these are its bytes.
+    Good(Bytes),
+    /// Its file had other bytes than its name says, and was moved aside.
+    Damaged,
+    /// It is not here.
+    Missing,
+}
+
 /// The folder of chunk files. All methods block on the disk.
 pub struct ChunkStore {
     folder: PathBuf,
@@ -54,23 +65,31 @@ impl ChunkStore {
     /// The bytes of a chunk, checked against its name; `None` when it is not here. A damaged file is
     /// moved aside and reported as not here, so that it is fetched again.
     pub fn read(&self, id: &ChunkId) -> io::Result<Option<Bytes>> {
+        Ok(match self.examine(id)? {
+            ChunkState::Good(bytes) => Some(bytes),
+            ChunkState::Damaged | ChunkState::Missing => None,
+        })
+    }
+
+    /// As [`ChunkStore::read`], for whoever must tell a damaged file from one that is not here.
+    pub fn examine(&self, id: &ChunkId) -> io::Result<ChunkState> {
         let path = self.path(id);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ChunkState::Missing),
             Err(error) => return Err(error),
         };
         let len = file.metadata()?.len().min(CHUNK_BYTES as u64) as usize;
         let mut bytes = Vec::with_capacity(len + 1);
         file.take(CHUNK_BYTES as u64 + 1).read_to_end(&mut bytes)?;
         if ChunkId::of(&bytes) == *id {
-            return Ok(Some(bytes.into()));
+            return Ok(ChunkState::Good(bytes.into()));
         }
         tracing::warn!(chunk = %id, "a chunk file is damaged: moved aside, to be fetched again");
         match fs::rename(&path, self.folder.join(DAMAGED).join(id.to_string())) {
             // Another reader has moved it already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            moved => moved.map(|()| None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ChunkState::Damaged),
+            moved => moved.map(|()| ChunkState::Damaged),
         }
     }
 
@@ -142,6 +161,8 @@ mod tests {
         for damage in [&b"not hello"[..], b"", &[7; CHUNK_BYTES + 9]] {
             let id = store.write(b"hello").unwrap();
             fs::write(store.path(&id), damage).unwrap();
+            assert_eq!(store.examine(&id).unwrap(), ChunkState::Damaged);
+            assert_eq!(store.examine(&id).unwrap(), ChunkState::Missing);
             assert_eq!(store.read(&id).unwrap(), None);
             assert!(folder.path().join("chunks/damaged").join(id.to_string()).exists());
             fs::write(store.path(&id), damage).unwrap();

@@ -6,6 +6,7 @@
 mod cluster;
 mod connection;
 mod dev;
+mod diff;
 mod export;
 mod failure;
 mod import;
@@ -16,6 +17,7 @@ mod record;
 mod resume;
 mod serve;
 mod status;
+mod verify;
 
 #[cfg(test)]
 mod fake_pop;
@@ -63,6 +65,10 @@ enum Command {
     Status(Connection),
     /// Show how far each PoP is behind each other
     Lag(lag::Args),
+    /// Check a PoP's store, while it serves: digests, counts, and the files of large values
+    Verify(Connection),
+    /// Show which keys differ between two PoPs, and why
+    Diff(diff::Args),
     /// Read and write keys
     Kv(kv::Args),
     /// Look at configuration files
@@ -109,6 +115,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Node(command) => cluster::run_node(command, json),
         Command::Status(connection) => block_on(status::run(connection, json)),
         Command::Lag(args) => block_on(lag::run(args, json)),
+        Command::Verify(connection) => block_on(verify::run(connection, json)),
+        Command::Diff(args) => block_on(diff::run(args, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
         Command::Completions { shell } => completions(shell),
@@ -157,6 +165,9 @@ mod tests {
             ("node init d --token -", true),
             ("status --url http://h:1", true),
             ("lag --watch", true),
+            ("verify --url http://h:1 --json", true),
+            ("diff http://h:1 http://h:2 --limit 5 --token t", true),
+            ("diff http://h:1", false),
             ("kv put k v --ttl 60", true),
             ("kv put k v --path f", false),
             ("kv put k --ttl 60 --expires-at 9", false),

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use littoral::api::{State, Status};
 use replication::replica::OpenError;
+use replication::replica::verify::Verified;
 use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::storage::{Checkpoint, SledStore};
 use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
+mod ask;
 mod driver;
 mod inbox;
 mod report;
@@ -172,6 +174,7 @@ pub struct Engine {
 
 /// What the handles and the thread share.
 struct Shared {
+    pop: String,
     inbox: Inbox,
     clocks: Clocks,
     /// The store to read from; none where it could not be opened.
@@ -180,6 +183,8 @@ struct Shared {
     condition: ArcSwap<Condition>,
     /// Rises when an entry of the system namespace changes.
     namespaces_version: AtomicU64,
+    /// What the last verification of the rows has found.
+    verified: ArcSwapOption<Verified>,
 }
 
 /// Whether the node serves, and why not.
@@ -232,15 +237,22 @@ impl Engine {
             Err(Unopened::Refused(reason)) => return Err(StartError::Store(reason)),
         };
         let shared = Arc::new(Shared {
+            pop: settings.pop.clone(),
             inbox: Inbox::default(),
             clocks: Clocks { started: Instant::now() },
             store: replica.as_ref().map(|replica| replica.store().clone()),
             replica: replica.as_ref().map(Replica::id),
             condition: ArcSwap::from_pointee(condition),
             namespaces_version: AtomicU64::new(0),
+            verified: ArcSwapOption::empty(),
         });
         driver::spawn(shared.clone(), settings, replica, chunks_wanted)?;
         Ok(Self { shared })
+    }
+
+    /// This PoP's name.
+    pub fn pop(&self) -> &str {
+        &self.shared.pop
     }
 
     /// This store's replica; `None` in quarantine.

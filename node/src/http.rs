@@ -10,6 +10,7 @@ pub(crate) mod attributes;
 mod auth;
 mod body;
 pub(crate) mod bulk;
+mod diff;
 mod envelope;
 mod error;
 pub(crate) mod keys;
@@ -20,6 +21,7 @@ mod native;
 pub(crate) mod query;
 pub(crate) mod route;
 mod values;
+mod verify;
 
 use std::convert::Infallible;
 use std::io;
@@ -52,6 +54,7 @@ use self::route::{Call, Operation, Routed};
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::{NamespaceError, Namespaces};
+use crate::verifier::Verifier;
 
 /// The most bytes of a request's head, and of a body read at a time.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -176,7 +179,14 @@ impl Surface {
     fn new(context: HttpContext) -> Self {
         let HttpContext { engine, chunks, tokens, fetch, render_metrics } = context;
         let tokens = Arc::new(auth::Tokens::new(tokens));
-        let native = native::Native { engine: engine.clone(), tokens: tokens.clone(), render_metrics };
+        let native = native::Native {
+            engine: engine.clone(),
+            tokens: tokens.clone(),
+            verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
+            diff: Arc::default(),
+            namespaces: Arc::new(Namespaces::new(engine.clone())),
+            render_metrics,
+        };
         Self {
             namespaces: Namespaces::new(engine.clone()),
             chunks: large::Chunks { engine: engine.clone(), store: chunks, fetch },

@@ -16,3 +16,4 @@ pub mod node;
 mod peering;
 pub mod storage;
 pub mod transport;
+mod verifier;

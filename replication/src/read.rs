@@ -12,6 +12,8 @@ use crate::entry::{Body, ChunkId, Kind, NamespaceId, Payload, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
+pub mod states;
+
 /// The value under `key` as of `now_s` (Unix seconds); `None` when never written, deleted or expired.
 pub fn value<S: Store>(
     store: &S,

@@ -41,6 +41,7 @@ mod membership;
 mod peer;
 mod push;
 pub mod returned;
+pub mod verify;
 
 pub use epoch::{Garbage, Holder};
 pub use lag::Lag;
@@ -194,6 +195,8 @@ pub enum Event {
         /// The event that took its place.
         new: Dot,
     },
+    /// A verification has ended.
+    Verified(Box<verify::Verified>),
     /// An anti-entropy round has ended.
     RoundEnded {
         /// With whom.
@@ -278,6 +281,8 @@ pub struct Replica<S: Store> {
     /// Whether peers' vectors have changed since they were last stored.
     peers_changed: bool,
     peers_stored_us: u64,
+    /// The verification that is running.
+    walk: Option<verify::Walk>,
     events: VecDeque<Event>,
     counters: Counters,
 }
@@ -317,6 +322,7 @@ impl<S: Store> Replica<S> {
             peers: BTreeMap::new(),
             peers_changed: false,
             peers_stored_us: 0,
+            walk: None,
             events: VecDeque::new(),
             counters: Counters::default(),
         };

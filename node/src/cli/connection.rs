@@ -33,6 +33,21 @@ impl Connection {
     }
 }
 
+/// What PoPs of one cluster are asked with, where their addresses are arguments.
+#[derive(Args, Clone)]
+pub(super) struct Token {
+    /// The bearer token, the same at both
+    #[arg(long, env = "LITTORAL_TOKEN", hide_env_values = true, help_heading = "Connection")]
+    token: Option<String>,
+}
+
+impl Token {
+    pub(super) fn client(&self, url: &str) -> Result<Client, Failure> {
+        let token = self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))?;
+        Ok(Client::new(url, token)?)
+    }
+}
+
 /// An account at a PoP.
 #[derive(Args, Clone)]
 pub(super) struct AccountArgs {

@@ -27,6 +27,8 @@ pub(super) enum Failure {
         /// What to do.
         hint: Option<String>,
     },
+    /// The command failed, and what it printed says why.
+    Said,
     /// Whoever read our output has seen enough.
     BrokenPipe,
 }
@@ -51,7 +53,7 @@ impl Failure {
     pub(super) fn hint(self, text: impl Display) -> Self {
         match self {
             Self::Told { exit, what, .. } => Self::Told { exit, what, hint: Some(text.to_string()) },
-            Self::BrokenPipe => Self::BrokenPipe,
+            Self::Said | Self::BrokenPipe => self,
         }
     }
 
@@ -59,13 +61,17 @@ impl Failure {
     pub(super) fn while_doing(self, doing: impl Display) -> Self {
         match self {
             Self::Told { exit, what, hint } => Self::Told { exit, what: format!("{doing}: {what}"), hint },
-            Self::BrokenPipe => Self::BrokenPipe,
+            Self::Said | Self::BrokenPipe => self,
         }
     }
 
     /// Tells the person, and gives the exit code.
     pub(super) fn report(self) -> ExitCode {
-        let Self::Told { exit, what, hint } = self else { return ExitCode::SUCCESS };
+        let (exit, what, hint) = match self {
+            Self::Told { exit, what, hint } => (exit, what, hint),
+            Self::Said => return ExitCode::from(FAILED),
+            Self::BrokenPipe => return ExitCode::SUCCESS,
+        };
         let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         // With standard error closed there is nobody left to tell.
         let _ = io::Write::write_all(&mut io::stderr(), format!("error: {what}{hint}\n").as_bytes());

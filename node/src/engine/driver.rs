@@ -115,6 +115,7 @@ impl Driver {
         let mut group = 0;
         let mut stop = None;
         let mut asked = Vec::new();
+        let mut asks = Vec::new();
         for command in commands {
             match command {
                 Command::Write { writes, ack, reply } => {
@@ -133,6 +134,7 @@ impl Driver {
                     self.with_replica(|core| core.handle_disconnected(replica));
                 }
                 Command::Status { reply } => asked.push(reply),
+                Command::Ask { ask } => asks.push(ask),
                 Command::Stop { reply } => stop = Some(reply),
             }
             if group >= MAX_GROUP_WRITES || stop.is_some() {
@@ -147,6 +149,9 @@ impl Driver {
         for reply in asked {
             // Whoever asked may be gone.
             let _ = reply.send(report::status(self, &self.shared.condition.load()));
+        }
+        for ask in asks {
+            ask(self.replica.as_mut(), self.shared.clocks.now());
         }
         if stop.is_some() {
             self.checkpoint();
@@ -324,6 +329,13 @@ impl Driver {
                     RemovalReason::Replaced => "a later incarnation of this PoP has taken its place",
                     RemovalReason::Silent => "this node was away for too long and was evicted from the cluster",
                 }),
+                Event::Verified(verified) => {
+                    let damage = verified.mismatches.first().filter(|_| verified.is_damaged()).cloned();
+                    self.shared.verified.store(Some(Arc::new(*verified)));
+                    if let Some(damage) = damage {
+                        self.stop_serving(&damage.to_string());
+                    }
+                }
                 Event::RoundEnded { peer, repaired } => {
                     let peer = self.pop_of(peer);
                     if repaired > 0 {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use littoral::api::Status;
-use replication::{Dot, ReplicaId};
+use replication::{Dot, Now, Replica, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Ack, ReadError, Write, WriteError};
+use crate::storage::SledStore;
 use crate::transport::{LinkSender, PeerInfo};
 
 /// The most writes that may wait for the engine; one more is refused as overload.
@@ -20,6 +21,9 @@ const MAX_QUEUED_FRAMES: usize = 64;
 /// The answer to a group of writes.
 pub(super) type Reply = oneshot::Sender<Result<Vec<Dot>, WriteError>>;
 
+/// A question to the replica, or to nobody in quarantine; it carries its own way to answer.
+pub(super) type Ask = Box<dyn FnOnce(Option<&mut Replica<SledStore>>, Now) + Send>;
+
 /// What the engine is asked to do.
 pub(super) enum Command {
     Write { writes: Vec<Write>, ack: Ack, reply: Reply },
@@ -27,6 +31,7 @@ pub(super) enum Command {
     Disconnected { replica: ReplicaId },
     Frame { from: ReplicaId, frame: Bytes, _place: OwnedSemaphorePermit },
     Status { reply: oneshot::Sender<Result<Status, ReadError>> },
+    Ask { ask: Ask },
     Stop { reply: oneshot::Sender<()> },
 }
 

@@ -38,6 +38,12 @@ impl Tokens {
         found.map(String::as_str).ok_or(ApiError::Forbidden)
     }
 
+    /// The accounts that the request's token may act for; none where it is not known.
+    pub(crate) fn accounts(&self, headers: &HeaderMap) -> &[String] {
+        let accounts = presented(headers).ok().and_then(|token| self.0.get(&hash(token)));
+        accounts.map_or(&[], Vec::as_slice)
+    }
+
     /// Whether the request carries any known token.
     pub(crate) fn is_known(&self, headers: &HeaderMap) -> bool {
         presented(headers).is_ok_and(|token| self.0.contains_key(&hash(token)))

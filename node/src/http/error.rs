@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::io;
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
@@ -183,6 +184,22 @@ impl ApiError {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
+    }
+}
+
+/// Why a page of the native API is not given, or an order not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PageError {
+    #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
+    Unauthorized,
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response<Body> {
+        let status = match &self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+        };
+        problem(status, &self.to_string())
     }
 }
 

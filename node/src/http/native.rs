@@ -13,8 +13,11 @@ use hyper::header::CONTENT_TYPE;
 use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
-use super::error::problem;
+use super::error::{PageError, problem};
+use super::{diff, verify};
 use crate::engine::Engine;
+use crate::namespaces::Namespaces;
+use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
 const MAX_STATUS_MS: u64 = 2_000;
@@ -24,6 +27,9 @@ const MAX_STATUS_MS: u64 = 2_000;
 pub(crate) struct Native {
     pub(crate) engine: Engine,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) diff: Arc<diff::Slot>,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -34,9 +40,12 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/lag", get(lag))
+        .route("/v1/verify", get(verify::report).post(verify::begin))
+        .route("/v1/leaves", get(diff::leaves))
+        .route("/v1/entries", get(diff::entries))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read, with GET")
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")
         })
         .with_state(native)
 }
@@ -71,16 +80,18 @@ impl Native {
         headers: &HeaderMap,
         page: impl FnOnce(Status) -> R,
     ) -> Response<Body> {
-        if !self.tokens.is_known(headers) {
-            return problem(
-                StatusCode::UNAUTHORIZED,
-                "send \"Authorization: Bearer TOKEN\" with a token of this node",
-            );
+        if let Err(refused) = self.authorize(headers) {
+            return refused.into_response();
         }
         match self.status().await {
             Ok(status) => page(status).into_response(),
             Err(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
         }
+    }
+
+    /// Any token of this node will do, to read and to change.
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), PageError> {
+        if self.tokens.is_known(headers) { Ok(()) } else { Err(PageError::Unauthorized) }
     }
 
     async fn status(&self) -> Result<Status, String> {

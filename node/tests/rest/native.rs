@@ -34,3 +34,50 @@ async fn status_and_lag_need_a_token_and_errors_are_problems() {
     let elsewhere = node.client.send("GET", "/client/v4/user", &[], b"").await;
     elsewhere.assert_error(404, 7003, "Could not route to /client/v4/user");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_is_begun_once_and_told_of() {
+    let node = test_node().await;
+    let large = super::noise(600_000);
+    assert_eq!(node.send("PUT", "/values/large", &large).await.status, 200);
+    let begun = node.client.send("POST", "/v1/verify", &[], b"").await;
+    assert_eq!((begun.status, begun.json()["running"]["stage"].as_str()), (202, Some("rows")), "{begun:?}");
+    let again = node.client.send("POST", "/v1/verify", &[], b"").await;
+    assert_eq!(again.status, 409, "{again:?}");
+    let last = loop {
+        let report = node.client.send("GET", "/v1/verify", &[], b"").await.json();
+        if report["running"].is_null() {
+            break report["last"].clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((&last["chunks"]["good"], &last["mismatches"]), (&2.into(), &serde_json::json!([])), "{last}");
+    for method in ["GET", "POST"] {
+        assert_eq!(node.client.raw(&head(method, "/v1/verify", &[])).await.status, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaves_and_entries_are_told_without_values_and_keys_only_to_their_owner() {
+    let node = test_node().await;
+    assert_eq!(node.send("PUT", "/values/mine?expiration=4000000000", "secret").await.status, 200);
+    let leaves = node.client.send("GET", "/v1/leaves", &[], b"").await.json();
+    assert_eq!(leaves["entries"], 3, "the namespace, the member and the value: {leaves}");
+    let key_shown = async |token: &str| {
+        let bearer = ("Authorization", format!("Bearer {token}"));
+        let answer = node.client.raw(&head("GET", "/v1/entries", &[bearer])).await;
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+        let page = answer.json();
+        let entries = page["entries"].as_array().unwrap().clone();
+        let value = entries.into_iter().find(|entry| entry["expires_at_s"] == 4_000_000_000_u64).unwrap();
+        value["key"].as_str().map(str::to_owned)
+    };
+    assert_eq!(key_shown(super::TOKEN).await.as_deref(), Some("mine"));
+    assert_eq!(key_shown(super::OTHER_TOKEN).await, None);
+    for (path, status) in [("/v1/entries?leaves=zz", 400), ("/v1/entries?after=%25", 400)] {
+        assert_eq!(node.client.send("GET", path, &[], b"").await.status, status, "{path}");
+    }
+    for path in ["/v1/leaves", "/v1/entries"] {
+        assert_eq!(node.client.raw(&head("GET", path, &[])).await.status, 401);
+    }
+}

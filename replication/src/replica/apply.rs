@@ -96,9 +96,13 @@ impl<S: Store> Replica<S> {
         let key = &self.settings.digest_key;
         let name = key.name_hash(id);
         let old = current.as_ref().map(|current| key.state_digest(name, current));
-        self.tree.replace(name, old, Some(key.state_digest(name, &entry)));
+        let new = Some(key.state_digest(name, &entry));
+        self.tree.replace(name, old, new);
         self.entries += u64::from(current.is_none());
         let row_key = keys::entry(id);
+        if let Some(walk) = &mut self.walk {
+            walk.entry_changed(&row_key, name, old, new);
+        }
         self.leave_indices(id, &row_key, current.as_ref());
         self.waiting.entry_came(id, &entry);
         if let Some(at) = expiry_of(&entry) {
@@ -125,9 +129,13 @@ impl<S: Store> Replica<S> {
     pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) {
         let key = &self.settings.digest_key;
         let name = key.name_hash(id);
-        self.tree.replace(name, Some(key.state_digest(name, entry)), None);
+        let old = Some(key.state_digest(name, entry));
+        self.tree.replace(name, old, None);
         self.entries -= 1;
         let row_key = keys::entry(id);
+        if let Some(walk) = &mut self.walk {
+            walk.entry_changed(&row_key, name, old, None);
+        }
         self.leave_indices(id, &row_key, Some(entry));
         self.staged.insert(row_key, None);
     }
@@ -153,6 +161,9 @@ impl<S: Store> Replica<S> {
         self.waiting.log_row_came(row_key.len() + row.len());
         self.staged.insert(row_key.to_vec(), Some(row));
         self.log_rows += u64::from(old.is_none());
+        if let Some(walk) = &mut self.walk {
+            walk.log_changed(&row_key, old.is_some(), true);
+        }
         Ok(())
     }
 

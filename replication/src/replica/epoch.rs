@@ -380,8 +380,12 @@ impl<S: Store> Replica<S> {
         let origin = self.origins[usize::from(index)];
         for (log_row, bytes) in over {
             let dot = Dot { hlc: log_row.position.hlc, replica: origin };
-            self.staged.insert(keys::log(index, dot.hlc).to_vec(), None);
+            let row_key = keys::log(index, dot.hlc);
+            self.staged.insert(row_key.to_vec(), None);
             self.log_rows -= 1;
+            if let Some(walk) = &mut self.walk {
+                walk.log_changed(&row_key, true, false);
+            }
             self.waiting.log_row_went(bytes);
             // Only the event that wrote the present state speaks for it.
             if let Some(entry) = self.entry(&log_row.id)?.filter(|entry| entry.dot == dot)

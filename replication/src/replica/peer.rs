@@ -10,6 +10,7 @@ use super::anti_entropy::{Initiator, Responder};
 use super::copy::Source;
 use super::membership::Progress;
 use super::push::Outgoing;
+use super::verify;
 use super::{Event, MessageError, Replica};
 use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::member as member_codec;
@@ -152,6 +153,7 @@ impl<S: Store> Replica<S> {
     /// Does what is due: heartbeats, repeats, slices of anti-entropy. Call it at [`Replica::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Now) -> Result<(), StoreError> {
         self.check_usable()?;
+        self.verify_slice(now)?;
         let peers: Vec<ReplicaId> =
             self.peers.iter().filter(|(_, p)| p.connected).map(|(id, _)| *id).collect();
         for peer in peers {
@@ -190,7 +192,8 @@ impl<S: Store> Replica<S> {
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
         let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
         let at_once = self.sweep.is_some() || may_judge;
-        let due = due.chain(peers).chain(self.membership_due_us()).chain([self.tick_due_us]);
+        let walk = self.walk.as_ref().map(verify::Walk::due_us);
+        let due = due.chain(peers).chain(walk).chain(self.membership_due_us()).chain([self.tick_due_us]);
         due.chain(at_once.then_some(0)).min()
     }
 

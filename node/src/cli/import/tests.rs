@@ -20,7 +20,7 @@ async fn import_file(pop: &FakePop, args: &Args) -> Result<Report, Failure> {
 fn told(failure: Failure) -> String {
     match failure {
         Failure::Told { what, .. } => what,
-        Failure::BrokenPipe => "broken pipe".into(),
+        Failure::Said | Failure::BrokenPipe => "broken pipe".into(),
     }
 }
 
