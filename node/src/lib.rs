@@ -14,5 +14,6 @@ pub mod identity;
 pub mod namespaces;
 pub mod node;
 mod peering;
+mod rebuild;
 pub mod storage;
 pub mod transport;

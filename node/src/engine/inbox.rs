@@ -8,6 +8,7 @@ use littoral::api::Status;
 use replication::{Dot, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::members::Act;
 use super::{Ack, ReadError, Write, WriteError};
 use crate::transport::{LinkSender, PeerInfo};
 
@@ -22,12 +23,33 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Dot>, WriteError>>;
 
 /// What the engine is asked to do.
 pub(super) enum Command {
-    Write { writes: Vec<Write>, ack: Ack, reply: Reply },
-    Connected { peer: PeerInfo, link: LinkSender },
-    Disconnected { replica: ReplicaId },
-    Frame { from: ReplicaId, frame: Bytes, _place: OwnedSemaphorePermit },
-    Status { reply: oneshot::Sender<Result<Status, ReadError>> },
-    Stop { reply: oneshot::Sender<()> },
+    Write {
+        writes: Vec<Write>,
+        ack: Ack,
+        reply: Reply,
+    },
+    Connected {
+        peer: PeerInfo,
+        link: LinkSender,
+    },
+    Disconnected {
+        replica: ReplicaId,
+    },
+    Frame {
+        from: ReplicaId,
+        frame: Bytes,
+        _place: OwnedSemaphorePermit,
+    },
+    Status {
+        reply: oneshot::Sender<Result<Status, ReadError>>,
+    },
+    /// A question or an order of an operator.
+    Act {
+        act: Act,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The queue.

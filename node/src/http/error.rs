@@ -16,6 +16,7 @@
 //! | 20008 | 400 | the account has as many namespaces as it may have |
 //! | 20009 | 500 | a chunk file could not be read or written |
 //! | 20010 | 413 | the request body is larger than any of its kind may be |
+//! | 20011 | 503 | this node is being drained: it takes no more writes |
 
 use std::borrow::Cow;
 use std::io;
@@ -26,7 +27,7 @@ use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
-use crate::engine::{ReadError, WriteError};
+use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
 
 /// What a client is told to wait before it tries again.
@@ -186,6 +187,21 @@ impl ApiError {
     }
 }
 
+/// No token, or one that is not known.
+pub(crate) fn unauthorized() -> Response<Body> {
+    problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\" with a token of this node")
+}
+
+/// What an operator asked for was not done.
+pub(crate) fn not_done(error: &OperatorError) -> Response<Body> {
+    let status = match error {
+        OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. } => StatusCode::NOT_FOUND,
+        OperatorError::Itself | OperatorError::WouldLose { .. } => StatusCode::CONFLICT,
+        OperatorError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, &error.to_string())
+}
+
 /// An error of the native API: problem details as RFC 9457 has them.
 pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     let body = json!({
@@ -221,6 +237,24 @@ fn is_disk_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
+        let text = String::new;
+        let cases = [
+            (OperatorError::NoSuchMember { replica: text() }, 404),
+            (OperatorError::NoSuchLetter { dot: text() }, 404),
+            (OperatorError::Itself, 409),
+            (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }, 409),
+            (OperatorError::Unavailable { reason: text() }, 503),
+        ];
+        for (error, status) in cases {
+            let response = not_done(&error);
+            assert_eq!(response.status(), status, "{error}");
+            // Only what passes by itself is worth another try.
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{error}");
+        }
+    }
 
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {

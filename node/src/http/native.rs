@@ -6,14 +6,15 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, http::HeaderMap};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
-use super::error::problem;
+use super::error::{self, problem};
+use super::members;
 use crate::engine::Engine;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
@@ -34,9 +35,15 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/lag", get(lag))
+        .route("/v1/members", get(members::list))
+        .route("/v1/members/{replica}/drain", post(members::drain))
+        .route("/v1/members/{replica}/remove", post(members::remove))
+        .route("/v1/gc", get(members::garbage))
+        .route("/v1/dead-letters", get(members::dead_letters))
+        .route("/v1/dead-letters/{dot}", post(members::settle))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read, with GET")
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")
         })
         .with_state(native)
 }
@@ -71,16 +78,18 @@ impl Native {
         headers: &HeaderMap,
         page: impl FnOnce(Status) -> R,
     ) -> Response<Body> {
-        if !self.tokens.is_known(headers) {
-            return problem(
-                StatusCode::UNAUTHORIZED,
-                "send \"Authorization: Bearer TOKEN\" with a token of this node",
-            );
+        if let Err(refused) = self.authorize(headers) {
+            return refused;
         }
         match self.status().await {
             Ok(status) => page(status).into_response(),
             Err(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
         }
+    }
+
+    /// Any token of this node will do, to read and to change.
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+        if self.tokens.is_known(headers) { Ok(()) } else { Err(error::unauthorized()) }
     }
 
     async fn status(&self) -> Result<Status, String> {

@@ -104,11 +104,7 @@ async fn start_engine(folder: &Path, min_free_bytes: u64) -> Engine {
         data_folder: folder.to_owned(),
         cache_bytes: 16 << 20,
         min_free_bytes,
-        replica: replication::Settings {
-            cluster: [1; 16],
-            digest_key: DigestKey::new([2; 32]),
-            heartbeat_every_us: 1_000_000,
-        },
+        replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
     };
     let (chunks_wanted, _) = tokio::sync::mpsc::channel(1);
     let engine = loop {
