@@ -69,6 +69,19 @@ pub(super) fn time(duration: Duration) -> String {
     }
 }
 
+/// Unix milliseconds as `2026-11-22 09:00:00 UTC`.
+pub(super) fn moment(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).ok();
+    let moment = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    moment.map_or_else(
+        || "an unknown time".into(),
+        |moment| {
+            let (date, (hour, minute, second)) = (moment.date(), moment.to_hms());
+            format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+        },
+    )
+}
+
 /// A key or title on a terminal: what could move the cursor is escaped.
 pub(super) fn name(text: &str) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
