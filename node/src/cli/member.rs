@@ -277,12 +277,12 @@ fn removal_plan(member: &Member, force: bool) -> String {
     match (&member.kept_because, force) {
         (None, _) => format!("would remove {pop} ({id}); nothing would be lost"),
         (Some(why), true) => format!(
-            "would remove {pop} ({id}), though {why}\n{} of its events are known of and not everywhere; \
+            "would remove {pop} ({id}), though\n{why}\n{} of its events are known of and not everywhere;\n\
              what is known of it is from {}",
             print::count(member.unsent_ops),
             print::moment(member.last_known_ms)
         ),
-        (Some(why), false) => format!("would refuse to remove {pop} ({id}): {why}"),
+        (Some(why), false) => format!("would refuse to remove {pop} ({id}):\n{why}"),
     }
 }
 
@@ -360,7 +360,7 @@ mod tests {
             members: vec![member.clone()],
             removed: vec![removed],
         };
-        for text in [page(&report), removal_plan(&member, false)] {
+        for text in [page(&report), removal_plan(&member, false), removal_plan(&member, true)] {
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         }
         let text = page(&report);

@@ -180,7 +180,7 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if matches!(code, 20001 | 20003..=20005) {
+        if matches!(code, 20001 | 20003..=20005 | 20011) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
