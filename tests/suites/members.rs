@@ -141,7 +141,8 @@ fn aside(cluster: &Cluster, name: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_of_a_running_pop_is_found_out() {
     let (mut cluster, namespace) = three(Options::default()).await;
-    put(&cluster.rest(2, &namespace), "key", "value").await;
+    put(&cluster.rest(0, &namespace), "key", "value").await;
+    until_read(&cluster.rest(2, &namespace), "key", "value").await;
     assert!(cluster.stop(2).unwrap().success());
     let copy = aside(&cluster, "copy");
     copy_folder(cluster.data_dir(2), &copy).unwrap();
@@ -166,7 +167,8 @@ async fn a_clone_of_a_running_pop_is_found_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_of_a_data_folder_is_found_out() {
     let (mut cluster, namespace) = three(Options::default()).await;
-    put(&cluster.rest(2, &namespace), "key", "old").await;
+    put(&cluster.rest(0, &namespace), "key", "old").await;
+    until_read(&cluster.rest(2, &namespace), "key", "old").await;
     assert!(cluster.stop(2).unwrap().success());
     let copy = aside(&cluster, "copy");
     copy_folder(cluster.data_dir(2), &copy).unwrap();

@@ -49,6 +49,22 @@ pub(super) fn table<const N: usize>(
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// Text of words, broken into lines that fit. A word that is longer stays whole.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 => last.push_str(word),
+            Some(last) if line + 1 + word.chars().count() <= usize::from(MAX_WIDTH) => {
+                last.extend([" ", word]);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 /// `60123` as `60,123`.
 pub(super) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
@@ -160,6 +176,14 @@ mod tests {
         };
         let text = table(["POP", "LINK", "ROOT", "CLOCK", "ROUND TRIP"], [row().map(str::to_owned)]);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn text_is_wrapped_at_words() {
+        assert_eq!(wrapped("a few words"), "a few words");
+        let long = "x".repeat(100);
+        assert_eq!(wrapped(&format!("a {long} b")), format!("a\n{long}\nb"));
+        assert_eq!(wrapped(&"abc ".repeat(30)).lines().map(str::len).max(), Some(79));
     }
 
     #[test]

@@ -26,15 +26,14 @@ pub(super) fn state(state: State) -> &'static str {
 
 fn page(status: &Status) -> String {
     let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let own_state = format!("{} in {}: {}{reason}", status.pop, status.region, state(status.state));
     let replica = short_id(&status.replica);
     let own = [status.pop.clone(), "this".into(), status.root.clone(), String::new(), String::new()];
     let rows = std::iter::once(own).chain(status.peers.iter().map(peer));
     let replica = if replica.is_empty() { "unknown" } else { &replica };
     format!(
-        "{} in {}: {}{reason}\n{} entries, replica {replica}, version {}\n{}\n\n{}\n\n{}",
-        status.pop,
-        status.region,
-        state(status.state),
+        "{}\n{} entries, replica {replica}, version {}\n{}\n\n{}\n\n{}",
+        print::wrapped(&own_state),
         print::count(status.entries),
         status.version,
         membership(status),
@@ -44,6 +43,9 @@ fn page(status: &Status) -> String {
 }
 
 fn membership(status: &Status) -> String {
+    if status.replica.is_empty() {
+        return "its store is not open, so its place in the cluster is not known".into();
+    }
     let known = &status.membership;
     let stage = match known.stage {
         Stage::Fresh => "not a member yet",
@@ -134,6 +136,8 @@ mod tests {
         assert!(page(&status).contains("roots: equal on 2 of 3 (they differ"), "{}", page(&status));
         status.peers.clear();
         assert!(page(&status).contains("roots: nothing to compare with"), "{}", page(&status));
+        status.reason = Some("a reason of many words, ".repeat(9));
+        assert!(page(&status).lines().all(|line| line.chars().count() <= 80), "{}", page(&status));
         status.root.clear();
         assert!(page(&status).contains("roots: none here"), "{}", page(&status));
     }

@@ -38,6 +38,9 @@ const CHECKPOINT_EVERY_US: u64 = 1_000_000;
 /// How often free space is looked up.
 const FREE_SPACE_EVERY_US: u64 = 200_000;
 
+/// What a peer is told of the end of its link to a node that must not gossip.
+const QUARANTINED: &str = "this node's store is quarantined";
+
 /// Starts the thread.
 pub(super) fn spawn(
     shared: Arc<Shared>,
@@ -124,6 +127,7 @@ impl Driver {
                     self.write(writes, ack, reply);
                 }
                 Command::Frame { from, frame, _place } => self.frame(from, &frame),
+                Command::Connected { link, .. } if self.replica.is_none() => link.close(QUARANTINED),
                 Command::Connected { peer, link } => {
                     self.pops.insert(peer.replica, peer.pop);
                     self.links.insert(peer.replica, link);
@@ -438,7 +442,7 @@ impl Driver {
     fn quarantine(&mut self) {
         self.replica = None;
         for link in std::mem::take(&mut self.links).into_values() {
-            link.close("this node's store is quarantined");
+            link.close(QUARANTINED);
         }
         for (reply, _) in self.unanswered.drain(..) {
             let _ =
@@ -498,11 +502,17 @@ fn unavailable(error: &StoreError) -> WriteError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replication::codec::message::{Findings, Repair};
 
     /// On a full disk all frames were dropped once, heartbeats too: peers took the node for silent, its view of them
     /// stood still, and it could not hear that it had been removed.
     #[test]
     fn a_full_disk_refuses_entries_and_hears_all_else() {
+        let entries = [
+            Message::Repair(Repair { round: 1, rows: Vec::new(), last: true }),
+            Message::Findings(Findings { round: 1, wanted: Vec::new(), rows: Vec::new(), more: false }),
+        ];
+        assert!(entries.iter().all(brings_entries));
         let heard = [
             Message::Ack(Vec::new()),
             Message::Behind { epoch: replication::Hlc::ZERO },
