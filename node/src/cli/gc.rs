@@ -62,28 +62,35 @@ fn frontier(report: &GarbageReport) -> String {
 }
 
 fn verdict(report: &GarbageReport) -> String {
-    let limit_ms = PATIENCE_EPOCHS * report.epoch_every_ms;
-    let late: Vec<&Holder> =
-        report.holders.iter().filter(|holder| behind_ms(report, holder) > limit_ms).collect();
     let every = print::time(Duration::from_millis(report.epoch_every_ms));
-    match late.as_slice() {
+    match waited_for(report).as_slice() {
         [] => format!("Nobody holds it up: what is over goes within about {every}."),
         [one] => format!("All of it waits for {}.{}", one.pop, remedy(one)),
-        [first, ..] => {
-            let pops: Vec<&str> = late.iter().map(|holder| holder.pop.as_str()).collect();
-            format!(
-                "All of it waits for {}, for {} the longest.{}",
-                pops.join(", "),
-                first.pop,
-                remedy(first)
-            )
+        [first, others @ ..] => {
+            let pops: Vec<&str> = others.iter().map(|holder| holder.pop.as_str()).collect();
+            format!("All of it waits for {}, then for {}.{}", first.pop, pops.join(", "), remedy(first))
         }
     }
 }
 
+/// Whom the others wait for, the one furthest back first. Who lacks the latest word of one that is away lacks what only
+/// that one could tell: the one that is away is waited for.
+fn waited_for(report: &GarbageReport) -> Vec<&Holder> {
+    let is_late = |holder: &&Holder| behind_ms(report, holder) > PATIENCE_EPOCHS * report.epoch_every_ms;
+    let mut waited_for: Vec<&Holder> = Vec::new();
+    for late in report.holders.iter().filter(is_late) {
+        let away = report.holders.iter().find(|holder| holder.pop == late.origin && !holder.connected);
+        let culprit = if late.connected { away.unwrap_or(late) } else { late };
+        if !waited_for.iter().any(|known| known.replica == culprit.replica) {
+            waited_for.push(culprit);
+        }
+    }
+    waited_for
+}
+
 fn remedy(holder: &Holder) -> String {
     if holder.connected {
-        format!("\nIt is linked and catches up with {}.", holder.origin)
+        format!("\nIt is linked, and catches up with {}.", holder.origin)
     } else {
         format!("\nIt is away. If it never comes back: littoral member remove {} --force", holder.pop)
     }
@@ -112,9 +119,9 @@ mod tests {
         let now_ms = 1_700_000_000_000;
         let holder = |pop: &str, connected, behind_ms| Holder {
             pop: pop.into(),
-            replica: "ab".repeat(16),
+            replica: pop.into(),
             connected,
-            origin: "ams".into(),
+            origin: "sin".into(),
             upto_ms: now_ms - behind_ms,
         };
         let mut report = GarbageReport {
@@ -136,11 +143,14 @@ mod tests {
         let text = page(&report);
         assert!(text.contains("Nobody holds it up") && text.contains("1,234 tombstones"), "{text}");
         report.holders.insert(0, holder("sin", false, 10_000_000));
+        // It lacks what nobody can tell it.
+        report.holders.insert(1, holder("lon", true, 9_000_000));
         let text = page(&report);
         assert!(text.contains("waits for sin.\nIt is away"), "{text}");
-        report.holders.insert(1, holder("a-pop-with-a-long-name", true, 1_000_000));
+        let slow = Holder { origin: "fra".into(), ..holder("a-pop-with-a-long-name", true, 1_000_000) };
+        report.holders.insert(2, slow);
         let text = page(&report);
-        assert!(text.contains("for sin the longest"), "{text}");
+        assert!(text.contains("for sin, then for a-pop-with"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         report.garbage = Garbage::default();
         assert!(page(&report).starts_with("Nothing has been dropped yet"), "{}", page(&report));
