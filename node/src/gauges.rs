@@ -135,3 +135,41 @@ fn export_membership(membership: &Membership) {
         gauge!("littoral_members", "state" => state).set(count as f64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use littoral::api::members::Garbage;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn what_waits_and_who_is_a_member_is_exported_in_base_units() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let garbage = Garbage { epoch_ms: 1_500, log_bytes: 7, tombstones: 3, ..Garbage::default() };
+        let membership = Membership {
+            members: 4,
+            draining: 1,
+            removed: 2,
+            garbage,
+            frontier_lag_ms: 2_500,
+            clock_skew_ms: Some(-40),
+            dead_letters: 5,
+            ..Membership::default()
+        };
+        metrics::with_local_recorder(&recorder, || export_membership(&membership));
+        let text = recorder.handle().render();
+        for line in [
+            "littoral_epoch_seconds 1.5",
+            "littoral_frontier_lag_seconds 2.5",
+            "littoral_tombstones 3",
+            "littoral_log_bytes 7",
+            "littoral_clock_skew_seconds -0.04",
+            "littoral_members{state=\"member\"} 3",
+            "littoral_members{state=\"draining\"} 1",
+            "littoral_members{state=\"removed\"} 2",
+            "littoral_dead_letters 5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+    }
+}

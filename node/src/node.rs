@@ -20,7 +20,7 @@ use crate::engine::{self, Engine};
 use crate::http::{self, AccountToken, HttpContext};
 use crate::identity::Identity;
 use crate::peering::Peering;
-use crate::rebuild::{Rebuild, Rebuilt};
+use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
 use crate::transport::{self, Transport};
 use crate::{chunk_pull, gauges};
 
@@ -56,7 +56,7 @@ enum Ended {
 pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
     start_log(&config)?;
     if rebuild {
-        rebuild_store(&config, 0, false)?;
+        rebuild_first(&config, 0)?;
     }
     // Signals must be heard while there is no node, too.
     let signals = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -76,7 +76,7 @@ pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
             Ok(Ended::Returning) if !*told.borrow() => {
                 // What is left of the old self holds the store.
                 runtime.shutdown_timeout(Duration::from_millis(LAST_TASKS_MS));
-                rebuild_store(&config, LET_GO_MS, false)?;
+                rebuild_first(&config, LET_GO_MS)?;
             }
             ended => {
                 // Blocking reads that nobody waits for any more must not hold up the end.
@@ -84,6 +84,17 @@ pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
                 return ended.map(drop);
             }
         }
+    }
+}
+
+/// Rebuilds the store of a node that starts right after.
+fn rebuild_first(config: &Config, patience_ms: u64) -> anyhow::Result<()> {
+    match rebuild_store(config, patience_ms, false) {
+        Err(error) if error.downcast_ref().is_some_and(RebuildError::is_nothing_to_do) => {
+            tracing::warn!("{error:#}");
+            Ok(())
+        }
+        rebuilt => rebuilt.map(drop),
     }
 }
 

@@ -71,6 +71,13 @@ pub(crate) enum RebuildError {
     Finished,
 }
 
+impl RebuildError {
+    /// Whether there is nothing to rebuild, so that the node may as well be started.
+    pub(crate) fn is_nothing_to_do(&self) -> bool {
+        matches!(self, Self::NoStore { .. } | Self::Finished)
+    }
+}
+
 /// Goes on with a rebuild that was cut short after its second step. Gives whether there was one.
 ///
 /// # Errors

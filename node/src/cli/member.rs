@@ -264,10 +264,11 @@ async fn remove(args: &Remove, json: bool) -> Result<(), Failure> {
 async fn take_out(client: &Client, member: &Member, force: bool) -> Result<MembersReport, Failure> {
     let removed = client.remove_member(&member.replica, force).await;
     removed.map_err(|error| match error {
-        littoral::Error::Api { status: 409, message, .. } => Failure::new(message).hint(format!(
-            "littoral member drain {} --wait; or --force, if what it has alone can go",
-            member.pop
-        )),
+        littoral::Error::Api { status: 409, message, .. } => {
+            let drain = format!("littoral member drain {} --wait", member.pop);
+            let first = if member.connected { drain } else { format!("start it, then {drain}") };
+            Failure::new(message).hint(format!("{first}; or --force, if what it has alone can go"))
+        }
         other => other.into(),
     })
 }

@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use std::io;
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
@@ -187,19 +188,33 @@ impl ApiError {
     }
 }
 
-/// No token, or one that is not known.
-pub(crate) fn unauthorized() -> Response<Body> {
-    problem(StatusCode::UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\" with a token of this node")
+/// Why a page of the native API is not given, or an order not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PageError {
+    #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
+    Unauthorized,
+    #[error("the body is larger than any order")]
+    OrderTooLarge,
+    #[error("the body is not understood: {reason}")]
+    OrderNotUnderstood { reason: String },
+    #[error(transparent)]
+    NotDone(#[from] OperatorError),
 }
 
-/// What an operator asked for was not done.
-pub(crate) fn not_done(error: &OperatorError) -> Response<Body> {
-    let status = match error {
-        OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. } => StatusCode::NOT_FOUND,
-        OperatorError::Itself | OperatorError::WouldLose { .. } => StatusCode::CONFLICT,
-        OperatorError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    problem(status, &error.to_string())
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response<Body> {
+        let status = match &self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
+            Self::NotDone(OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::NotDone(OperatorError::Itself | OperatorError::WouldLose { .. }) => StatusCode::CONFLICT,
+            Self::NotDone(OperatorError::Unavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        problem(status, &self.to_string())
+    }
 }
 
 /// An error of the native API: problem details as RFC 9457 has them.
@@ -241,18 +256,22 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases = [
-            (OperatorError::NoSuchMember { replica: text() }, 404),
-            (OperatorError::NoSuchLetter { dot: text() }, 404),
-            (OperatorError::Itself, 409),
-            (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }, 409),
-            (OperatorError::Unavailable { reason: text() }, 503),
+        let cases: [(PageError, u16); 8] = [
+            (OperatorError::NoSuchMember { replica: text() }.into(), 404),
+            (OperatorError::NoSuchLetter { dot: text() }.into(), 404),
+            (OperatorError::Itself.into(), 409),
+            (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }.into(), 409),
+            (OperatorError::Unavailable { reason: text() }.into(), 503),
+            (PageError::Unauthorized, 401),
+            (PageError::OrderTooLarge, 413),
+            (PageError::OrderNotUnderstood { reason: text() }, 400),
         ];
         for (error, status) in cases {
-            let response = not_done(&error);
-            assert_eq!(response.status(), status, "{error}");
+            let text = error.to_string();
+            let response = error.into_response();
+            assert_eq!(response.status(), status, "{text}");
             // Only what passes by itself is worth another try.
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{error}");
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{text}");
         }
     }
 

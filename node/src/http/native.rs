@@ -13,7 +13,7 @@ use hyper::header::CONTENT_TYPE;
 use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
-use super::error::{self, problem};
+use super::error::{PageError, problem};
 use super::members;
 use crate::engine::Engine;
 
@@ -79,7 +79,7 @@ impl Native {
         page: impl FnOnce(Status) -> R,
     ) -> Response<Body> {
         if let Err(refused) = self.authorize(headers) {
-            return refused;
+            return refused.into_response();
         }
         match self.status().await {
             Ok(status) => page(status).into_response(),
@@ -88,8 +88,8 @@ impl Native {
     }
 
     /// Any token of this node will do, to read and to change.
-    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
-        if self.tokens.is_known(headers) { Ok(()) } else { Err(error::unauthorized()) }
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), PageError> {
+        if self.tokens.is_known(headers) { Ok(()) } else { Err(PageError::Unauthorized) }
     }
 
     async fn status(&self) -> Result<Status, String> {

@@ -62,7 +62,9 @@ pub(super) async fn until_drained(client: &Client, replica: &str) -> Result<Memb
 
 /// Who is away, and so keeps one waiting.
 fn away(report: &MembersReport, draining: &Member) -> String {
-    let is_away = |member: &&Member| !member.connected && member.replica != draining.replica;
+    // It must confirm that it takes no more writes, or the others must take what it wrote.
+    let is_needed = |member: &Member| member.replica != draining.replica || draining.unsent_ops == 0;
+    let is_away = |member: &&Member| !member.connected && is_needed(member);
     let pops: Vec<&str> = report.members.iter().filter(is_away).map(|member| member.pop.as_str()).collect();
     if pops.is_empty() { String::new() } else { format!(" (no link to {})", pops.join(", ")) }
 }
