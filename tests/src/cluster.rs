@@ -172,6 +172,17 @@ impl Cluster {
         self.push(name.clone(), name, folder.join("data"))
     }
 
+    /// Puts another machine in the place of a PoP that does not run: with an identity from this token, and no data.
+    pub fn replace(&mut self, index: usize, token: &str) -> anyhow::Result<()> {
+        let next = format!("{}-next", self.pops[index].folder);
+        let folder = self.folder.path().join(&next);
+        std::fs::create_dir(&folder)?;
+        let identity = folder.join("identity");
+        self.cli(&["node", "init", identity.to_str().context("not UTF-8")?, "--token", token])?;
+        self.pops[index].identity = next;
+        self.move_data(index, folder.join("data"))
+    }
+
     /// Lays out a second node of a PoP, with its identity and this data folder. Gives its number.
     pub fn add_clone(&mut self, index: usize, data_dir: PathBuf) -> anyhow::Result<usize> {
         let original = self.pops[index].name.clone();

@@ -107,6 +107,27 @@ async fn a_fourth_pop_is_ready_only_with_all_data_and_goes_without_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_machine_takes_the_place_of_a_pop() {
+    let (mut cluster, namespace) = three(Options::default()).await;
+    let rest = cluster.rest(0, &namespace);
+    put(&rest, "key", "value").await;
+    let authority = cluster.authority();
+    let replace = ["--json", "member", "replace", "pop-2", "--authority", &authority];
+    let replaced: Value = serde_json::from_str(&cluster.run(0, &replace).unwrap()).unwrap();
+    refusal(&cluster, 2, "an operator has removed this node").await;
+    cluster.kill9(2).unwrap();
+    cluster.replace(2, replaced["token"].as_str().unwrap()).unwrap();
+    cluster.start(2).unwrap();
+    cluster.wait_ready(2).await.unwrap();
+    let found = cluster.rest(2, &namespace).read("key").await.unwrap();
+    assert!(found.is_some_and(|found| found == "value"));
+    let listed = cluster.run(0, &["member", "list"]).unwrap();
+    assert!(listed.contains("by an operator"), "{listed}");
+    let explained = cluster.run(0, &["gc", "explain"]).unwrap();
+    assert!(explained.contains("Nobody holds it up"), "{explained}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuilt_pop_keeps_an_acknowledged_write_that_it_had_not_sent() {
     let (mut cluster, namespace) = three(Options::default()).await;
     let rests: Vec<Rest> = (0..3).map(|pop| cluster.rest(pop, &namespace)).collect();
