@@ -13,6 +13,7 @@ pub mod link;
 pub mod member;
 pub mod read;
 pub mod replica;
+pub mod sketch;
 pub mod store;
 pub mod vector;
 

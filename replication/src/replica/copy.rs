@@ -14,7 +14,8 @@ use super::membership::Progress;
 use super::{Event, MAX_AHEAD_MS, MessageError, Replica, entry_of_row};
 use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::member::StageRow;
-use crate::codec::message::{RepairRow, Snapshot, SnapshotLog, Stage};
+use crate::codec::message::{Snapshot, SnapshotLog, Stage};
+use crate::codec::round::RepairRow;
 use crate::codec::row;
 use crate::entry::EntryId;
 use crate::keys;
@@ -45,7 +46,7 @@ pub(super) struct Copying {
     /// Everything before this row key is here.
     cursor: Vec<u8>,
     base: Option<VersionVector>,
-    /// The source's epoch when the session began.
+    /// The greatest epoch of a source so far: what is over at it may be missing here.
     epoch: Hlc,
     /// Entries there are at the source.
     total: u64,
@@ -74,6 +75,7 @@ impl Copying {
     fn restart(&mut self) {
         self.cursor = vec![keys::ENTRY];
         self.base = None;
+        self.session += 1;
     }
 }
 
@@ -130,7 +132,7 @@ impl<S: Store> Replica<S> {
         is_due.then(|| (copying.session, copying.cursor.clone()))
     }
 
-    pub(super) fn handle_fetch(&mut self, _now: Now, from: ReplicaId, session: u32, cursor: Vec<u8>) {
+    pub(super) fn handle_copy(&mut self, from: ReplicaId, session: u32, cursor: Vec<u8>) {
         let may_serve = self.stage() == Stage::Member && self.members.contains(from);
         let Some(peer) = self.peers.get_mut(&from).filter(|_| may_serve) else { return };
         match &mut peer.source {
@@ -172,7 +174,8 @@ impl<S: Store> Replica<S> {
                 session: source.session,
                 from: std::mem::replace(&mut source.cursor, until.clone()),
                 until: until.clone(),
-                base: std::mem::take(&mut source.is_first).then(|| (self.durable.clone(), self.epoch)),
+                base: std::mem::take(&mut source.is_first).then(|| self.durable.clone()),
+                epoch: self.epoch,
                 total: self.entries,
                 rows: gathered.rows,
                 log: gathered.log,
@@ -248,16 +251,16 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let newest = snapshot.rows.iter().map(|row| row.entry.dot.hlc).max().unwrap_or(Hlc::ZERO);
-        let newest = snapshot.base.iter().map(|(base, _)| base.newest()).fold(newest, Hlc::max);
+        let newest = snapshot.base.iter().map(VersionVector::newest).fold(newest, Hlc::max);
         if newest.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
             // It is asked for again when its time has come.
             self.counters.held_back += 1;
             return Ok(());
         }
-        if let Some((base, epoch)) = &snapshot.base {
+        if let Some(base) = &snapshot.base {
             copying.base = Some(copying.base.take().map_or_else(|| base.clone(), |known| meet(&known, base)));
-            copying.epoch = *epoch;
         }
+        copying.epoch = copying.epoch.max(snapshot.epoch);
         if copying.base.is_none() {
             return Err(MessageError::Protocol { reason: "a copy without a base".into() });
         }
@@ -319,7 +322,6 @@ impl<S: Store> Replica<S> {
             .all(|(id, _)| base.hlc(id) >= epoch);
         if !covers || !knows_itself {
             copying.restart();
-            copying.session += 1;
             return Ok(());
         }
         for (origin, position) in base.iter() {

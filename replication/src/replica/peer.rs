@@ -46,13 +46,15 @@ pub(super) struct Peer {
     pub(super) heard: bool,
     /// What it holds durably, as it said.
     pub(super) claims: VersionVector,
+    /// What it had claimed when the present link came up.
+    claimed_before: VersionVector,
     /// Its whole vector in its latest heartbeat; acknowledgements are not in it.
     pub(super) told: Option<VersionVector>,
     root: Option<Digest>,
     /// How far it has come into the cluster.
     pub(super) stage: Stage,
-    epoch: Hlc,
-    swept: bool,
+    pub(super) epoch: Hlc,
+    pub(super) swept: bool,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
     /// The run of its process its latest heartbeat came from, and the one before it.
@@ -69,6 +71,7 @@ pub(super) struct Peer {
     pub(super) removal_due: bool,
     pub(super) behind_due: bool,
     clone_due: bool,
+    older_copy_due: bool,
     /// It copies this store.
     pub(super) source: Option<Source>,
     /// Origins it was asked for, and when to give up waiting.
@@ -128,6 +131,7 @@ impl<S: Store> Replica<S> {
         let known = self.peers.remove(&peer).unwrap_or_default();
         let fresh = Peer {
             connected: true,
+            claimed_before: known.claims.clone(),
             heartbeat_due_us: now.mono_us,
             next_round_us: now.mono_us,
             ..known.without_link()
@@ -137,7 +141,10 @@ impl<S: Store> Replica<S> {
 
     /// The link to this peer is gone, and with it every frame on its way.
     pub fn handle_disconnected(&mut self, peer: ReplicaId) {
-        if let Some(known) = self.peers.remove(&peer) {
+        // What a removed one claims is of no use any more.
+        if let Some(known) = self.peers.remove(&peer)
+            && self.members.removal(peer).is_none()
+        {
             self.peers.insert(peer, known.without_link());
         }
     }
@@ -158,6 +165,7 @@ impl<S: Store> Replica<S> {
             self.consider_epoch(now);
         }
         self.settle_returned(now)?;
+        self.consider_thorough_sweep(now);
         self.sweep_slice()?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
@@ -168,8 +176,9 @@ impl<S: Store> Replica<S> {
     /// When [`Replica::handle_timeout`] or [`Replica::poll_transmit`] next has something to do, by the
     /// monotonic clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let connected = self.peers.values().filter(|peer| peer.connected);
-        let due = connected.flat_map(|peer| {
+        let spoken_to = |id: &ReplicaId, peer: &Peer| peer.connected && self.members.removal(*id).is_none();
+        let connected = self.peers.iter().filter(|(id, peer)| spoken_to(id, peer));
+        let due = connected.flat_map(|(_, peer)| {
             let streams = peer.outgoing.values().filter_map(Outgoing::rewind_due_us);
             let rounds = peer
                 .initiator
@@ -179,7 +188,8 @@ impl<S: Store> Replica<S> {
             streams.chain(rounds).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
-        let at_once = self.sweep.is_some() || (self.returned_wait && self.stage() == Stage::Member);
+        let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
+        let at_once = self.sweep.is_some() || may_judge;
         let due = due.chain(peers).chain(self.membership_due_us()).chain([self.tick_due_us]);
         due.chain(at_once.then_some(0)).min()
     }
@@ -227,6 +237,8 @@ impl<S: Store> Replica<S> {
         peer.root = Some(heartbeat.root());
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
         peer.members = Some(heartbeat.members);
+        // Claims are durable before they are said, so they never fall, but in a store that was put back.
+        peer.older_copy_due |= !heartbeat.vector.covers_all(&peer.claimed_before);
         peer.note_boot(heartbeat.boot);
         peer.echo = Some((heartbeat.mono_us, now.mono_us));
         if let Some((sent_us, lay_us)) = heartbeat.echo_us {
@@ -298,7 +310,7 @@ impl<S: Store> Replica<S> {
             }
         }
         if !peer.claims.covers_all(&claims) {
-            peer.claims.join(&claims);
+            peer.claims.join_bounded(&claims);
             self.peers_changed = true;
         }
     }
@@ -366,6 +378,10 @@ impl<S: Store> Replica<S> {
 
     /// The next message of the control lane.
     pub(super) fn next_control(&mut self, now: Now, to: ReplicaId) -> Option<Message> {
+        if self.members.removal(to).is_some() {
+            // Nothing else is for it to know.
+            return self.next_notice(to);
+        }
         let peer = self.peers.get_mut(&to)?;
         if now.mono_us >= peer.heartbeat_due_us {
             peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;
@@ -401,7 +417,7 @@ impl<S: Store> Replica<S> {
         let joined_at = self.joined_at(to);
         let record = match &self.progress {
             Progress::Asking { record, .. } => Some(record.clone()),
-            _ => None,
+            _ => self.members.find(self.id).and_then(|member| member.record.clone()),
         };
         let cut = self.durable.hlc(to);
         let peer = self.peers.get_mut(&to)?;
@@ -412,6 +428,9 @@ impl<S: Store> Replica<S> {
         }
         if std::mem::take(&mut peer.clone_due) {
             return Some(Message::Cloned);
+        }
+        if std::mem::take(&mut peer.older_copy_due) {
+            return Some(Message::OlderCopy);
         }
         if std::mem::take(&mut peer.behind_due) {
             return Some(Message::Behind { epoch: self.epoch });
@@ -426,11 +445,12 @@ impl<S: Store> Replica<S> {
         {
             return Some(Message::Join { pop, region });
         }
-        self.next_fetch(to).map(|(session, from)| Message::Fetch { session, from })
+        self.next_fetch(to).map(|(session, from)| Message::Copy { session, from })
     }
 
     fn store_peers(&mut self, now: Now) {
-        let claims: Vec<_> = self.peers.iter().map(|(id, peer)| (*id, peer.claims.clone())).collect();
+        let members = self.peers.iter().filter(|(id, _)| self.members.contains(**id));
+        let claims: Vec<_> = members.map(|(id, peer)| (*id, peer.claims.clone())).collect();
         self.staged.insert(keys::PEERS.to_vec(), Some(row::encode_peers(&claims)));
         self.peers_changed = false;
         self.peers_stored_us = now.mono_us;

@@ -18,7 +18,8 @@ use std::ops::ControlFlow;
 use super::{Event, Replica, WriteError, entry_of_row};
 use crate::clock::{Dot, Now};
 use crate::codec::Malformed;
-use crate::codec::message::{RepairRow, Stage};
+use crate::codec::message::Stage;
+use crate::codec::round::RepairRow;
 use crate::codec::row::{self, Identity, Summary};
 use crate::entry::{Entry, NamespaceId};
 use crate::keys;
@@ -106,7 +107,8 @@ impl<S: Store> Replica<S> {
 
     /// Looks at a slice of the returned states.
     pub(super) fn settle_returned(&mut self, now: Now) -> Result<(), StoreError> {
-        if !self.returned_wait || self.stage() != Stage::Member || !self.staged.is_empty() {
+        let may_judge = self.stage() == Stage::Member && self.is_settled();
+        if !self.returned_wait || !may_judge || !self.staged.is_empty() {
             return Ok(());
         }
         let from = std::mem::replace(&mut self.returned_cursor, vec![keys::RETURNED]);
