@@ -166,7 +166,7 @@ impl Rebuild<'_> {
 fn carry_over(
     old: &SledStore,
     rebuilt: &mut Rebuilt,
-    keep: &mut dyn FnMut(&replication::codec::message::RepairRow) -> Result<(), StoreError>,
+    keep: &mut dyn FnMut(&replication::codec::round::RepairRow) -> Result<(), StoreError>,
 ) -> Result<(), RebuildError> {
     let mut not_kept = None;
     let mut carried = 0;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::{Message, Stage};
+use replication::codec::round::{Round, Step};
 use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MAX_AHEAD_MS, MessageError};
 use replication::{Body, ChunkId, Dot, EntryId, Lane, MemberRecord, Now, RemovalReason, Replica, ReplicaId};
 use replication::{StoreError, VersionVector};
@@ -492,7 +493,8 @@ impl Driver {
 /// Whether a message brings entries, for which there must be room. What peers say of themselves is taken in any case: a
 /// full disk is no reason to be taken for silent, nor to forget what they hold.
 fn brings_entries(message: &Message) -> bool {
-    matches!(message, Message::Delta(_) | Message::Findings(_) | Message::Repair(_) | Message::Snapshot(_))
+    let is_repair = matches!(message, Message::Round(Round { step: Step::Rows(_), .. }));
+    is_repair || matches!(message, Message::Delta(_) | Message::Snapshot(_))
 }
 
 fn unavailable(error: &StoreError) -> WriteError {
@@ -502,21 +504,19 @@ fn unavailable(error: &StoreError) -> WriteError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replication::codec::message::{Findings, Repair};
+    use replication::codec::round::Rows;
 
     /// On a full disk all frames were dropped once, heartbeats too: peers took the node for silent, its view of them
     /// stood still, and it could not hear that it had been removed.
     #[test]
     fn a_full_disk_refuses_entries_and_hears_all_else() {
-        let entries = [
-            Message::Repair(Repair { round: 1, rows: Vec::new(), last: true }),
-            Message::Findings(Findings { round: 1, wanted: Vec::new(), rows: Vec::new(), more: false }),
-        ];
-        assert!(entries.iter().all(brings_entries));
+        let rows = Rows { rows: Vec::new(), more: false };
+        assert!(brings_entries(&Message::Round(Round { number: 1, step: Step::Rows(rows) })));
         let heard = [
             Message::Ack(Vec::new()),
             Message::Behind { epoch: replication::Hlc::ZERO },
             Message::Cloned,
+            Message::Round(Round { number: 1, step: Step::More }),
             Message::Admitted { at: replication::Hlc::ZERO },
         ];
         assert!(!heard.iter().any(brings_entries));

@@ -8,7 +8,8 @@ use littoral::api::members::{
     Copy, DeadLetter, DeadLetters, Garbage, GarbageReport, Holder, Member, MembersReport, Reason, Removed,
     Stage,
 };
-use replication::codec::message::{RepairRow, Stage as CoreStage};
+use replication::codec::message::Stage as CoreStage;
+use replication::codec::round::RepairRow;
 use replication::replica::{Standing, WriteError as CoreError};
 use replication::{Body, Dot, Hlc, RemovalReason, Replica, ReplicaId, StoreError};
 use tokio::sync::oneshot;
