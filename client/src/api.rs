@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod diff;
 pub mod kv;
+pub mod members;
 pub mod verify;
 
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
@@ -36,6 +37,30 @@ pub struct Status {
     pub counters: Counters,
     /// How far each known replica is behind each origin, as this node knows it.
     pub lag: Vec<Lag>,
+    /// Its place in the cluster, and what waits to be dropped.
+    #[serde(default)]
+    pub membership: Membership,
+}
+
+/// A node's place in its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// How far it has come into the cluster.
+    pub stage: members::Stage,
+    /// How many members it knows.
+    pub members: u64,
+    /// How many of them are being drained.
+    pub draining: u64,
+    /// How many members there were beside them.
+    pub removed: u64,
+    /// What waits to be dropped.
+    pub garbage: members::Garbage,
+    /// How long ago the stable frontier was, in milliseconds.
+    pub frontier_lag_ms: u64,
+    /// Its clock less the median of all it sees, in milliseconds, where known.
+    pub clock_skew_ms: Option<i64>,
+    /// Writes of earlier incarnations that are not part of its state; counted to 1,000.
+    pub dead_letters: u64,
 }
 
 /// What replication has done since the node started.
@@ -55,6 +80,15 @@ pub struct Counters {
     pub rounds: u64,
     /// Entries repaired here by anti-entropy: each is a fault found.
     pub repaired: u64,
+    /// Entries dropped because they were over.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Writes of an earlier incarnation that were written anew.
+    #[serde(default)]
+    pub written_anew: u64,
+    /// Writes of an earlier incarnation that a newer one had overtaken.
+    #[serde(default)]
+    pub superseded: u64,
 }
 
 /// Whether a node serves.

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::account::Account;
+use crate::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle};
 use crate::api::{LagReport, Status};
 use crate::error::Error;
-use crate::request::Request;
+use crate::request::{Request, segment};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,6 +56,40 @@ impl Client {
     /// How far every replica is behind every origin, as the PoP knows it.
     pub async fn lag(&self) -> Result<LagReport, Error> {
         self.json(&Request::read("/v1/lag")).await
+    }
+
+    /// Who belongs to the cluster, and did, as the PoP knows it.
+    pub async fn members(&self) -> Result<MembersReport, Error> {
+        self.json(&Request::read("/v1/members")).await
+    }
+
+    /// Has a member take no more writes, or take them again.
+    pub async fn drain_member(&self, replica: &str, draining: bool) -> Result<MembersReport, Error> {
+        let path = format!("/v1/members/{}/drain", segment(replica, "replica id")?);
+        self.json(&Request::new(Method::POST, path).json(&Drain { draining })?).await
+    }
+
+    /// Takes a member out for ever. Without `force` only one that can go without loss.
+    pub async fn remove_member(&self, replica: &str, force: bool) -> Result<MembersReport, Error> {
+        let path = format!("/v1/members/{}/remove", segment(replica, "replica id")?);
+        self.json(&Request::new(Method::POST, path).json(&Remove { force })?).await
+    }
+
+    /// What waits to be dropped, and for whom.
+    pub async fn garbage(&self) -> Result<GarbageReport, Error> {
+        self.json(&Request::read("/v1/gc")).await
+    }
+
+    /// Writes of earlier incarnations of the PoP that are not part of its state.
+    pub async fn dead_letters(&self) -> Result<DeadLetters, Error> {
+        self.json(&Request::read("/v1/dead-letters")).await
+    }
+
+    /// Writes a dead letter anew, or forgets it; gives those that are left.
+    pub async fn settle_dead_letter(&self, dot: &str, write: bool) -> Result<DeadLetters, Error> {
+        let path = format!("/v1/dead-letters/{}", segment(dot, "event")?);
+        let request = Request::new(Method::POST, path).json(&Settle { write })?;
+        self.json(&request.not_idempotent()).await
     }
 
     /// Whether the PoP serves: one question, no retries.

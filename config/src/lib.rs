@@ -33,7 +33,8 @@ pub use names::{
     NotAnAccountId, NotAnEndpoint, PopName, Secret,
 };
 pub use sections::{
-    CACHE_BYTES, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MIN_FREE_BYTES,
+    CACHE_BYTES, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS,
+    MAX_TOKENS, MIN_FREE_BYTES,
 };
 pub use source::MAX_PROBLEMS;
 
@@ -102,6 +103,10 @@ pub struct Replication {
     pub listen: SocketAddr,
     /// The pause between two heartbeats to a peer; within [`HEARTBEAT_MS`].
     pub heartbeat_ms: u64,
+    /// What everyone has is dropped in steps of this long; within [`EPOCH_MS`].
+    pub epoch_ms: u64,
+    /// A PoP that is away for longer is evicted; within [`MAX_AWAY_S`].
+    pub max_away_s: u64,
     /// Whom to connect to: at most [`MAX_PEERS`], each PoP and address once, never this PoP.
     pub peers: Vec<Peer>,
 }

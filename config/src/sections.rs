@@ -21,6 +21,10 @@ pub const MAX_CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
 pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// The pause between two heartbeats to a peer, in milliseconds.
 pub const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
+/// The steps in which the stable frontier moves, in milliseconds.
+pub const EPOCH_MS: RangeInclusive<u64> = 100..=3_600_000;
+/// How long a PoP may be away before the others go on without it, in seconds: up to a year.
+pub const MAX_AWAY_S: RangeInclusive<u64> = 10..=31_536_000;
 /// The store's memory cache, in bytes: 1 MiB to 1 TiB.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The free disk space below which writes are refused, in bytes: 1 MiB to 1 TiB.
@@ -41,7 +45,13 @@ impl Default for Http {
 impl Default for Replication {
     /// Loopback, without peers.
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9787)), peers: Vec::new(), heartbeat_ms: 500 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9787)),
+            peers: Vec::new(),
+            heartbeat_ms: 500,
+            epoch_ms: 60_000,
+            max_away_s: 604_800,
+        }
     }
 }
 
@@ -136,8 +146,16 @@ impl Replication {
         let default = Self::default();
         let listen = source.text("replication.listen", Use(default.listen), address);
         let heartbeat_ms = source.number("replication.heartbeat_ms", default.heartbeat_ms, HEARTBEAT_MS);
+        let epoch_ms = source.number("replication.epoch_ms", default.epoch_ms, EPOCH_MS);
+        let max_away_s = source.number("replication.max_away_s", default.max_away_s, MAX_AWAY_S);
         let peers = peers(source);
-        Some(Self { listen: listen?, peers: peers?, heartbeat_ms: heartbeat_ms? })
+        Some(Self {
+            listen: listen?,
+            peers: peers?,
+            heartbeat_ms: heartbeat_ms?,
+            epoch_ms: epoch_ms?,
+            max_away_s: max_away_s?,
+        })
     }
 }
 

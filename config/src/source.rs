@@ -410,6 +410,7 @@ fn unit(path: &str) -> &'static str {
     match path {
         path if path.ends_with("_bytes") => " bytes",
         path if path.ends_with("_ms") => " milliseconds",
+        path if path.ends_with("_s") => " seconds",
         _ => "",
     }
 }

@@ -9,14 +9,17 @@ mod dev;
 mod diff;
 mod export;
 mod failure;
+mod gc;
 mod import;
 mod kv;
 mod lag;
+mod member;
 mod print;
 mod record;
 mod resume;
 mod serve;
 mod status;
+mod store;
 mod verify;
 
 #[cfg(test)]
@@ -69,6 +72,15 @@ enum Command {
     Verify(Connection),
     /// Show which keys differ between two PoPs, and why
     Diff(diff::Args),
+    /// Let PoPs into the cluster, and take them out
+    #[command(subcommand)]
+    Member(member::Command),
+    /// Look at what waits to be dropped
+    #[command(subcommand)]
+    Gc(gc::Command),
+    /// Rebuild a store, and look at what was left behind
+    #[command(subcommand)]
+    Store(store::Command),
     /// Read and write keys
     Kv(kv::Args),
     /// Look at configuration files
@@ -117,10 +129,22 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Lag(args) => block_on(lag::run(args, json)),
         Command::Verify(connection) => block_on(verify::run(connection, json)),
         Command::Diff(args) => block_on(diff::run(args, json)),
+        Command::Member(command) => block_on(member::run(command, json)),
+        Command::Gc(command) => block_on(gc::run(command, json)),
+        Command::Store(store::Command::Rebuild(args)) => store::rebuild(&args, json),
+        Command::Store(store::Command::DeadLetters(args)) => block_on(store::dead_letters(&args, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
         Command::Completions { shell } => completions(shell),
     }
+}
+
+/// How much of an id tells it from others.
+const SHORT_ID_CHARS: usize = 8;
+
+/// The beginning of an id, for people.
+fn short_id(id: &str) -> String {
+    id.chars().take(SHORT_ID_CHARS).collect()
 }
 
 /// One thread is enough for a client.
@@ -168,6 +192,19 @@ mod tests {
             ("verify --url http://h:1 --json", true),
             ("diff http://h:1 http://h:2 --limit 5 --token t", true),
             ("diff http://h:1", false),
+            ("member list --url http://h:1 --json", true),
+            ("member add sin --authority ca --wait --new-url http://h:1", true),
+            ("member add sin", false),
+            ("member add sin --authority ca --new-url http://h:1", false),
+            ("member drain sin --wait --dry-run", true),
+            ("member drain sin --undo --wait", false),
+            ("member remove sin --force", true),
+            ("member replace sin --authority ca --dry-run", true),
+            ("gc explain", true),
+            ("store rebuild --config f --dry-run", true),
+            ("store rebuild", false),
+            ("store dead-letters --write e", true),
+            ("store dead-letters --write e --forget e", false),
             ("kv put k v --ttl 60", true),
             ("kv put k v --path f", false),
             ("kv put k --ttl 60 --expires-at 9", false),

@@ -15,17 +15,20 @@ use littoral::api::{State, Status};
 use replication::replica::OpenError;
 use replication::replica::verify::Verified;
 use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::rebuild;
 use crate::storage::{Checkpoint, SledStore};
 use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
 mod driver;
 mod inbox;
+mod members;
 mod report;
 
 use inbox::{Command, Inbox};
+pub use members::OperatorError;
 
 /// One change an application asks for.
 #[derive(Clone, Debug)]
@@ -47,6 +50,10 @@ pub enum Write {
         key: Bytes,
     },
 }
+
+/// What an operator does about a store that must not be served. (`serve --rebuild` does the same.)
+const REMEDY: &str = "stop it, run `littoral store rebuild`, and start it again: it sets this store aside, and returns under \
+                      a new identity with what it alone has";
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +114,19 @@ pub enum WriteError {
         /// What happened, and what to do.
         reason: String,
     },
+}
+
+impl WriteError {
+    /// What metrics call it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Overloaded { .. } => "overload",
+            Self::DiskFull { .. } => "disk_full",
+            Self::ClockSkew { .. } | Self::ClockBehind { .. } => "clock",
+            Self::Draining => "draining",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
 }
 
 /// Why a read could not be answered. Never used for a key that is not there.
@@ -185,6 +205,8 @@ struct Shared {
     namespaces_version: AtomicU64,
     /// What the last verification of the rows has found.
     verified: ArcSwapOption<Verified>,
+    /// Whether this node must be started anew under a new identity, which it does by itself.
+    returning: watch::Sender<bool>,
 }
 
 /// Whether the node serves, and why not.
@@ -245,6 +267,7 @@ impl Engine {
             condition: ArcSwap::from_pointee(condition),
             namespaces_version: AtomicU64::new(0),
             verified: ArcSwapOption::empty(),
+            returning: watch::Sender::new(false),
         });
         driver::spawn(shared.clone(), settings, replica, chunks_wanted)?;
         Ok(Self { shared })
@@ -260,11 +283,26 @@ impl Engine {
         self.shared.replica
     }
 
+    /// Completes when this store must be rebuilt and the node started anew, and no operator is needed for that.
+    pub async fn must_return(&self) {
+        // It fails only without a sender, which lives as long as this.
+        let _ = self.shared.returning.subscribe().wait_for(|returning| *returning).await;
+    }
+
     /// Applies these writes in order and answers once all are acknowledged as `ack` says.
     ///
     /// # Errors
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
+        let count = writes.len() as u64;
+        let written = self.queue_and_wait(writes, ack).await;
+        if let Err(error) = &written {
+            metrics::counter!("littoral_writes_refused_total", "reason" => error.kind()).increment(count);
+        }
+        written
+    }
+
+    async fn queue_and_wait(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
         {
             let condition = self.shared.condition.load();
             if condition.state != State::Ready {
@@ -423,25 +461,30 @@ enum Unopened {
 }
 
 fn open(settings: &Settings) -> Result<Replica<SledStore>, Unopened> {
-    let rebuild = "start it with --rebuild to set the store aside and copy it anew from the peers";
     let folder = &settings.data_folder;
+    let finished = rebuild::finish(folder).map_err(|error| {
+        Unopened::Refused(format!("a rebuild in {} cannot be finished: {error}", folder.display()))
+    })?;
+    if finished {
+        tracing::warn!("a rebuild that was cut short is finished; this node returns under a new identity");
+    }
     let checkpoint = Checkpoint::load(folder).map_err(|error| {
         let reason = format!("the checkpoint in {} is unreadable: {error}", folder.display());
         match error.kind() {
             ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
-                Unopened::Damaged(format!("{reason}; {rebuild}"))
+                Unopened::Damaged(format!("{reason}; {REMEDY}"))
             }
             _ => Unopened::Refused(reason),
         }
     })?;
     let store = SledStore::open(folder, settings.cache_bytes).map_err(|error| {
         if error.reason.contains("is damaged") {
-            Unopened::Damaged(format!("{error}; {rebuild}"))
+            Unopened::Damaged(format!("{error}; {REMEDY}"))
         } else {
             Unopened::Refused(error.reason)
         }
     })?;
-    let damaged = |reason: String| Unopened::Damaged(format!("{reason}; {rebuild}"));
+    let damaged = |reason: String| Unopened::Damaged(format!("{reason}; {REMEDY}"));
     if checkpoint.is_some() {
         let identity = replication::Store::read(&store, replication::keys::IDENTITY);
         if identity.map_err(|error| damaged(error.reason))?.is_none() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use littoral::api::{State, Status};
+use littoral::api::{Membership, State, Status};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -46,6 +46,32 @@ fn describe() {
         "littoral_repaired_total",
         "Entries repaired here by anti-entropy: each is a fault found"
     );
+    describe_gauge!(
+        "littoral_epoch_seconds",
+        Unit::Seconds,
+        "All that was over before this Unix time is dropped"
+    );
+    describe_gauge!(
+        "littoral_frontier_lag_seconds",
+        Unit::Seconds,
+        "How long ago the time is up to which every member holds everything"
+    );
+    describe_gauge!("littoral_tombstones", "Tombstones in the store");
+    describe_gauge!("littoral_log_rows", "Events in the log");
+    describe_gauge!("littoral_log_bytes", Unit::Bytes, "Bytes of the log's rows");
+    describe_gauge!("littoral_clock_skew_seconds", Unit::Seconds, "This clock less the median of all seen");
+    describe_gauge!("littoral_members", "Replicas that are, or were, members, by state");
+    describe_gauge!("littoral_dead_letters", "Writes of earlier incarnations that wait for an operator");
+    describe_counter!("littoral_dropped_total", "Entries dropped because they were over");
+    describe_counter!(
+        "littoral_written_anew_total",
+        "Writes of an earlier incarnation that were written anew"
+    );
+    describe_counter!(
+        "littoral_superseded_total",
+        "Writes of an earlier incarnation that newer ones had overtaken"
+    );
+    describe_counter!("littoral_writes_refused_total", "Writes of clients that were not taken, by reason");
     describe_gauge!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
     describe_gauge!(
         "littoral_link_wire_received_bytes",
@@ -84,4 +110,66 @@ fn export(status: &Status, peering: &Peering) {
     counter!("littoral_held_back_total").absolute(counters.held_back);
     counter!("littoral_anti_entropy_rounds_total").absolute(counters.rounds);
     counter!("littoral_repaired_total").absolute(counters.repaired);
+    counter!("littoral_dropped_total").absolute(counters.dropped);
+    counter!("littoral_written_anew_total").absolute(counters.written_anew);
+    counter!("littoral_superseded_total").absolute(counters.superseded);
+    export_membership(&status.membership);
+}
+
+fn export_membership(membership: &Membership) {
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let garbage = &membership.garbage;
+    gauge!("littoral_epoch_seconds").set(seconds(garbage.epoch_ms));
+    gauge!("littoral_frontier_lag_seconds").set(seconds(membership.frontier_lag_ms));
+    gauge!("littoral_tombstones").set(garbage.tombstones as f64);
+    gauge!("littoral_log_rows").set(garbage.log_rows as f64);
+    gauge!("littoral_log_bytes").set(garbage.log_bytes as f64);
+    gauge!("littoral_dead_letters").set(membership.dead_letters as f64);
+    if let Some(skew_ms) = membership.clock_skew_ms {
+        gauge!("littoral_clock_skew_seconds").set(skew_ms as f64 / 1000.0);
+    }
+    let in_service = membership.members.saturating_sub(membership.draining);
+    for (state, count) in
+        [("member", in_service), ("draining", membership.draining), ("removed", membership.removed)]
+    {
+        gauge!("littoral_members", "state" => state).set(count as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use littoral::api::members::Garbage;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn what_waits_and_who_is_a_member_is_exported_in_base_units() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let garbage = Garbage { epoch_ms: 1_500, log_bytes: 7, tombstones: 3, ..Garbage::default() };
+        let membership = Membership {
+            members: 4,
+            draining: 1,
+            removed: 2,
+            garbage,
+            frontier_lag_ms: 2_500,
+            clock_skew_ms: Some(-40),
+            dead_letters: 5,
+            ..Membership::default()
+        };
+        metrics::with_local_recorder(&recorder, || export_membership(&membership));
+        let text = recorder.handle().render();
+        for line in [
+            "littoral_epoch_seconds 1.5",
+            "littoral_frontier_lag_seconds 2.5",
+            "littoral_tombstones 3",
+            "littoral_log_bytes 7",
+            "littoral_clock_skew_seconds -0.04",
+            "littoral_members{state=\"member\"} 3",
+            "littoral_members{state=\"draining\"} 1",
+            "littoral_members{state=\"removed\"} 2",
+            "littoral_dead_letters 5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+    }
 }

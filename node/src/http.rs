@@ -16,6 +16,7 @@ mod error;
 pub(crate) mod keys;
 mod large;
 mod measures;
+mod members;
 mod namespaces;
 mod native;
 pub(crate) mod query;

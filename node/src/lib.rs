@@ -14,6 +14,7 @@ pub mod identity;
 pub mod namespaces;
 pub mod node;
 mod peering;
+mod rebuild;
 pub mod storage;
 pub mod transport;
 mod verifier;

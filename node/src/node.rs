@@ -4,6 +4,7 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use config::{Config, LogFormat};
@@ -11,7 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use replication::DigestKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
 
 use crate::chunks::ChunkStore;
@@ -19,8 +20,9 @@ use crate::engine::{self, Engine};
 use crate::http::{self, AccountToken, HttpContext};
 use crate::identity::Identity;
 use crate::peering::Peering;
+use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
 use crate::transport::{self, Transport};
-use crate::{chunk_pull, gauges, storage};
+use crate::{chunk_pull, gauges};
 
 /// Chunks that may wait to be pulled; a read pulls what it lacks itself.
 const MAX_CHUNKS_WAITING: usize = 65_536;
@@ -32,26 +34,101 @@ const CHUNK_FOLDER: &str = "chunks";
 const SECONDS_BUCKETS: [f64; 14] =
     [50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0, 10.0];
 
-/// Runs a node until SIGTERM or SIGINT. With `rebuild`, sets its store aside first, and copies it anew from
-/// the peers under a new identity.
+/// How long a node that returns under a new identity waits until its old self has let go of the store.
+const LET_GO_MS: u64 = 30_000;
+
+/// How long tasks of a node that has ended may take to end too.
+const LAST_TASKS_MS: u64 = 10_000;
+
+/// Why a node has ended.
+enum Ended {
+    /// It was told to stop.
+    Told,
+    /// It must start anew, under a new identity.
+    Returning,
+}
+
+/// Runs a node until SIGTERM or SIGINT. With `rebuild`, has it return under a new identity first. One that was away for
+/// too long does so by itself.
 ///
 /// # Errors
 /// Where it cannot start: what is in the way, and what to do.
 pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
     start_log(&config)?;
     if rebuild {
-        anyhow::ensure!(
-            !config.replication.peers.is_empty(),
-            "--rebuild copies from peers, and there are none"
-        );
-        let aside = storage::set_aside(&config.node.data_dir).context("the store cannot be set aside")?;
-        tracing::warn!(aside = %aside.display(), "the old store is set aside; a new one is copied from the peers");
+        rebuild_first(&config, 0)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(config));
-    // Blocking reads that nobody waits for any more must not hold up the end.
-    runtime.shutdown_background();
-    result
+    // Signals must be heard while there is no node, too.
+    let signals = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (tell, told) = watch::channel(false);
+    let told_to_stop = {
+        let _inside = signals.enter();
+        told_to_stop()?
+    };
+    signals.spawn(async move {
+        told_to_stop.await;
+        tell.send_replace(true);
+    });
+    loop {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let ended = runtime.block_on(serve(&config, told.clone()));
+        match ended {
+            Ok(Ended::Returning) if !*told.borrow() => {
+                // What is left of the old self holds the store.
+                runtime.shutdown_timeout(Duration::from_millis(LAST_TASKS_MS));
+                rebuild_first(&config, LET_GO_MS)?;
+            }
+            ended => {
+                // Blocking reads that nobody waits for any more must not hold up the end.
+                runtime.shutdown_background();
+                return ended.map(drop);
+            }
+        }
+    }
+}
+
+/// Rebuilds the store of a node that starts right after.
+fn rebuild_first(config: &Config, patience_ms: u64) -> anyhow::Result<()> {
+    match rebuild_store(config, patience_ms, false) {
+        Err(error) if error.downcast_ref().is_some_and(RebuildError::is_nothing_to_do) => {
+            tracing::warn!("{error:#}");
+            Ok(())
+        }
+        rebuilt => rebuilt.map(drop),
+    }
+}
+
+/// Has a node that does not run return under a new identity at its next start, or says what that would do.
+///
+/// # Errors
+/// Where its store is in use, or files cannot be written. The store is then as it was.
+pub(crate) fn rebuild_store(config: &Config, patience_ms: u64, is_dry: bool) -> anyhow::Result<Rebuilt> {
+    anyhow::ensure!(
+        !config.replication.peers.is_empty(),
+        "a rebuilt node copies from its peers, and this one has none (replication.peers)"
+    );
+    let identity = Identity::load(&config.node.identity_dir)?;
+    let rebuild = Rebuild {
+        data_folder: &config.node.data_dir,
+        cache_bytes: config.storage.cache_bytes,
+        settings: replica_settings(config, &identity),
+        patience: Duration::from_millis(patience_ms),
+    };
+    let rebuilt = rebuild.run(is_dry).context("the store cannot be rebuilt")?;
+    if !is_dry {
+        if let Some(fault) = &rebuilt.fault {
+            tracing::error!(%fault, "the old store could not be read, or not to its end");
+        }
+        tracing::warn!(
+            old = rebuilt.old.map(tracing::field::display),
+            new = rebuilt.new.map(tracing::field::display),
+            carried = rebuilt.carried,
+            unreadable = rebuilt.unreadable,
+            aside = %rebuilt.aside.display(),
+            "this node returns under a new identity; its old store is set aside"
+        );
+    }
+    Ok(rebuilt)
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
@@ -67,7 +144,7 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
     let metrics = install_metrics()?;
     let identity = Identity::load(&config.node.identity_dir)?;
     let data_folder = config.node.data_dir.clone();
@@ -78,10 +155,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let chunks = Arc::new(ChunkStore::open(&data_folder.join(CHUNK_FOLDER)).context("the chunk files")?);
 
     let (chunks_wanted, wanted) = mpsc::channel(MAX_CHUNKS_WAITING);
-    let settings = engine_settings(&config, &identity);
+    let settings = engine_settings(config, &identity);
     // Reads every row of the store: on a thread where that may take its time.
     let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunks_wanted)).await??;
-    let transport = start_transport(&config, &identity, &engine, &chunks).await?;
+    let transport = start_transport(config, &identity, &engine, &chunks).await?;
     let peering = Arc::new(Peering(transport));
     let pulling = tokio::spawn(chunk_pull::run(wanted, chunks.clone(), peering.clone(), engine.clone()));
     let measuring = tokio::spawn(gauges::run(engine.clone(), peering.clone(), metrics.clone()));
@@ -89,7 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let context = HttpContext {
         engine: engine.clone(),
         chunks,
-        tokens: tokens(&config),
+        tokens: tokens(config),
         fetch: peering.clone(),
         render_metrics: Arc::new(move || metrics.render()),
     };
@@ -98,7 +175,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         header_timeout_ms: config.http.header_timeout_ms,
     };
     tracing::info!(pop = %config.node.pop, http = %listener.local_addr()?, "littoral is up");
-    let served = http::serve(listener, context, limits, told_to_stop()?).await;
+    let served = http::serve(listener, context, limits, end(told_to_stop.clone(), engine.clone())).await;
+    let is_told = *told_to_stop.borrow();
 
     // No more requests; then no more frames; then what is left becomes durable.
     pulling.abort();
@@ -107,8 +185,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         transport.shutdown().await;
     }
     engine.shutdown().await;
-    tracing::info!("stopped; everything acknowledged is on disk");
-    Ok(served?)
+    served?;
+    if is_told {
+        tracing::info!("stopped; everything acknowledged is on disk");
+        return Ok(Ended::Told);
+    }
+    Ok(Ended::Returning)
+}
+
+/// Completes when the node is told to stop, or must return under a new identity.
+async fn end(mut told_to_stop: watch::Receiver<bool>, engine: Engine) {
+    tokio::select! {
+        _ = told_to_stop.wait_for(|told| *told) => {}
+        () = engine.must_return() => {}
+    }
 }
 
 /// The recorder is one for the process.
@@ -141,11 +231,17 @@ fn engine_settings(config: &Config, identity: &Identity) -> engine::Settings {
         data_folder: config.node.data_dir.clone(),
         cache_bytes: config.storage.cache_bytes,
         min_free_bytes: config.storage.min_free_bytes,
-        replica: replication::Settings {
-            heartbeat_every_us: config.replication.heartbeat_ms * 1000,
-            boot: random_u64(),
-            ..replication::Settings::new(identity.cluster.0, DigestKey::new(identity.digest_secret))
-        },
+        replica: replica_settings(config, identity),
+    }
+}
+
+fn replica_settings(config: &Config, identity: &Identity) -> replication::Settings {
+    replication::Settings {
+        heartbeat_every_us: config.replication.heartbeat_ms * 1000,
+        epoch_every_ms: config.replication.epoch_ms,
+        max_away_ms: config.replication.max_away_s * 1000,
+        boot: random_u64(),
+        ..replication::Settings::new(identity.cluster.0, DigestKey::new(identity.digest_secret))
     }
 }
 

@@ -209,14 +209,24 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-/// Moves a damaged store and its checkpoint aside, and gives their new place. The folder is then as new; its
-/// replica takes a new identity when opened.
+/// Whether there is a store in this data folder.
+pub fn has_store(data_folder: &Path) -> bool {
+    data_folder.join(STORE_FOLDER).exists()
+}
+
+/// Where [`set_aside`] would move the store now.
+pub fn aside_folder(data_folder: &Path) -> PathBuf {
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let folder = |unix_s: u64| data_folder.join(format!("quarantine-{unix_s}"));
+    (unix_s..).map(folder).find(|folder| !folder.exists()).unwrap_or_else(|| folder(unix_s))
+}
+
+/// Moves a store and its checkpoint aside, and gives their new place. The folder is then as new.
 ///
 /// # Errors
-/// Where another process has the store open, or a file cannot be moved.
+/// Where a file cannot be moved.
 pub fn set_aside(data_folder: &Path) -> io::Result<PathBuf> {
-    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let aside = data_folder.join(format!("quarantine-{unix_s}"));
+    let aside = aside_folder(data_folder);
     std::fs::create_dir(&aside)?;
     for name in [STORE_FOLDER, CHECKPOINT_FILE] {
         let from = data_folder.join(name);
@@ -224,8 +234,18 @@ pub fn set_aside(data_folder: &Path) -> io::Result<PathBuf> {
             std::fs::rename(&from, aside.join(name))?;
         }
     }
+    File::open(&aside)?.sync_all()?;
     File::open(data_folder)?.sync_all()?;
     Ok(aside)
+}
+
+/// Moves the store of one data folder into another, which has none. Durable when it returns.
+///
+/// # Errors
+/// Where it cannot be moved.
+pub fn move_store(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from.join(STORE_FOLDER), to.join(STORE_FOLDER))?;
+    File::open(to)?.sync_all()
 }
 
 /// Bytes an unprivileged process may still write to this file system.

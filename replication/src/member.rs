@@ -53,6 +53,8 @@ pub struct Member {
     pub joined: Option<Dot>,
     /// Whether it takes no more writes, on its way out.
     pub draining: bool,
+    /// The event that last began or ended its draining.
+    pub drain_changed: Option<Dot>,
     /// Its removal, and the event that removed it.
     pub removed: Option<(RemovalReason, Dot)>,
 }
@@ -72,10 +74,13 @@ impl Members {
             Body::Value(Value { payload: Payload::Inline(payload), .. }) => Some(payload),
             Body::Value(_) | Body::Tombstone => None,
         };
-        let none = Member { record: None, joined: None, draining: false, removed: None };
+        let none = Member { record: None, joined: None, draining: false, drain_changed: None, removed: None };
         let member = self.by_id.entry(replica).or_insert(none);
         match (family, payload) {
-            (Family::Drain, payload) => member.draining = payload.is_some(),
+            (Family::Drain, payload) => {
+                member.draining = payload.is_some();
+                member.drain_changed = Some(entry.dot);
+            }
             (Family::Member, Some(payload)) => {
                 member.record = codec::decode_record(payload).ok();
                 member.joined = Some(entry.dot);

@@ -41,12 +41,14 @@ mod membership;
 mod peer;
 mod push;
 pub mod returned;
+mod standing;
 pub mod verify;
 
 pub use epoch::{Garbage, Holder};
 pub use lag::Lag;
 pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
 pub use push::MAX_AHEAD_MS;
+pub use standing::{Obstacle, Standing};
 
 /// The most chunks that one event names; a driver finds the others when they are read.
 const MAX_CHUNKS_WANTED: usize = 65_536;

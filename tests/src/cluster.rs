@@ -42,13 +42,24 @@ pub struct Options {
     pub cache_bytes: u64,
     /// `storage.min_free_bytes`.
     pub min_free_bytes: u64,
+    /// `replication.epoch_ms`.
+    pub epoch_ms: u64,
+    /// `replication.max_away_s`.
+    pub max_away_s: u64,
     /// The store of PoP 0, when it is to be on a disk of its own.
     pub first_data_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pops: 1, cache_bytes: 32 << 20, min_free_bytes: 1 << 20, first_data_dir: None }
+        Self {
+            pops: 1,
+            cache_bytes: 32 << 20,
+            min_free_bytes: 1 << 20,
+            epoch_ms: 60_000,
+            max_away_s: 604_800,
+            first_data_dir: None,
+        }
     }
 }
 
@@ -61,6 +72,10 @@ pub struct Cluster {
 
 struct Pop {
     name: String,
+    /// Its own folder, with its configuration, log and identity.
+    folder: String,
+    /// The folder of the PoP whose identity it has: its own, unless it is a clone.
+    identity: String,
     http_port: u16,
     replication_port: u16,
     data_dir: PathBuf,
@@ -79,7 +94,8 @@ impl Cluster {
                 _ => folder.path().join(&name).join("data"),
             };
             let (http_port, replication_port) = (ports::unused(), ports::unused());
-            pops.push(Pop { name, http_port, replication_port, data_dir, process: None });
+            let (folder, identity) = (name.clone(), name.clone());
+            pops.push(Pop { name, folder, identity, http_port, replication_port, data_dir, process: None });
         }
         let cluster = Self { options, pops, folder };
         cluster.make_identities()?;
@@ -143,6 +159,56 @@ impl Cluster {
             process.wait()?;
         }
         status
+    }
+
+    /// Lays out one more PoP, from a join token for its name; the others are its peers. Gives its number.
+    pub fn add(&mut self, token: &str) -> anyhow::Result<usize> {
+        let index = self.pops.len();
+        let name = format!("pop-{index}");
+        let folder = self.folder.path().join(&name);
+        std::fs::create_dir(&folder)?;
+        let identity = folder.join("identity");
+        self.cli(&["node", "init", identity.to_str().context("not UTF-8")?, "--token", token])?;
+        self.push(name.clone(), name, folder.join("data"))
+    }
+
+    /// Puts another machine in the place of a PoP that does not run: with an identity from this token, and no data.
+    pub fn replace(&mut self, index: usize, token: &str) -> anyhow::Result<()> {
+        let next = format!("{}-next", self.pops[index].folder);
+        let folder = self.folder.path().join(&next);
+        std::fs::create_dir(&folder)?;
+        let identity = folder.join("identity");
+        self.cli(&["node", "init", identity.to_str().context("not UTF-8")?, "--token", token])?;
+        self.pops[index].identity = next;
+        self.move_data(index, folder.join("data"))
+    }
+
+    /// Lays out a second node of a PoP, with its identity and this data folder. Gives its number.
+    pub fn add_clone(&mut self, index: usize, data_dir: PathBuf) -> anyhow::Result<usize> {
+        let original = self.pops[index].name.clone();
+        std::fs::create_dir(self.folder.path().join(format!("{original}-clone")))?;
+        self.push(original.clone(), format!("{original}-clone"), data_dir)
+    }
+
+    fn push(&mut self, name: String, folder: String, data_dir: PathBuf) -> anyhow::Result<usize> {
+        let identity = name.clone();
+        let (http_port, replication_port) = (ports::unused(), ports::unused());
+        self.pops.push(Pop { name, folder, identity, http_port, replication_port, data_dir, process: None });
+        self.write_config(self.pops.len() - 1)?;
+        Ok(self.pops.len() - 1)
+    }
+
+    /// Runs the command line with the address and token of a PoP, and gives its standard output; the error has its
+    /// standard error.
+    pub fn run(&self, index: usize, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.command()?;
+        command.env("LITTORAL_URL", self.url(index)).env("LITTORAL_TOKEN", TOKEN).args(args);
+        output(command, args)
+    }
+
+    /// The folder of the cluster's authority.
+    pub fn authority(&self) -> String {
+        self.folder.path().join("cluster").to_string_lossy().into_owned()
     }
 
     /// Waits until a PoP says it is ready.
@@ -243,10 +309,9 @@ impl Cluster {
     }
 
     fn cli(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = self.command()?.args(args).output().context("running littoral")?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "littoral {} {}: {errors}", args[0], args[1]);
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        let mut command = self.command()?;
+        command.args(args);
+        output(command, args)
     }
 
     fn make_identities(&self) -> anyhow::Result<()> {
@@ -267,19 +332,21 @@ impl Cluster {
     fn write_config(&self, index: usize) -> anyhow::Result<()> {
         let Self { options, pops, folder } = self;
         let pop = &pops[index];
-        let identity_dir = folder.path().join(&pop.name).join("identity");
+        let identity_dir = folder.path().join(&pop.identity).join("identity");
         let mut text = format!(
             "[node]\npop = {:?}\nregion = \"local\"\ndata_dir = {:?}\nidentity_dir = {identity_dir:?}\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n[[http.tokens]]\naccount = {ACCOUNT:?}\ntoken = {TOKEN:?}\n\
              [storage]\ncache_bytes = {}\nmin_free_bytes = {}\n\
              [log]\nlevel = \"info\"\n\
-             [replication]\nlisten = \"127.0.0.1:{}\"\n",
+             [replication]\nlisten = \"127.0.0.1:{}\"\nepoch_ms = {}\nmax_away_s = {}\n",
             pop.name,
             pop.data_dir,
             pop.http_port,
             options.cache_bytes,
             options.min_free_bytes,
             pop.replication_port,
+            options.epoch_ms,
+            options.max_away_s,
         );
         for peer in pops.iter().filter(|peer| peer.name != pop.name) {
             let address = format!("127.0.0.1:{}", peer.replication_port);
@@ -288,12 +355,13 @@ impl Cluster {
         std::fs::write(self.config_path(index), text).context("writing a configuration")
     }
 
-    fn config_path(&self, index: usize) -> PathBuf {
-        self.folder.path().join(&self.pops[index].name).join("config.toml")
+    /// The configuration of a PoP.
+    pub fn config_path(&self, index: usize) -> PathBuf {
+        self.folder.path().join(&self.pops[index].folder).join("config.toml")
     }
 
     fn log_path(&self, index: usize) -> PathBuf {
-        self.folder.path().join(&self.pops[index].name).join("log")
+        self.folder.path().join(&self.pops[index].folder).join("log")
     }
 }
 
@@ -314,6 +382,28 @@ impl Drop for Cluster {
             eprintln!("the cluster's folder is kept: {}", self.folder.path().display());
         }
     }
+}
+
+fn output(mut command: Command, args: &[&str]) -> anyhow::Result<String> {
+    let output = command.output().context("running littoral")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "littoral {} {}: {errors}", args[0], args[1]);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Copies a folder with all in it.
+pub fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a process ends.

@@ -13,6 +13,7 @@ use littoral_tests::cluster::{Answer, Cluster, Load, Options, Rest, Stopped, ver
 use littoral_tests::ledger::{Acked, Ledger, Mix};
 use littoral_tests::mounts::{self, Mount};
 use littoral_tests::random::Random;
+use serde_json::Value;
 
 const DISK_BYTES: u64 = 192 << 20;
 const LARGER_DISK_BYTES: u64 = 320 << 20;
@@ -49,7 +50,53 @@ fn a_disk_filled_by_others_refuses_writes_until_they_are_gone() {
     check(Filled::ByOthers);
 }
 
+/// It once dropped every frame of its peers, heartbeats too: its lag stood at nothing however much it missed, and nobody
+/// could tell it anything.
+#[test]
+fn a_pop_with_a_full_disk_hears_what_it_lacks_and_gets_it_when_there_is_room() {
+    on_a_small_disk(async |disk| {
+        let first_data_dir = Some(disk.folder().join("data"));
+        let options =
+            Options { pops: 2, first_data_dir, min_free_bytes: MIN_FREE_BYTES, ..Options::default() };
+        let cluster = Cluster::started(options).await.unwrap();
+        let namespace = cluster.rest(0, "").create_namespace("full").await.unwrap();
+        let (full, other) = (cluster.rest(0, &namespace), cluster.rest(1, &namespace));
+        put_when_possible(&full).await;
+        until_has(&other, "one-more").await;
+        let filler = disk.folder().join("filler");
+        fill(&filler);
+        assert_refused(&full.put("one-more", vec![1; 1000]).await.unwrap());
+
+        assert_eq!(other.put("elsewhere", vec![2; 1000]).await.unwrap().status, 200);
+        let deadline = Instant::now() + RECOVERS_WITHIN;
+        loop {
+            let lag: Value = serde_json::from_slice(&full.page("/v1/lag").await.unwrap().body).unwrap();
+            let lacks = |lag: &Value| lag["origin"] == "pop-1" && lag["peer"] == "pop-0" && lag["ops"] != 0;
+            if lag["lag"].as_array().unwrap().iter().any(lacks) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it does not know that it lacks anything: {lag:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(full.read("elsewhere").await.unwrap(), None);
+        std::fs::remove_file(&filler).unwrap();
+        until_has(&full, "elsewhere").await;
+    });
+}
+
+async fn until_has(rest: &Rest, key: &str) {
+    let deadline = Instant::now() + RECOVERS_WITHIN;
+    while !rest.read(key).await.is_ok_and(|found| found.is_some()) {
+        assert!(Instant::now() < deadline, "{key} has not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn check(filled: Filled) {
+    on_a_small_disk(async |disk| fill_and_free(disk, filled).await);
+}
+
+fn on_a_small_disk(test: impl AsyncFnOnce(&Mount)) {
     if let Some(reason) = mounts::missing() {
         println!("SKIP: mounts cannot be made here: {reason}");
         return;
@@ -59,7 +106,7 @@ fn check(filled: Filled) {
     let disk = Mount::tmpfs(DISK_BYTES, folder.path()).unwrap();
     // A runtime of its own: its threads must be in this thread's view of the mounts.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(fill_and_free(&disk, filled));
+    runtime.block_on(test(&disk));
 }
 
 async fn fill_and_free(disk: &Mount, filled: Filled) {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use littoral_tests::cluster::{Cluster, Load, Options, verify, wait_exit};
+use littoral_tests::cluster::{Cluster, Load, Options, copy_folder, verify, wait_exit};
 use littoral_tests::ledger::{Ledger, Mix};
 use littoral_tests::random::Random;
 
@@ -121,7 +121,7 @@ async fn check_damage(down: Down) {
     let healthy = cluster.data_dir(0).to_owned();
     for damage in damages {
         let damaged = healthy.with_file_name(format!("{damage:?}"));
-        copy_folder(&healthy, &damaged);
+        copy_folder(&healthy, &damaged).unwrap();
         harm(&largest_file(&damaged), damage, &mut random);
         cluster.move_data(0, damaged).unwrap();
         cluster.start(0).unwrap();
@@ -138,7 +138,7 @@ async fn a_torn_checkpoint_is_damage_like_any_other() {
     std::fs::write(cluster.data_dir(0).join("checkpoint.json"), "{").unwrap();
     cluster.start(0).unwrap();
     let refused = cluster.wait_answer(0, "/readyz", |status| status == 503).await.unwrap().unwrap();
-    assert!(refused.text().contains("checkpoint") && refused.text().contains("--rebuild"), "{refused:?}");
+    assert!(refused.text().contains("checkpoint") && refused.text().contains("store rebuild"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -201,19 +201,6 @@ fn used_bytes(file: &File, bytes: u64) -> u64 {
     let mut content = vec![0; bytes as usize];
     file.read_exact_at(&mut content, 0).unwrap();
     content.iter().rposition(|byte| *byte != 0).map_or(bytes, |last| last as u64 + 1)
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn largest_file(folder: &Path) -> PathBuf {

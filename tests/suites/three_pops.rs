@@ -44,7 +44,7 @@ async fn a_damaged_store_is_quarantined_and_rebuilt_from_the_peers() {
     std::fs::write(cluster.data_dir(2).join("store/db"), b"").unwrap();
     cluster.start(2).unwrap();
     let quarantined = cluster.wait_answer(2, "/readyz", |status| status == 503).await.unwrap().unwrap();
-    assert!(quarantined.text().contains("--rebuild"), "{}", quarantined.text());
+    assert!(quarantined.text().contains("littoral store rebuild"), "{}", quarantined.text());
     let read = damaged.read_raw("key-1").await.unwrap();
     assert_eq!(read.status, 503, "a quarantined node answered: {}", read.text());
     // Nor does it stand in the way of the others.

@@ -89,7 +89,7 @@ fn token_from_stdin() -> Result<String, Failure> {
 }
 
 /// `90m` as a duration.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "not a number followed by s, m, h or d".to_owned();
     let (unit_at, unit) = text.char_indices().next_back().ok_or_else(wrong)?;
     let unit_s: u64 = match unit {

@@ -31,6 +31,11 @@ impl Connection {
         let token = self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))?;
         Ok(Client::new(&self.url, token)?)
     }
+
+    /// The same, at another address.
+    pub(super) fn at(&self, url: &str) -> Result<Client, Failure> {
+        Self { url: url.to_owned(), ..self.clone() }.client()
+    }
 }
 
 /// What PoPs of one cluster are asked with, where their addresses are arguments.

@@ -37,6 +37,7 @@ pub(super) fn status(pop: &str) -> Status {
         peers: Vec::new(),
         counters: api::Counters::default(),
         lag: Vec::new(),
+        membership: api::Membership::default(),
     }
 }
 

@@ -49,6 +49,22 @@ pub(super) fn table<const N: usize>(
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// Text of words, broken into lines that fit. A word that is longer stays whole.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 => last.push_str(word),
+            Some(last) if line + 1 + word.chars().count() <= usize::from(MAX_WIDTH) => {
+                last.extend([" ", word]);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 /// `60123` as `60,123`.
 pub(super) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
@@ -67,6 +83,19 @@ pub(super) fn time(duration: Duration) -> String {
         seconds @ 120..7_200 => format!("{} min", seconds / 60),
         seconds => format!("{} h", seconds / 3_600),
     }
+}
+
+/// Unix milliseconds as `2026-11-22 09:00:00 UTC`.
+pub(super) fn moment(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).ok();
+    let moment = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    moment.map_or_else(
+        || "an unknown time".into(),
+        |moment| {
+            let (date, (hour, minute, second)) = (moment.date(), moment.to_hms());
+            format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+        },
+    )
 }
 
 /// A key or title on a terminal: what could move the cursor is escaped.
@@ -147,6 +176,14 @@ mod tests {
         };
         let text = table(["POP", "LINK", "ROOT", "CLOCK", "ROUND TRIP"], [row().map(str::to_owned)]);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn text_is_wrapped_at_words() {
+        assert_eq!(wrapped("a few words"), "a few words");
+        let long = "x".repeat(100);
+        assert_eq!(wrapped(&format!("a {long} b")), format!("a\n{long}\nb"));
+        assert_eq!(wrapped(&"abc ".repeat(30)).lines().map(str::len).max(), Some(79));
     }
 
     #[test]

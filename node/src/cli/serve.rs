@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(long)]
     config: PathBuf,
-    /// Set a damaged store aside, and copy it anew from the peers under a new identity
+    /// Return under a new identity first, as `store rebuild` does
     #[arg(long)]
     rebuild: bool,
     /// Stop when standard input ends: the process that holds its other end is gone
@@ -43,7 +43,7 @@ pub(super) fn check(file: &Path, json: bool) -> Result<(), Failure> {
     print::line(format!("{} is valid", file.display()))
 }
 
-fn load(file: &Path) -> Result<Config, Failure> {
+pub(super) fn load(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| {
         Failure::new(error).hint("config/example.toml of the source shows every key, its unit and its bounds")
     })

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use littoral::api::members::Stage;
 use littoral::api::{Peer, State, Status};
 
 use super::connection::Connection;
 use super::failure::Failure;
-use super::print;
-
-/// How much of a replica id tells replicas apart.
-const SHORT_ID_CHARS: usize = 8;
+use super::{print, short_id};
 
 pub(super) async fn run(connection: Connection, json: bool) -> Result<(), Failure> {
     let status = connection.client()?.status().await?;
@@ -28,20 +26,42 @@ pub(super) fn state(state: State) -> &'static str {
 
 fn page(status: &Status) -> String {
     let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let replica: String = status.replica.chars().take(SHORT_ID_CHARS).collect();
+    let own_state = format!("{} in {}: {}{reason}", status.pop, status.region, state(status.state));
+    let replica = short_id(&status.replica);
     let own = [status.pop.clone(), "this".into(), status.root.clone(), String::new(), String::new()];
     let rows = std::iter::once(own).chain(status.peers.iter().map(peer));
     let replica = if replica.is_empty() { "unknown" } else { &replica };
     format!(
-        "{} in {}: {}{reason}\n{} entries, replica {replica}, version {}\n\n{}\n\n{}",
-        status.pop,
-        status.region,
-        state(status.state),
+        "{}\n{} entries, replica {replica}, version {}\n{}\n\n{}\n\n{}",
+        print::wrapped(&own_state),
         print::count(status.entries),
         status.version,
+        membership(status),
         print::table(["POP", "LINK", "ROOT", "CLOCK", "ROUND TRIP"], rows),
         verdict(status),
     )
+}
+
+fn membership(status: &Status) -> String {
+    if status.replica.is_empty() {
+        return "its store is not open, so its place in the cluster is not known".into();
+    }
+    let known = &status.membership;
+    let stage = match known.stage {
+        Stage::Fresh => "not a member yet",
+        Stage::Copying => "copying",
+        Stage::CatchingUp => "catching up",
+        Stage::Member => "a member",
+        Stage::Removed => "removed",
+    };
+    let letters = match known.dead_letters {
+        0 => String::new(),
+        count => format!("; {} dead letters", print::count(count)),
+    };
+    match known.garbage.epoch_ms {
+        0 => format!("{stage}; no epoch yet{letters}"),
+        ms => format!("{stage}; epoch {}{letters}", print::moment(ms)),
+    }
 }
 
 fn peer(peer: &Peer) -> [String; 5] {
@@ -116,6 +136,8 @@ mod tests {
         assert!(page(&status).contains("roots: equal on 2 of 3 (they differ"), "{}", page(&status));
         status.peers.clear();
         assert!(page(&status).contains("roots: nothing to compare with"), "{}", page(&status));
+        status.reason = Some("a reason of many words, ".repeat(9));
+        assert!(page(&status).lines().all(|line| line.chars().count() <= 80), "{}", page(&status));
         status.root.clear();
         assert!(page(&status).contains("roots: none here"), "{}", page(&status));
     }

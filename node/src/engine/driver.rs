@@ -11,13 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::{Message, Stage};
+use replication::codec::round::{Round, Step};
 use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MAX_AHEAD_MS, MessageError};
 use replication::{Body, ChunkId, Dot, EntryId, Lane, MemberRecord, Now, RemovalReason, Replica, ReplicaId};
 use replication::{StoreError, VersionVector};
 use tokio::sync::mpsc;
 
 use super::inbox::{Command, Reply};
-use super::{Ack, Condition, Settings, Shared, Write, WriteError, report};
+use super::members::Answer;
+use super::{Ack, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
 use crate::storage::{Checkpoint, SledStore, free_bytes};
 use crate::transport::LinkSender;
 
@@ -36,6 +38,9 @@ const CHECKPOINT_EVERY_US: u64 = 1_000_000;
 
 /// How often free space is looked up.
 const FREE_SPACE_EVERY_US: u64 = 200_000;
+
+/// What a peer is told of the end of its link to a node that must not gossip.
+const QUARANTINED: &str = "this node's store is quarantined";
 
 /// Starts the thread.
 pub(super) fn spawn(
@@ -116,6 +121,7 @@ impl Driver {
         let mut stop = None;
         let mut asked = Vec::new();
         let mut asks = Vec::new();
+        let mut answers: Vec<Answer> = Vec::new();
         for command in commands {
             match command {
                 Command::Write { writes, ack, reply } => {
@@ -123,6 +129,7 @@ impl Driver {
                     self.write(writes, ack, reply);
                 }
                 Command::Frame { from, frame, _place } => self.frame(from, &frame),
+                Command::Connected { link, .. } if self.replica.is_none() => link.close(QUARANTINED),
                 Command::Connected { peer, link } => {
                     self.pops.insert(peer.replica, peer.pop);
                     self.links.insert(peer.replica, link);
@@ -135,17 +142,20 @@ impl Driver {
                 }
                 Command::Status { reply } => asked.push(reply),
                 Command::Ask { ask } => asks.push(ask),
+                Command::Act { act } => answers.push(act(self)),
                 Command::Stop { reply } => stop = Some(reply),
             }
             if group >= MAX_GROUP_WRITES || stop.is_some() {
                 break;
             }
         }
-        if let Err(error) = self.settle() {
+        let settled = self.settle();
+        if let Err(error) = &settled {
             // An event may tell why.
             self.handle_events();
-            self.fail(&error);
+            self.fail(error);
         }
+        answers.into_iter().for_each(|answer| answer(settled.as_ref().err()));
         for reply in asked {
             // Whoever asked may be gone.
             let _ = reply.send(report::status(self, &self.shared.condition.load()));
@@ -232,14 +242,13 @@ impl Driver {
 
     fn frame(&mut self, from: ReplicaId, frame: &Bytes) {
         let now = self.shared.clocks.now();
+        let message = Message::from_frame(frame).map_err(MessageError::from);
         // A full disk takes no peer's events either; they stay at the peer, and show there as lag.
-        if self.check_free_space(now.mono_us).is_err() {
+        if message.as_ref().is_ok_and(brings_entries) && self.check_free_space(now.mono_us).is_err() {
             return;
         }
         let Some(replica) = &mut self.replica else { return };
-        let taken = Message::from_frame(frame)
-            .map_err(MessageError::from)
-            .and_then(|message| replica.handle_message(now, from, message));
+        let taken = message.and_then(|message| replica.handle_message(now, from, message));
         match taken {
             Ok(()) => {}
             Err(MessageError::Store(error)) => self.fail(&error),
@@ -321,14 +330,16 @@ impl Driver {
                     "peer {} hears of two processes under this store's identity: its data folder was cloned",
                     self.pop_of(peer)
                 )),
-                Event::Behind { .. } => {
-                    self.stop_serving("the cluster has dropped deletes that this store has not seen");
+                Event::Behind { .. } => self.come_back("the cluster has dropped deletes that this store has not seen"),
+                Event::Removed { reason: RemovalReason::Silent } => {
+                    self.come_back("this node was away for too long and was evicted from the cluster");
                 }
-                Event::Removed { reason } => self.stop_serving(match reason {
-                    RemovalReason::Operator => "an operator has removed this node from the cluster",
-                    RemovalReason::Replaced => "a later incarnation of this PoP has taken its place",
-                    RemovalReason::Silent => "this node was away for too long and was evicted from the cluster",
-                }),
+                Event::Removed { reason: RemovalReason::Operator } => {
+                    self.stop_serving("an operator has removed this node from the cluster");
+                }
+                Event::Removed { reason: RemovalReason::Replaced } => {
+                    self.stop_serving("a later incarnation of this PoP has taken its place");
+                }
                 Event::Verified(verified) => {
                     let damage = verified.mismatches.first().filter(|_| verified.is_damaged()).cloned();
                     self.shared.verified.store(Some(Arc::new(*verified)));
@@ -419,10 +430,16 @@ impl Driver {
 
     /// This store must not be served any more: it is not what the cluster takes it for.
     fn stop_serving(&mut self, why: &str) {
-        let reason =
-            format!("{why}; start it with --rebuild to set the store aside and copy it anew from the peers");
+        self.shared.change(Condition::of(State::Quarantined, format!("{why}; {REMEDY}")));
+        self.quarantine();
+    }
+
+    /// As [`Driver::stop_serving`], where nothing but time has passed: no operator is needed.
+    fn come_back(&mut self, why: &str) {
+        let reason = format!("{why}; it sets its store aside and returns by itself under a new identity");
         self.shared.change(Condition::of(State::Quarantined, reason));
         self.quarantine();
+        self.shared.returning.send_replace(true);
     }
 
     fn fail(&mut self, error: &StoreError) {
@@ -438,7 +455,7 @@ impl Driver {
     fn quarantine(&mut self) {
         self.replica = None;
         for link in std::mem::take(&mut self.links).into_values() {
-            link.close("this node's store is quarantined");
+            link.close(QUARANTINED);
         }
         for (reply, _) in self.unanswered.drain(..) {
             let _ =
@@ -468,15 +485,52 @@ impl Driver {
         self.pops.get(&replica).cloned().unwrap_or_else(|| replica.to_string())
     }
 
+    pub(super) fn is_linked(&self, replica: ReplicaId) -> bool {
+        self.links.contains_key(&replica)
+    }
+
+    pub(super) fn condition(&self) -> Arc<Condition> {
+        self.shared.condition.load_full()
+    }
+
     pub(super) fn now(&self) -> Now {
         self.shared.clocks.now()
     }
 
-    fn with_replica<T>(&mut self, act: impl FnOnce(&mut Replica<SledStore>) -> T) -> Option<T> {
+    pub(super) fn with_replica<T>(&mut self, act: impl FnOnce(&mut Replica<SledStore>) -> T) -> Option<T> {
         self.replica.as_mut().map(act)
     }
 }
 
+/// Whether a message brings entries, for which there must be room. What peers say of themselves is taken in any case: a
+/// full disk is no reason to be taken for silent, nor to forget what they hold.
+fn brings_entries(message: &Message) -> bool {
+    let is_repair = matches!(message, Message::Round(Round { step: Step::Rows(_), .. }));
+    is_repair || matches!(message, Message::Delta(_) | Message::Snapshot(_))
+}
+
 fn unavailable(error: &StoreError) -> WriteError {
     WriteError::Unavailable { reason: error.reason.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::codec::round::Rows;
+
+    /// On a full disk all frames were dropped once, heartbeats too: peers took the node for silent, its view of them
+    /// stood still, and it could not hear that it had been removed.
+    #[test]
+    fn a_full_disk_refuses_entries_and_hears_all_else() {
+        let rows = Rows { rows: Vec::new(), more: false };
+        assert!(brings_entries(&Message::Round(Round { number: 1, step: Step::Rows(rows) })));
+        let heard = [
+            Message::Ack(Vec::new()),
+            Message::Behind { epoch: replication::Hlc::ZERO },
+            Message::Cloned,
+            Message::Round(Round { number: 1, step: Step::More }),
+            Message::Admitted { at: replication::Hlc::ZERO },
+        ];
+        assert!(!heard.iter().any(brings_entries));
+    }
 }

@@ -8,6 +8,7 @@ use littoral::api::Status;
 use replication::{Dot, Now, Replica, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::members::Act;
 use super::{Ack, ReadError, Write, WriteError};
 use crate::storage::SledStore;
 use crate::transport::{LinkSender, PeerInfo};
@@ -26,13 +27,37 @@ pub(super) type Ask = Box<dyn FnOnce(Option<&mut Replica<SledStore>>, Now) + Sen
 
 /// What the engine is asked to do.
 pub(super) enum Command {
-    Write { writes: Vec<Write>, ack: Ack, reply: Reply },
-    Connected { peer: PeerInfo, link: LinkSender },
-    Disconnected { replica: ReplicaId },
-    Frame { from: ReplicaId, frame: Bytes, _place: OwnedSemaphorePermit },
-    Status { reply: oneshot::Sender<Result<Status, ReadError>> },
-    Ask { ask: Ask },
-    Stop { reply: oneshot::Sender<()> },
+    Write {
+        writes: Vec<Write>,
+        ack: Ack,
+        reply: Reply,
+    },
+    Connected {
+        peer: PeerInfo,
+        link: LinkSender,
+    },
+    Disconnected {
+        replica: ReplicaId,
+    },
+    Frame {
+        from: ReplicaId,
+        frame: Bytes,
+        _place: OwnedSemaphorePermit,
+    },
+    Status {
+        reply: oneshot::Sender<Result<Status, ReadError>>,
+    },
+    /// A question or an order of an operator.
+    Act {
+        act: Act,
+    },
+    /// A question to the replica, answered when all that was staged is durable.
+    Ask {
+        ask: Ask,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The queue.

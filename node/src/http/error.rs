@@ -16,6 +16,7 @@
 //! | 20008 | 400 | the account has as many namespaces as it may have |
 //! | 20009 | 500 | a chunk file could not be read or written |
 //! | 20010 | 413 | the request body is larger than any of its kind may be |
+//! | 20011 | 503 | this node is being drained: it takes no more writes |
 
 use std::borrow::Cow;
 use std::io;
@@ -27,7 +28,7 @@ use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
-use crate::engine::{ReadError, WriteError};
+use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
 
 /// What a client is told to wait before it tries again.
@@ -180,7 +181,7 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if matches!(code, 20001 | 20003..=20005) {
+        if matches!(code, 20001 | 20003..=20005 | 20011) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
@@ -192,12 +193,25 @@ impl ApiError {
 pub(crate) enum PageError {
     #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
     Unauthorized,
+    #[error("the body is larger than any order")]
+    OrderTooLarge,
+    #[error("the body is not understood: {reason}")]
+    OrderNotUnderstood { reason: String },
+    #[error(transparent)]
+    NotDone(#[from] OperatorError),
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response<Body> {
         let status = match &self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
+            Self::NotDone(OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::NotDone(OperatorError::Itself | OperatorError::WouldLose { .. }) => StatusCode::CONFLICT,
+            Self::NotDone(OperatorError::Unavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
         };
         problem(status, &self.to_string())
     }
@@ -238,6 +252,28 @@ fn is_disk_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
+        let text = String::new;
+        let cases: [(PageError, u16); 8] = [
+            (OperatorError::NoSuchMember { replica: text() }.into(), 404),
+            (OperatorError::NoSuchLetter { dot: text() }.into(), 404),
+            (OperatorError::Itself.into(), 409),
+            (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }.into(), 409),
+            (OperatorError::Unavailable { reason: text() }.into(), 503),
+            (PageError::Unauthorized, 401),
+            (PageError::OrderTooLarge, 413),
+            (PageError::OrderNotUnderstood { reason: text() }, 400),
+        ];
+        for (error, status) in cases {
+            let text = error.to_string();
+            let response = error.into_response();
+            assert_eq!(response.status(), status, "{text}");
+            // Only what passes by itself is worth another try.
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{text}");
+        }
+    }
 
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {

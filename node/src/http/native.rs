@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, http::HeaderMap};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
@@ -14,6 +14,7 @@ use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
 use super::error::{PageError, problem};
+use super::members;
 use super::{diff, verify};
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
@@ -43,6 +44,12 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/verify", get(verify::report).post(verify::begin))
         .route("/v1/leaves", get(diff::leaves))
         .route("/v1/entries", get(diff::entries))
+        .route("/v1/members", get(members::list))
+        .route("/v1/members/{replica}/drain", post(members::drain))
+        .route("/v1/members/{replica}/remove", post(members::remove))
+        .route("/v1/gc", get(members::garbage))
+        .route("/v1/dead-letters", get(members::dead_letters))
+        .route("/v1/dead-letters/{dot}", post(members::settle))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")

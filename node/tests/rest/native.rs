@@ -81,3 +81,56 @@ async fn leaves_and_entries_are_told_without_values_and_keys_only_to_their_owner
         assert_eq!(node.client.raw(&head("GET", path, &[])).await.status, 401);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_listed_drained_and_refused_with_a_reason() {
+    let node = test_node().await;
+    let report = node.client.send("GET", "/v1/members", &[], b"").await.json();
+    let own = &report["members"][0];
+    assert_eq!(
+        (&own["pop"], &own["is_this"], &own["stage"]),
+        (&"test".into(), &true.into(), &"member".into())
+    );
+    let path = |order: &str| format!("/v1/members/{}/{order}", own["replica"].as_str().unwrap());
+    let drained = node.client.send("POST", &path("drain"), &[], br#"{"draining":true}"#).await;
+    assert_eq!((drained.status, &drained.json()["members"][0]["draining"]), (200, &true.into()));
+    let refused = node.send("PUT", "/values/key", "value").await;
+    refused.assert_error(503, 20011, "put: 'this node is being drained");
+    let undone = node.client.send("POST", &path("drain"), &[], br#"{"draining":false}"#).await;
+    assert_eq!((undone.status, &undone.json()["members"][0]["draining"]), (200, &false.into()));
+    assert_eq!(node.send("PUT", "/values/key", "value").await.status, 200);
+
+    let nobody = format!("/v1/members/{}/remove", "0".repeat(32));
+    let cases: [(&str, &[u8], u16); 8] = [
+        (&path("remove"), br#"{"force":true}"#, 409),
+        (&nobody, b"{}", 404),
+        ("/v1/members/x/remove", b"{}", 404),
+        (&path("remove"), br#"{"forced":true}"#, 400),
+        (&path("drain"), b"", 400),
+        (&path("drain"), &[b' '; 1025], 413),
+        ("/v1/dead-letters/x", br#"{"write":true}"#, 404),
+        (&format!("/v1/dead-letters/{:016x}-{:032x}", 1, 1), br#"{"write":true}"#, 404),
+    ];
+    for (path, body, status) in cases {
+        let answer = node.client.send("POST", path, &[], body).await;
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        let without = node.client.raw(&head("POST", path, &[("Content-Length", "0".to_owned())])).await;
+        assert_eq!(without.status, 401, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_dead_letters_are_listed() {
+    let node = test_node().await;
+    assert_eq!(node.send("DELETE", "/values/key", "").await.status, 200);
+    let garbage = node.client.send("GET", "/v1/gc", &[], b"").await.json();
+    assert_eq!(garbage["garbage"]["tombstones"], 1);
+    assert_eq!(garbage["holders"][0]["pop"], "test");
+    let letters = node.client.send("GET", "/v1/dead-letters", &[], b"").await.json();
+    assert_eq!(letters["letters"].as_array().map(Vec::len), Some(0));
+    let status = node.client.send("GET", "/v1/status", &[], b"").await.json();
+    assert_eq!(status["membership"]["stage"], "member");
+    for path in ["/v1/members", "/v1/gc", "/v1/dead-letters"] {
+        assert_eq!(node.client.raw(&head("GET", path, &[])).await.status, 401, "{path}");
+    }
+}

@@ -418,3 +418,53 @@ fn a_state_from_the_future_is_put_off_as_its_event_is() {
     pair.receive(0, &Message::Delta(delta(Hlc::new(START_MS + 1_000 + MAX_AHEAD_MS, 0))).to_frame());
     assert_eq!(pair.replicas[0].vector().hlc(B), event(1).hlc);
 }
+
+#[test]
+fn a_member_can_go_once_it_has_confirmed_its_draining_and_all_it_wrote_is_everywhere() {
+    let mut pair = Pair::connected();
+    pair.run_ms(1_000);
+    let obstacle = |pair: &Pair| {
+        let standings = pair.replicas[0].standings(pair.now(0));
+        standings.into_iter().find(|standing| standing.replica == B).unwrap().obstacle
+    };
+    assert_eq!(obstacle(&pair), Some(Obstacle::NotDrained));
+    pair.disconnect();
+    pair.put(1, "unsent", "x").unwrap();
+    let now = pair.now(0);
+    pair.replicas[0].drain_member(now, B, true).unwrap();
+    pair.replicas[0].flush().unwrap();
+    // Nobody here knows of the write; but B has not said that there is none.
+    assert_eq!(obstacle(&pair), Some(Obstacle::Unconfirmed));
+    pair.connect();
+    pair.run_ms(2_000);
+    assert_eq!(pair.put(1, "late", "x"), Err(WriteError::Draining));
+    assert_eq!(obstacle(&pair), None);
+    assert_eq!(pair.text(0, "unsent").as_deref(), Some("x"));
+    // Draining that is taken back and begun again must be confirmed again.
+    pair.disconnect();
+    for draining in [false, true] {
+        let now = pair.now(0);
+        pair.replicas[0].drain_member(now, B, draining).unwrap();
+    }
+    pair.replicas[0].flush().unwrap();
+    assert_eq!(obstacle(&pair), Some(Obstacle::Unconfirmed));
+    // One that has been away for longer than it may is waited for by nobody.
+    pair.now_us += SETTINGS.max_away_ms * 1000 + 3_600_000_000;
+    assert_eq!(obstacle(&pair), None);
+}
+
+#[test]
+fn a_member_that_others_lack_events_of_has_an_obstacle_in_numbers() {
+    let mut pair = Pair::connected();
+    pair.run_ms(1_000);
+    pair.disconnect();
+    pair.put(0, "one", "x").unwrap();
+    pair.put(0, "two", "x").unwrap();
+    let now = pair.now(0);
+    pair.replicas[0].drain_member(now, A, true).unwrap();
+    pair.replicas[0].flush().unwrap();
+    let own = pair.replicas[0].standings(pair.now(0)).remove(0);
+    // The record of the draining is an event too.
+    assert_eq!((own.replica, own.obstacle), (A, Some(Obstacle::Unsent { ops: 3 })));
+    assert_eq!(pair.replicas[0].standings(pair.now(0))[1].lacks_ops, 3);
+}

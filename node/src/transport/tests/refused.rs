@@ -1,6 +1,6 @@
 //! Who is turned away, that each reason is told apart, and that a healthy link does not notice.
 
-use replication::link::MAX_FRAME_BYTES;
+use replication::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use rustls::RootCertStore;
 
 use super::*;
@@ -47,15 +47,15 @@ async fn a_hello_that_does_not_fit_is_refused_with_its_reason() {
     let peer = HandMade::new(&cluster.identity("lon"), 7);
     let fine = peer.hello.clone();
     let with = |hello: Hello| framed(&hello.encode());
-    let mut version_2 = fine.encode();
-    version_2[4] = 2;
+    let mut next_version = fine.encode();
+    next_version[4] = PROTOCOL_VERSION + 1;
     let cases = [
         (framed(b"GET / HTTP/1.1\r\n\r\n"), Reason::MalformedHello, 10),
         (framed(&fine.encode()[..40]), Reason::MalformedHello, 10),
         (fine.encode()[..3].to_vec(), Reason::MalformedHello, 10),
         (framed(&[0; hello::MAX_HELLO_BYTES + 1]), Reason::MalformedHello, 10),
         (u32::MAX.to_be_bytes().to_vec(), Reason::MalformedHello, 10),
-        (framed(&version_2), Reason::UnknownVersion, 11),
+        (framed(&next_version), Reason::UnknownVersion, 11),
         (with(Hello { cluster: ClusterId([9; 16]), ..fine.clone() }), Reason::OtherCluster, 12),
         (with(Hello { replica: besieged.node.replica, ..fine.clone() }), Reason::OwnReplica, 13),
         (with(Hello { pop: "par".into(), ..fine.clone() }), Reason::WrongName, 14),
