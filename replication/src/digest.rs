@@ -158,7 +158,7 @@ impl DigestTree {
     pub fn replace(&mut self, name: NameHash, old: Option<Digest>, new: Option<Digest>) {
         for (level, nodes) in self.levels.iter_mut().enumerate() {
             let index = usize::from(name.leaf()) >> (BITS_PER_LEVEL as usize * (usize::from(DEPTH) - level));
-            if let Some(old) = old {
+            if let Some(old) = old.filter(|_| !planted!(DigestNeverSubtracts)) {
                 nodes[index].subtract(old);
             }
             if let Some(new) = new {

@@ -22,7 +22,8 @@ pub struct Position {
 impl Position {
     /// The position after one more event at `hlc` that wrote `bytes`.
     pub fn after(self, hlc: Hlc, bytes: u64) -> Self {
-        Self { hlc, ops: self.ops + 1, bytes: self.bytes + bytes }
+        let events = if planted!(EventsMiscounted) && hlc.counter() > 0 { 2 } else { 1 };
+        Self { hlc, ops: self.ops + events, bytes: self.bytes + bytes }
     }
 }
 

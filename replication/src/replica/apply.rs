@@ -38,7 +38,7 @@ impl<S: Store> Replica<S> {
             (None, Some(current)) => (current.dot.hlc, current.dot.replica) >= (position.hlc, origin),
             (None, None) => false,
         };
-        if !holds_effect {
+        if !holds_effect && !planted!(EventTakenOnTrust) {
             return Ok(false);
         }
         if let Some(entry) = entry {
@@ -75,7 +75,8 @@ impl<S: Store> Replica<S> {
     /// Merges a state into the entry and the tree. Gives whether it replaced the current one.
     fn merge(&mut self, id: &EntryId, current: Option<Entry>, entry: Entry) -> Result<bool, StoreError> {
         self.clock.observe(entry.dot.hlc);
-        if current.as_ref().is_some_and(|current| !current.is_replaced_by(&entry)) {
+        let wins = current.as_ref().is_none_or(|current| current.is_replaced_by(&entry));
+        if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }
         let key = &self.settings.digest_key;
@@ -100,6 +101,9 @@ impl<S: Store> Replica<S> {
     }
 
     fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
+        if planted!(LogRowForgotten) && origin != self.id {
+            return Ok(());
+        }
         let row_key = keys::log(self.origin_index(origin)?, log_row.position.hlc);
         // An interval that was cut short by a crash or a gap comes again, with rows that are here already. Our own
         // events are always new.

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use replication::codec::row;
-use replication::store::memory::MemoryStore;
 use replication::{Body, Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, keys};
+
+use super::disk::Disk;
 
 /// Every write there was.
 #[derive(Default)]
@@ -40,7 +41,7 @@ impl Oracle {
 
     /// The node has started again: of its unacknowledged writes, those in its store stand, and the others
     /// must never be seen anywhere.
-    pub fn started(&mut self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+    pub fn started(&mut self, replica: &Replica<Disk>) -> Result<(), String> {
         let (mine, others) =
             std::mem::take(&mut self.unsettled).into_iter().partition(|(dot, _)| dot.replica == replica.id());
         self.unsettled = others;
@@ -51,8 +52,17 @@ impl Oracle {
         Ok(())
     }
 
+    /// A replica claims all that it has acknowledged itself.
+    pub fn check_own(&self, replica: &Replica<Disk>) -> Result<(), String> {
+        let newest = self.durable.keys().filter(|dot| dot.replica == replica.id()).max();
+        match newest.filter(|dot| !replica.vector().covers(**dot)) {
+            Some(dot) => Err(format!("{:?} has acknowledged {dot:?}, and does not claim it", replica.id())),
+            None => Ok(()),
+        }
+    }
+
     /// `vector[o] >= t` implies the effect of all of `o`'s acknowledged events up to `t`.
-    pub fn check_claims(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+    pub fn check_claims(&self, replica: &Replica<Disk>) -> Result<(), String> {
         let entries = entries(replica)?;
         for (dot, (id, _)) in self.durable.iter().filter(|(dot, _)| replica.vector().covers(**dot)) {
             if entries.get(id).is_none_or(|(held, _)| held < dot) {
@@ -67,7 +77,7 @@ impl Oracle {
     }
 
     /// What a replica holds of another was durable there before it left.
-    pub fn check_origins(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+    pub fn check_origins(&self, replica: &Replica<Disk>) -> Result<(), String> {
         let foreign = entries(replica)?.into_iter().filter(|(_, (dot, _))| dot.replica != replica.id());
         match foreign.map(|(id, (dot, _))| (id, dot)).find(|(_, dot)| !self.durable.contains_key(dot)) {
             Some((id, dot)) => Err(format!(
@@ -80,7 +90,7 @@ impl Oracle {
     }
 
     /// A replica knows of its own events exactly how many each peer lacks.
-    pub fn check_lag(&self, replica: &Replica<MemoryStore>, now: Now) -> Result<(), String> {
+    pub fn check_lag(&self, replica: &Replica<Disk>, now: Now) -> Result<(), String> {
         let me = replica.id();
         let lags = replica.lag(now).map_err(|error| error.to_string())?;
         for peer in replica.peers() {
@@ -105,7 +115,7 @@ impl Oracle {
 
     /// At the end: the surviving state of every entry is a write that was issued, as it was issued, and no older
     /// than any that was acknowledged.
-    pub fn check_end(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+    pub fn check_end(&self, replica: &Replica<Disk>) -> Result<(), String> {
         let entries = entries(replica)?;
         for (id, newest) in &self.newest {
             let (dot, body) = entries.get(id).ok_or_else(|| format!("the entry {:?} is lost", id.key))?;
@@ -125,14 +135,14 @@ impl Oracle {
 }
 
 /// One entry as its store has it, staged changes left out.
-pub(super) fn entry(replica: &Replica<MemoryStore>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+pub(super) fn entry(replica: &Replica<Disk>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
     let row_key = keys::entry(id);
     let row = replica.store().read(&row_key).map_err(|error| error.to_string())?;
     row.map(|row| decoded(&origins(replica)?, &row_key, &row)).transpose()
 }
 
 /// The entries of a store, with the dots that wrote them.
-pub(super) fn entries(replica: &Replica<MemoryStore>) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
+pub(super) fn entries(replica: &Replica<Disk>) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
     let origins = origins(replica)?;
     let mut entries = BTreeMap::new();
     let scanned = replica.store().scan(&[keys::ENTRY], &mut |row_key, row| {
@@ -152,7 +162,7 @@ fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, B
 }
 
 /// The origins by their index in the rows of this store.
-fn origins(replica: &Replica<MemoryStore>) -> Result<Vec<ReplicaId>, String> {
+fn origins(replica: &Replica<Disk>) -> Result<Vec<ReplicaId>, String> {
     let Some(summary) = replica.store().read(keys::SUMMARY).map_err(|error| error.to_string())? else {
         return Ok(Vec::new());
     };
