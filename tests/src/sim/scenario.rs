@@ -100,13 +100,15 @@ pub struct Scenario {
 type Shape = fn(&mut Scenario, &mut Random);
 
 /// The named scenarios with what each pushes, in the order they are run in.
-const SCENARIOS: [(&str, &str, Shape); 6] = [
+const SCENARIOS: [(&str, &str, Shape); 8] = [
     ("swarm", "every option drawn, every fault that is drawn with it", |_, _| {}),
     ("clock-jumps", "clocks that jump, run apart and show coarse times", clock_jumps),
     ("one-way", "directions of links that drop everything in silence, and slow ones", one_way),
     ("partitions", "groups cut off for most of the run, conflicts on few keys", partitions),
     ("late-frames", "frames that arrive seconds after their time", late_frames),
     ("power-cuts", "crashes that find much unflushed", power_cuts),
+    ("states-ahead", "crashes in catch-up, when states are ahead of claims and clocks behind both", states_ahead),
+    ("amnesia", "a replica without entries that it claims to hold: anti-entropy alone can tell", amnesia),
 ];
 
 impl Scenario {
@@ -195,7 +197,8 @@ fn partitions(scenario: &mut Scenario, rng: &mut Random) {
     scenario.partition_us = 9_000_000;
     scenario.replicas = 3 + rng.below(3) as usize;
     scenario.keys = *rng.pick(&[3, 10]);
-    scenario.tick_ms = *rng.pick(&[1, 500]);
+    scenario.tick_ms = *rng.pick(&[1, 300]);
+    scenario.skew_ms = 20;
 }
 
 fn late_frames(scenario: &mut Scenario, rng: &mut Random) {
@@ -211,5 +214,31 @@ fn power_cuts(scenario: &mut Scenario, rng: &mut Random) {
     scenario.crash_unflushed_permille = 100;
     scenario.down_us = *rng.pick(&[1_000, 300_000]);
     scenario.delay_us = *rng.pick(&[100, 80_000]);
-    scenario.write_every_us = *rng.pick(&[2_000, 10_000]);
+    scenario.write_every_us = *rng.pick(&[4_000, 20_000]);
+}
+
+fn states_ahead(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = FaultWeights { crash: 10, partition: 2, cut: 4, ..FaultWeights::NONE };
+    scenario.fault_every_us = 150_000;
+    scenario.partition_us = 1_000_000;
+    scenario.cut_us = 500_000;
+    scenario.down_us = 2_000;
+    scenario.faulty_us = 5_000_000;
+    scenario.replicas = 2 + rng.below(2) as usize;
+    scenario.keys = *rng.pick(&[2, 6]);
+    scenario.write_every_us = *rng.pick(&[3_000, 8_000]);
+    scenario.frame_bytes = 64;
+    scenario.busy_permille = *rng.pick(&[300, 900]);
+    scenario.delay_us = 5_000;
+    scenario.skew_ms = 140;
+    scenario.tick_ms = 1;
+}
+
+fn amnesia(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.mode = Mode::Liveness;
+    scenario.amnesia = true;
+    scenario.fault_every_us = *rng.pick(&[300_000, 1_000_000]);
+    scenario.faults.crash = 20;
+    scenario.keys = *rng.pick(&[30, 1_000]);
+    scenario.write_every_us = *rng.pick(&[4_000, 20_000]);
 }
