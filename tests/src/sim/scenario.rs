@@ -5,6 +5,12 @@
 
 use crate::random::{Random, mix};
 
+/// How long a node is away in [`Fault::Away`], in virtual time.
+pub const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+
+/// Longer than any run.
+const NEVER_MS: u64 = 100 * WEEK_MS;
+
 /// Whether a run ends in faults or in peace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -14,25 +20,46 @@ pub enum Mode {
     Liveness,
 }
 
-/// The faults there are, and how often each is drawn against the others.
-#[derive(Clone, Copy, Debug)]
-pub struct FaultWeights {
-    /// A node loses power.
-    pub crash: u64,
-    /// A link breaks; both sides notice.
-    pub cut: u64,
-    /// One direction of a link drops everything, and neither side is told.
-    pub one_way: u64,
-    /// Some nodes are cut off from the others for long.
-    pub partition: u64,
-    /// One direction of a link becomes slow.
-    pub throttle: u64,
-    /// A node's wall clock jumps.
-    pub clock_jump: u64,
+/// Which entries a replica forgets, once, when it crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amnesia {
+    /// None.
+    None,
+    /// About a third of them, or it has them in a state of long ago.
+    Some,
+    /// All of one part of the digest tree.
+    Shard,
 }
 
-impl FaultWeights {
-    const NONE: Self = Self { crash: 0, cut: 0, one_way: 0, partition: 0, throttle: 0, clock_jump: 0 };
+/// Something that goes wrong, or that an operator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A node loses power.
+    Crash,
+    /// A link breaks; both sides notice.
+    Cut,
+    /// One direction of a link drops everything, and neither side is told.
+    OneWay,
+    /// Some nodes are cut off from the others for long.
+    Partition,
+    /// One direction of a link becomes slow.
+    Throttle,
+    /// A node's wall clock jumps.
+    ClockJump,
+    /// One node is cut off from all others.
+    Isolate,
+    /// One node is cut off while a week goes by.
+    Away,
+    /// A copy of a node's disk is put aside; or, where there is one, the node is started from it.
+    Restore,
+    /// A second node is started from a copy of a node's disk.
+    Clone,
+    /// An operator removes a member, and later makes it anew.
+    Remove,
+    /// A new node joins.
+    Add,
+    /// An operator begins or ends the draining of a member.
+    Drain,
 }
 
 /// What one seed expands to.
@@ -72,12 +99,16 @@ pub struct Scenario {
     pub throttled_bytes_per_s: u64,
     /// Mean time between two faults.
     pub fault_every_us: u64,
-    /// Which faults.
-    pub faults: FaultWeights,
+    /// Which faults, and how often each is drawn against the others.
+    pub faults: Vec<(Fault, u64)>,
     /// How long a link may stay cut, slow or one-way.
     pub cut_us: u64,
     /// How long a partition may last.
     pub partition_us: u64,
+    /// The stable frontier moves in steps of this.
+    pub epoch_every_ms: u64,
+    /// A member that is silent for longer is evicted.
+    pub max_away_ms: u64,
     /// Of 1,000 groups that are not flushed at once, how many meet a crash there and then.
     pub crash_unflushed_permille: u64,
     /// How long a crashed replica may stay down.
@@ -93,14 +124,14 @@ pub struct Scenario {
     /// Size of a frame at which an interval is split.
     pub frame_bytes: usize,
     /// Whether a replica forgets entries it claims to hold.
-    pub amnesia: bool,
+    pub amnesia: Amnesia,
 }
 
 /// Changes what was drawn into what its scenario is about.
 type Shape = fn(&mut Scenario, &mut Random);
 
 /// The named scenarios with what each pushes, in the order they are run in.
-const SCENARIOS: [(&str, &str, Shape); 8] = [
+const SCENARIOS: [(&str, &str, Shape); 17] = [
     ("swarm", "every option drawn, every fault that is drawn with it", |_, _| {}),
     ("clock-jumps", "clocks that jump, run apart and show coarse times", clock_jumps),
     ("one-way", "directions of links that drop everything in silence, and slow ones", one_way),
@@ -109,6 +140,15 @@ const SCENARIOS: [(&str, &str, Shape); 8] = [
     ("power-cuts", "crashes that find much unflushed", power_cuts),
     ("states-ahead", "crashes in catch-up, when states are ahead of claims and clocks behind both", states_ahead),
     ("amnesia", "a replica without entries that it claims to hold: anti-entropy alone can tell", amnesia),
+    ("lost-shard", "a replica without a whole part of its entries", lost_shard),
+    ("away", "a node cut off for a week, and back", away),
+    ("evicted", "a node away for too long: evicted, made anew, its own writes replayed", evicted),
+    ("restore", "a node started from an old copy of its disk", restore),
+    ("clone", "two live nodes from one disk", clone),
+    ("gc-partition", "one-way links and late frames while epochs follow one another", gc_partition),
+    ("membership", "members added, drained and removed under load", membership),
+    ("ttl", "nearly every value expires soon", ttl),
+    ("quiet", "no faults but long silence: what waits to be dropped must go", quiet),
 ];
 
 impl Scenario {
@@ -149,16 +189,25 @@ impl Scenario {
             jitter_us: *rng.pick(&[0, 1_000, 50_000]),
             throttled_bytes_per_s: *rng.pick(&[2_000, 50_000]),
             fault_every_us: *rng.pick(&[300_000, 2_000_000, 30_000_000]),
-            faults: FaultWeights {
-                crash: 8,
-                cut: 4,
-                one_way: *rng.pick(&[0, 2, 6]),
-                partition: *rng.pick(&[0, 2]),
-                throttle: *rng.pick(&[0, 2]),
-                clock_jump: if jumpy { 3 } else { 0 },
-            },
+            faults: vec![
+                (Fault::Crash, 8),
+                (Fault::Cut, 4),
+                (Fault::OneWay, *rng.pick(&[0, 2, 6])),
+                (Fault::Partition, *rng.pick(&[0, 2])),
+                (Fault::Throttle, *rng.pick(&[0, 2])),
+                (Fault::ClockJump, if jumpy { 3 } else { 0 }),
+                (Fault::Isolate, *rng.pick(&[0, 1])),
+                (Fault::Away, *rng.pick(&[0, 0, 1])),
+                (Fault::Restore, *rng.pick(&[0, 0, 2])),
+                (Fault::Clone, *rng.pick(&[0, 0, 0, 1])),
+                (Fault::Remove, *rng.pick(&[0, 0, 1])),
+                (Fault::Add, *rng.pick(&[0, 1])),
+                (Fault::Drain, *rng.pick(&[0, 1])),
+            ],
             cut_us: *rng.pick(&[500_000, 5_000_000]),
             partition_us: *rng.pick(&[2_000_000, 8_000_000]),
+            epoch_every_ms: *rng.pick(&[300, 1_000, 3_000]),
+            max_away_ms: *rng.pick(&[3_000, NEVER_MS, NEVER_MS]),
             crash_unflushed_permille: *rng.pick(&[0, 10, 50]),
             down_us: *rng.pick(&[1_000, 200_000, 3_000_000]),
             skew_ms: *rng.pick(&[0, 10, 140]),
@@ -166,19 +215,24 @@ impl Scenario {
             tick_ms: *rng.pick(&[1, 1, 16, 100]),
             busy_permille: *rng.pick(&[0, 300, 900]),
             frame_bytes: *rng.pick(&[64, 1_000, 64 << 10]),
-            amnesia: rng.permille(200),
+            amnesia: *rng.pick(&[Amnesia::None, Amnesia::None, Amnesia::None, Amnesia::Some, Amnesia::Shard]),
         }
     }
 
     /// Whether a replica may have reason to think that its clock is off.
     pub fn clocks_may_seem_off(&self) -> bool {
         // A slow or late frame makes a round trip long, and half of it is how wrong an offset may be.
-        self.faults.clock_jump > 0 || self.faults.throttle > 0 || self.late_permille > 0
+        self.has(Fault::ClockJump) || self.has(Fault::Throttle) || self.late_permille > 0
+    }
+
+    /// Whether this fault may come.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|(kind, weight)| *kind == fault && *weight > 0)
     }
 }
 
 fn clock_jumps(scenario: &mut Scenario, rng: &mut Random) {
-    scenario.faults.clock_jump = 20;
+    scenario.faults = vec![(Fault::ClockJump, 20), (Fault::Crash, 4), (Fault::Cut, 4)];
     scenario.fault_every_us = 300_000;
     scenario.replicas = 2 + rng.below(3) as usize;
     scenario.keys = *rng.pick(&[3, 10]);
@@ -186,13 +240,13 @@ fn clock_jumps(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn one_way(scenario: &mut Scenario, rng: &mut Random) {
-    scenario.faults = FaultWeights { one_way: 8, throttle: 4, crash: 1, ..FaultWeights::NONE };
+    scenario.faults = vec![(Fault::OneWay, 8), (Fault::Throttle, 4), (Fault::Crash, 1)];
     scenario.fault_every_us = *rng.pick(&[200_000, 1_000_000]);
     scenario.replicas = 3 + rng.below(3) as usize;
 }
 
 fn partitions(scenario: &mut Scenario, rng: &mut Random) {
-    scenario.faults = FaultWeights { partition: 8, crash: 2, ..FaultWeights::NONE };
+    scenario.faults = vec![(Fault::Partition, 8), (Fault::Crash, 2)];
     scenario.fault_every_us = 1_500_000;
     scenario.partition_us = 9_000_000;
     scenario.replicas = 3 + rng.below(3) as usize;
@@ -209,7 +263,7 @@ fn late_frames(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn power_cuts(scenario: &mut Scenario, rng: &mut Random) {
-    scenario.faults = FaultWeights { crash: 8, cut: 1, ..FaultWeights::NONE };
+    scenario.faults = vec![(Fault::Crash, 8), (Fault::Cut, 1)];
     scenario.fault_every_us = *rng.pick(&[100_000, 500_000]);
     scenario.crash_unflushed_permille = 100;
     scenario.down_us = *rng.pick(&[1_000, 300_000]);
@@ -218,7 +272,7 @@ fn power_cuts(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn states_ahead(scenario: &mut Scenario, rng: &mut Random) {
-    scenario.faults = FaultWeights { crash: 10, partition: 2, cut: 4, ..FaultWeights::NONE };
+    scenario.faults = vec![(Fault::Crash, 10), (Fault::Partition, 2), (Fault::Cut, 4)];
     scenario.fault_every_us = 150_000;
     scenario.partition_us = 1_000_000;
     scenario.cut_us = 500_000;
@@ -235,10 +289,104 @@ fn states_ahead(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn amnesia(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::Crash, 12), (Fault::Cut, 4)];
     scenario.mode = Mode::Liveness;
-    scenario.amnesia = true;
+    scenario.amnesia = Amnesia::Some;
     scenario.fault_every_us = *rng.pick(&[300_000, 1_000_000]);
-    scenario.faults.crash = 20;
     scenario.keys = *rng.pick(&[30, 1_000]);
     scenario.write_every_us = *rng.pick(&[4_000, 20_000]);
+}
+
+fn lost_shard(scenario: &mut Scenario, rng: &mut Random) {
+    amnesia(scenario, rng);
+    scenario.amnesia = Amnesia::Shard;
+    scenario.delete_permille = 50;
+    scenario.epoch_every_ms = *rng.pick(&[300, 3_000]);
+}
+
+fn away(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::Away, 4), (Fault::Crash, 2), (Fault::Cut, 2)];
+    scenario.fault_every_us = 1_000_000;
+    scenario.cut_us = *rng.pick(&[1_000_000, 4_000_000]);
+    scenario.replicas = 2 + rng.below(3) as usize;
+    scenario.keys = *rng.pick(&[3, 30]);
+    scenario.delete_permille = 400;
+    // A week away is near the bound, or far below it, or far above.
+    scenario.max_away_ms = *rng.pick(&[3_000, WEEK_MS + 60_000, NEVER_MS]);
+}
+
+fn evicted(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::Isolate, 8), (Fault::Crash, 2), (Fault::Partition, 1)];
+    scenario.fault_every_us = 1_500_000;
+    scenario.partition_us = *rng.pick(&[5_000_000, 9_000_000]);
+    scenario.max_away_ms = *rng.pick(&[1_000, 2_500]);
+    scenario.epoch_every_ms = *rng.pick(&[200, 1_000]);
+    scenario.down_us = *rng.pick(&[200_000, 3_000_000]);
+    scenario.replicas = 3 + rng.below(3) as usize;
+    scenario.keys = *rng.pick(&[3, 30, 300]);
+    scenario.delete_permille = *rng.pick(&[250, 500]);
+    scenario.write_every_us = *rng.pick(&[5_000, 20_000]);
+}
+
+fn restore(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::Restore, 8), (Fault::Crash, 2), (Fault::Isolate, *rng.pick(&[0, 3]))];
+    scenario.fault_every_us = *rng.pick(&[400_000, 1_500_000]);
+    scenario.partition_us = 3_000_000;
+    scenario.max_away_ms = NEVER_MS;
+    scenario.epoch_every_ms = *rng.pick(&[200, 1_000]);
+}
+
+fn clone(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::Clone, 6), (Fault::Crash, 1), (Fault::Cut, 3)];
+    scenario.fault_every_us = 1_000_000;
+    scenario.max_away_ms = NEVER_MS;
+    scenario.epoch_every_ms = *rng.pick(&[300, 2_000]);
+}
+
+fn gc_partition(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![(Fault::OneWay, 8), (Fault::Partition, 3), (Fault::Crash, 2), (Fault::Cut, 2)];
+    scenario.fault_every_us = *rng.pick(&[200_000, 800_000]);
+    scenario.cut_us = *rng.pick(&[700_000, 3_000_000]);
+    scenario.partition_us = 3_000_000;
+    scenario.epoch_every_ms = *rng.pick(&[100, 400]);
+    scenario.late_permille = *rng.pick(&[0, 100]);
+    scenario.late_us = 3_000_000;
+    scenario.replicas = 3 + rng.below(3) as usize;
+    scenario.keys = *rng.pick(&[2, 10]);
+    scenario.delete_permille = 500;
+    scenario.write_every_us = *rng.pick(&[5_000, 40_000]);
+    scenario.max_away_ms = NEVER_MS;
+}
+
+fn membership(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.faults = vec![
+        (Fault::Remove, 4),
+        (Fault::Add, 4),
+        (Fault::Drain, 3),
+        (Fault::Crash, 3),
+        (Fault::Isolate, 2),
+        (Fault::Cut, 2),
+    ];
+    scenario.fault_every_us = *rng.pick(&[300_000, 1_000_000]);
+    scenario.partition_us = 2_000_000;
+    scenario.epoch_every_ms = *rng.pick(&[200, 1_000]);
+    scenario.max_away_ms = *rng.pick(&[2_500, NEVER_MS]);
+    scenario.delete_permille = 400;
+}
+
+fn ttl(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.expire_permille = 800;
+    scenario.epoch_every_ms = *rng.pick(&[100, 500]);
+    scenario.keys = *rng.pick(&[3, 30]);
+    scenario.faults = vec![(Fault::Crash, 4), (Fault::Partition, 4), (Fault::OneWay, 2), (Fault::Cut, 2)];
+    scenario.fault_every_us = 500_000;
+    scenario.partition_us = 4_000_000;
+}
+
+fn quiet(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.mode = Mode::Liveness;
+    scenario.faults = Vec::new();
+    scenario.amnesia = Amnesia::None;
+    scenario.write_every_us = *rng.pick(&[20_000, 500_000]);
+    scenario.epoch_every_ms = *rng.pick(&[100, 1_000, 5_000]);
 }
