@@ -10,8 +10,8 @@ use replication::codec::row::{self, EntryRow};
 use replication::digest::DigestTree;
 use replication::store::memory::MemoryStore;
 use replication::{
-    Body, DigestKey, Dot, Entry, EntryId, Hlc, Lane, NamespaceId, Now, Payload, Replica, ReplicaId, Settings,
-    Value, keys,
+    Body, DigestKey, Dot, Entry, EntryId, Hlc, Lane, MemberRecord, NamespaceId, Now, Payload, Replica,
+    ReplicaId, Settings, Value, keys,
 };
 
 use crate::report::{Tables, median, whole};
@@ -152,9 +152,10 @@ fn deltas() -> anyhow::Result<Deltas> {
 }
 
 fn open(number: u8) -> anyhow::Result<Replica<MemoryStore>> {
-    let settings =
-        Settings { cluster: [9; 16], digest_key: DigestKey::new(KEY), heartbeat_every_us: 500_000 };
-    Ok(Replica::open(MemoryStore::default(), settings, ReplicaId([number; 16]))?)
+    let settings = Settings::new([9; 16], DigestKey::new(KEY));
+    let mut replica = Replica::open(MemoryStore::default(), settings, ReplicaId([number; 16]))?;
+    replica.found(now(0), &MemberRecord::default())?;
+    Ok(replica)
 }
 
 fn write_all(replica: &mut Replica<MemoryStore>, first: u64) -> anyhow::Result<()> {

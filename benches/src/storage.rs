@@ -84,11 +84,7 @@ async fn start(folder: &Path) -> anyhow::Result<Engine> {
         data_folder: folder.to_owned(),
         cache_bytes: CACHE_BYTES,
         min_free_bytes: 1 << 20,
-        replica: replication::Settings {
-            cluster: [9; 16],
-            digest_key: DigestKey::new([7; 32]),
-            heartbeat_every_us: 500_000,
-        },
+        replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
     };
     let (chunks_wanted, _) = mpsc::channel(1);
     let engine = Engine::start(settings, chunks_wanted)?;

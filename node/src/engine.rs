@@ -96,6 +96,9 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// An operator is taking this node out.
+    #[error("this node is being drained and takes no more writes; write at another PoP")]
+    Draining,
     /// The store failed or the node is stopping.
     #[error("{reason}")]
     Unavailable {
@@ -372,8 +375,12 @@ impl Shared {
     }
 
     fn change(&self, condition: Condition) {
-        if **self.condition.load() != condition {
+        let known = self.condition.load();
+        if **known != condition {
+            // How far a copy has got is for those who ask.
+            let is_progress = known.state == condition.state && condition.state == State::Bootstrapping;
             match &condition.reason {
+                Some(_) if is_progress => {}
                 Some(reason) => {
                     tracing::error!(state = ?condition.state, %reason, "this node does not serve")
                 }

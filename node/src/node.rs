@@ -142,11 +142,19 @@ fn engine_settings(config: &Config, identity: &Identity) -> engine::Settings {
         cache_bytes: config.storage.cache_bytes,
         min_free_bytes: config.storage.min_free_bytes,
         replica: replication::Settings {
-            cluster: identity.cluster.0,
-            digest_key: DigestKey::new(identity.digest_secret),
             heartbeat_every_us: config.replication.heartbeat_ms * 1000,
+            boot: random_u64(),
+            ..replication::Settings::new(identity.cluster.0, DigestKey::new(identity.digest_secret))
         },
     }
+}
+
+/// Tells this run of the process from others under the same identity.
+fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    // Without random numbers the store could not have been opened either; then the start fails there.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 /// No links in quarantine: a damaged store gossips nothing.

@@ -13,6 +13,7 @@ use crate::clock::{Hlc, ReplicaId};
 use crate::vector::{Position, VersionVector};
 
 pub mod delta;
+pub mod member;
 pub mod message;
 pub mod row;
 

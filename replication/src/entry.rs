@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use crate::clock::{Dot, NotHex, parse_hex};
+use crate::clock::{Dot, Hlc, NotHex, parse_hex};
 
 /// The longest key, in bytes of UTF-8 (the limit of Workers KV).
 pub const MAX_KEY_BYTES: usize = 512;
@@ -88,13 +88,25 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether `other` replaces this state. A total order over dots, so merging is commutative,
-    /// associative and idempotent; one dot names one event, so equal dots mean equal states.
+    /// Whether `other` replaces this state. A total order, so merging is commutative, associative and
+    /// idempotent. One dot names one event, and so one state, unless two clones of one data folder have
+    /// written: then the contents decide, so that replicas agree all the same.
     pub fn is_replaced_by(&self, other: &Entry) -> bool {
         if planted!(TieBreakForgotten) {
             return self.dot.hlc <= other.dot.hlc;
         }
-        self.dot.cmp(&other.dot) == Ordering::Less
+        self.dot.cmp(&other.dot).then_with(|| self.body.cmp(&other.body)) == Ordering::Less
+    }
+
+    /// The time from which on nobody needs this state, once everybody holds all that happened up to it: a
+    /// tombstone's own, or that of an expiry. `None` for a value that stays.
+    pub fn is_over_at(&self) -> Option<Hlc> {
+        match &self.body {
+            Body::Tombstone => Some(self.dot.hlc),
+            Body::Value(value) => {
+                value.expires_at_s.map(|at| self.dot.hlc.max(Hlc::new(at.saturating_mul(1000), 0)))
+            }
+        }
     }
 
     /// Bytes of application data in this state beside its key: what lag and budgets count.
@@ -107,7 +119,7 @@ impl Entry {
 }
 
 /// What an event wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Body {
     /// A put.
     Value(Value),
@@ -116,7 +128,7 @@ pub enum Body {
 }
 
 /// A value with all that is written along with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
     /// The bytes, or where they are.
     pub payload: Payload,
@@ -134,7 +146,7 @@ impl Value {
 }
 
 /// The bytes of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Payload {
     /// Kept in the row; at most [`MAX_INLINE_BYTES`].
     Inline(Bytes),
@@ -154,7 +166,7 @@ impl Payload {
 }
 
 /// Where the bytes of a large value are: its chunks in order, each [`CHUNK_BYTES`] long but the last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Manifest {
     /// Length of the value in bytes.
     pub len: u64,
@@ -197,7 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::{Hlc, ReplicaId};
+    use crate::clock::ReplicaId;
 
     /// Few times and replicas, so that ties are common. One dot names one event, so the body follows from it.
     fn states() -> impl Strategy<Value = Entry> {

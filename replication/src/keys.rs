@@ -4,26 +4,35 @@
 //! |---|---|
 //! | `e` namespace(16) kind(1) key | one entry ([`crate::codec::row`]) |
 //! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
+//! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
+//! | `d` hlc(8, big endian) replica(16) | a state of an earlier incarnation of this store, not yet written anew |
 //! | `m` `identity` | whose store this is |
 //! | `m` `peers` | what the peers last said they hold |
-//! | `m` `summary` | the version vector, row counts and root, rewritten by every batch |
+//! | `m` `stage` | how far this replica has come into its cluster |
+//! | `m` `summary` | the version vector, row counts, root and epoch, rewritten by every batch |
 //!
 //! Entries of one namespace and kind lie in the order of their keys, which is the order of listings.
 
 use bytes::Bytes;
 
-use crate::clock::Hlc;
+use crate::clock::{Dot, Hlc};
 use crate::entry::{EntryId, Kind, NamespaceId};
 
 /// First byte of entry rows.
 pub const ENTRY: u8 = b'e';
 /// First byte of log rows.
 pub const LOG: u8 = b'l';
+/// First byte of the rows that list entries by their expiry.
+pub const EXPIRY: u8 = b'x';
+/// First byte of the rows of returned states.
+pub const RETURNED: u8 = b'd';
 /// Whose store this is.
 pub const IDENTITY: &[u8] = b"midentity";
 /// What the peers last said they hold.
 pub const PEERS: &[u8] = b"mpeers";
-/// Vector, counts and root.
+/// How far this replica has come into its cluster.
+pub const STAGE: &[u8] = b"mstage";
+/// Vector, counts, root and epoch.
 pub const SUMMARY: &[u8] = b"msummary";
 
 /// Length of an entry's row key before the application's key.
@@ -71,6 +80,28 @@ pub fn parse_log(row_key: &[u8], origin_index: u16) -> Option<Hlc> {
     same_origin.then(|| Hlc::from_bits(u64::from_be_bytes(hlc)))
 }
 
+/// The origin's index and the event that a log row is about.
+pub fn parse_any_log(row_key: &[u8]) -> Option<(u16, Hlc)> {
+    let index = u16::from_be_bytes(row_key.get(1..3)?.try_into().ok()?);
+    Some((index, parse_log(row_key, index)?))
+}
+
+/// Row key that lists an entry by its expiry.
+pub fn expiry(expires_at_s: u64, entry_key: &[u8]) -> Vec<u8> {
+    [&[EXPIRY][..], &expires_at_s.to_be_bytes(), entry_key].concat()
+}
+
+/// The expiry and the entry's row key that a row of the expiry index is about.
+pub fn parse_expiry(row_key: &[u8]) -> Option<(u64, &[u8])> {
+    let (at, entry_key) = row_key.strip_prefix(&[EXPIRY])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*at), entry_key))
+}
+
+/// Row key of a returned state.
+pub fn returned(dot: Dot) -> Vec<u8> {
+    [&[RETURNED][..], &dot.hlc.to_bits().to_be_bytes(), &dot.replica.0].concat()
+}
+
 /// The least key above every key that starts with `prefix`.
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -93,6 +124,8 @@ mod tests {
         assert_eq!(parse_log(&log(3, Hlc::new(9, 1)), 3), Some(Hlc::new(9, 1)));
         assert_eq!(parse_log(&log(3, Hlc::new(9, 1)), 4), None);
         assert!(log(3, Hlc::new(9, 1)) < log(3, Hlc::new(10, 0)));
+        assert_eq!(parse_expiry(&expiry(7, b"ek")), Some((7, &b"ek"[..])));
+        assert!(expiry(7, b"z") < expiry(8, b"a"));
     }
 
     #[test]

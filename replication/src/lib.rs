@@ -24,6 +24,7 @@ pub mod digest;
 pub mod entry;
 pub mod keys;
 pub mod link;
+pub mod member;
 #[cfg(planted_bugs)]
 pub mod planted;
 pub mod read;
@@ -35,6 +36,7 @@ pub use clock::{Clock, Dot, Hlc, Now, ReplicaId};
 pub use digest::{Digest, DigestKey};
 pub use entry::{Body, ChunkId, Entry, EntryId, Manifest, NamespaceId, Payload, Value};
 pub use link::Lane;
+pub use member::{MemberRecord, RemovalReason};
 pub use replica::{Replica, Settings};
 pub use store::{Store, StoreError};
 pub use vector::{Position, VersionVector};

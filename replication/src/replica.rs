@@ -21,21 +21,28 @@ use bytes::Bytes;
 
 use crate::clock::{Clock, Dot, Hlc, Now, ReplicaId};
 use crate::codec::Malformed;
-use crate::codec::message::Message;
+use crate::codec::member as member_codec;
+use crate::codec::message::{Message, Stage};
 use crate::codec::row::{self, Identity, Summary};
 use crate::digest::{Digest, DigestKey, DigestTree};
-use crate::entry::{Body, ChunkId, Entry, EntryId};
+use crate::entry::{Body, ChunkId, Entry, EntryId, NamespaceId};
 use crate::keys;
 use crate::link::Lane;
+use crate::member::{MemberRecord, Members, RemovalReason};
 use crate::store::{Batch, Store, StoreError};
 use crate::vector::VersionVector;
 
 pub mod anti_entropy;
 mod apply;
+mod copy;
+pub mod epoch;
 mod lag;
+mod membership;
 mod peer;
 mod push;
+pub mod returned;
 
+pub use epoch::{Garbage, Holder};
 pub use lag::Lag;
 pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
 pub use push::MAX_AHEAD_MS;
@@ -52,6 +59,28 @@ pub struct Settings {
     pub digest_key: DigestKey,
     /// Time between heartbeats to a peer, in microseconds.
     pub heartbeat_every_us: u64,
+    /// The stable frontier moves in steps of this many milliseconds.
+    pub epoch_every_ms: u64,
+    /// A member that is silent for longer than this is evicted, so that the others need not keep tombstones for
+    /// it for ever. In milliseconds.
+    pub max_away_ms: u64,
+    /// A random number of this run of the process, by which two that run under one id are told apart.
+    pub boot: u64,
+}
+
+impl Settings {
+    /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, epochs of a minute, a
+    /// week away.
+    pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
+        Self {
+            cluster,
+            digest_key,
+            heartbeat_every_us: 500_000,
+            epoch_every_ms: 60_000,
+            max_away_ms: 7 * 24 * 3_600_000,
+            boot: 0,
+        }
+    }
 }
 
 /// Why a store cannot be opened.
@@ -77,6 +106,12 @@ pub enum WriteError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// This replica is not a full member of its cluster: not yet, or no more.
+    #[error("this replica is no member of the cluster, or not yet")]
+    NotMember,
+    /// This member is being drained.
+    #[error("this member is being drained")]
+    Draining,
     /// This replica's clock is further from its peers' than [`CLOCK_SKEW_LIMIT_MS`].
     #[error("the clock is {skew_ms} ms away from the peers' median")]
     ClockSkew {
@@ -119,11 +154,45 @@ pub enum Event {
     SystemChanged,
     /// Values have come in whose chunks may not be here yet.
     ChunksWanted(Vec<ChunkId>),
-    /// A peer holds more of our own events than we do: this store is an older copy, or was cloned. Stop
-    /// serving; the replica takes no more writes.
+    /// What a peer holds of our own events is not what this store says we wrote: it is an older copy, or was
+    /// cloned. Stop serving; the replica takes no more writes. Make it anew ([`returned`]).
     OlderCopy {
-        /// The peer that holds more.
+        /// The peer that says so.
         peer: ReplicaId,
+    },
+    /// A peer hears of two processes that run under this replica's id. As with [`Event::OlderCopy`].
+    Cloned {
+        /// The peer that says so.
+        peer: ReplicaId,
+    },
+    /// The others have dropped what this replica has not heard of yet. As with [`Event::OlderCopy`].
+    Behind {
+        /// The epoch that is not covered.
+        epoch: Hlc,
+    },
+    /// This replica was removed from its cluster. One that was silent may be made anew at once ([`returned`]);
+    /// else an operator must decide.
+    Removed {
+        /// Why.
+        reason: RemovalReason,
+    },
+    /// This replica has become a full member, or its members have changed.
+    MembersChanged,
+    /// This replica has staged an event of its own accord: a record about members.
+    Recorded {
+        /// The event.
+        dot: Dot,
+        /// The record's entry.
+        id: EntryId,
+        /// What it says.
+        body: Body,
+    },
+    /// A returned state was written anew, by this event.
+    WrittenAnew {
+        /// The event of the earlier incarnation.
+        old: Dot,
+        /// The event that took its place.
+        new: Dot,
     },
     /// An anti-entropy round has ended.
     RoundEnded {
@@ -151,6 +220,12 @@ pub struct Counters {
     pub rounds: u64,
     /// Entries repaired here by anti-entropy.
     pub repaired: u64,
+    /// Entries dropped because they were over: tombstones and expired values.
+    pub dropped: u64,
+    /// Returned states written anew.
+    pub written_anew: u64,
+    /// Returned states that a newer one had overtaken.
+    pub superseded: u64,
 }
 
 /// One PoP's copy.
@@ -175,6 +250,22 @@ pub struct Replica<S: Store> {
     tree: DigestTree,
     entries: u64,
     log_rows: u64,
+    /// What waits to be dropped.
+    waiting: epoch::Waiting,
+    /// All that is over at or below this is dropped, or about to be.
+    epoch: Hlc,
+    /// Where the sweep to this epoch stands; `None` when it is done.
+    sweep: Option<epoch::Sweep>,
+    members: Members,
+    progress: membership::Progress,
+    /// When this replica was first told the time since it was opened.
+    running_since_us: Option<u64>,
+    /// When to look at the time again though nobody speaks to us.
+    tick_due_us: u64,
+    /// Whether returned states may wait to be written anew.
+    returned_wait: bool,
+    /// Where to go on with them.
+    returned_cursor: Vec<u8>,
     peers: BTreeMap<ReplicaId, peer::Peer>,
     /// Whether peers' vectors have changed since they were last stored.
     peers_changed: bool,
@@ -202,6 +293,15 @@ impl<S: Store> Replica<S> {
             tree: DigestTree::default(),
             entries: 0,
             log_rows: 0,
+            waiting: epoch::Waiting::default(),
+            epoch: Hlc::ZERO,
+            sweep: None,
+            members: Members::default(),
+            progress: membership::Progress::default(),
+            running_since_us: None,
+            tick_due_us: 0,
+            returned_wait: true,
+            returned_cursor: vec![keys::RETURNED],
             peers: BTreeMap::new(),
             peers_changed: false,
             peers_stored_us: 0,
@@ -243,6 +343,8 @@ impl<S: Store> Replica<S> {
         self.origins = summary.origins.iter().map(|(origin, _)| *origin).collect();
         self.held = summary.origins.iter().copied().collect();
         self.clock = Clock::after(self.held.newest());
+        self.epoch = summary.epoch;
+        self.sweep = (!summary.swept).then(epoch::Sweep::default);
         self.scan_rows()?;
         let found = self.summary();
         if found != summary {
@@ -260,6 +362,7 @@ impl<S: Store> Replica<S> {
         }
         self.durable = self.held.clone();
         self.durable_root = self.tree.root();
+        self.load_stage()?;
         self.load_peers()
     }
 
@@ -267,7 +370,7 @@ impl<S: Store> Replica<S> {
     /// run ahead of claims, and a write must not lose to what its writer has seen.
     fn scan_rows(&mut self) -> Result<(), OpenError> {
         let mut fault = None;
-        let Self { store, clock, tree, entries, log_rows, origins, settings, .. } = self;
+        let Self { store, clock, tree, entries, log_rows, origins, settings, waiting, members, .. } = self;
         store.scan(&[], &mut |row_key, row| {
             let checked = match row_key.first() {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
@@ -279,9 +382,16 @@ impl<S: Store> Replica<S> {
                     let name = settings.digest_key.name_hash(&id);
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
+                    waiting.entry_came(&id, &entry);
+                    if id.namespace == NamespaceId::SYSTEM {
+                        members.note(&id, &entry);
+                    }
                     Ok(())
                 }),
-                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| *log_rows += 1),
+                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| {
+                    *log_rows += 1;
+                    waiting.log_row_came(row_key.len() + row.len());
+                }),
                 _ => Ok(()),
             };
             match checked {
@@ -338,7 +448,18 @@ impl<S: Store> Replica<S> {
     /// Stages a write of this replica's own and gives its event. It may be acknowledged as durable after
     /// the next [`Replica::flush`].
     pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
+        if self.members.find(self.id).is_some_and(|me| me.draining) {
+            return Err(WriteError::Draining);
+        }
+        self.append(now, id, body)
+    }
+
+    /// Stages a new event of this replica.
+    fn append(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
         self.check_usable()?;
+        if self.stage() != Stage::Member {
+            return Err(WriteError::NotMember);
+        }
         self.commit_if_full()?;
         if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
             return Err(WriteError::ClockSkew { skew_ms });
@@ -364,7 +485,11 @@ impl<S: Store> Replica<S> {
         message: Message,
     ) -> Result<(), MessageError> {
         self.check_usable()?;
-        if !self.peers.get(&from).is_some_and(|peer| peer.connected) {
+        if !self.peers.get(&from).is_some_and(|peer| peer.connected) || self.stage() == Stage::Removed {
+            return Ok(());
+        }
+        if self.members.removal(from).is_some() {
+            self.turn_away(from);
             return Ok(());
         }
         match message {
@@ -378,11 +503,43 @@ impl<S: Store> Replica<S> {
                 Ok(())
             }
             Message::Delta(delta) => self.handle_delta(now, from, delta),
+            Message::Compare(_)
+            | Message::Differ(_)
+            | Message::Listing(_)
+            | Message::Findings(_)
+            | Message::Repair(_)
+                if !self.peers.get(&from).is_some_and(|peer| self.may_compare(peer)) =>
+            {
+                Ok(())
+            }
             Message::Compare(compare) => self.handle_compare(now, from, compare),
             Message::Differ(differ) => self.handle_differ(now, from, differ),
             Message::Listing(listing) => self.handle_listing(now, from, listing),
             Message::Findings(findings) => self.handle_findings(now, from, findings),
             Message::Repair(repair) => self.handle_repair(now, from, repair),
+            Message::Join { pop, region } => self.handle_join(now, from, MemberRecord { pop, region }),
+            Message::Admitted { at } => {
+                self.handle_admitted(now, from, at);
+                Ok(())
+            }
+            Message::Removed { reason, .. } => {
+                let reason = member_codec::reason_of(reason)?;
+                self.leave(reason);
+                Ok(())
+            }
+            Message::Behind { epoch } => {
+                self.fall_behind(epoch);
+                Ok(())
+            }
+            Message::Cloned => {
+                self.stop("two processes run under this replica's id", Event::Cloned { peer: from });
+                Ok(())
+            }
+            Message::Fetch { session, from: cursor } => {
+                self.handle_fetch(now, from, session, cursor);
+                Ok(())
+            }
+            Message::Snapshot(snapshot) => self.handle_snapshot(now, from, snapshot),
         }
     }
 
@@ -402,7 +559,11 @@ impl<S: Store> Replica<S> {
         }
         let message = match lane {
             Lane::Control => self.next_control(now, to),
-            Lane::Delta | Lane::CatchUp => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),
+            Lane::Delta => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),
+            Lane::CatchUp => match self.next_delta(now, to, lane, max_bytes)? {
+                Some(delta) => Some(Message::Delta(delta)),
+                None => self.next_snapshot(to, max_bytes)?.map(Message::Snapshot),
+            },
             Lane::AntiEntropy => self.next_anti_entropy(now, to, max_bytes)?,
             Lane::Bulk => None,
         };
@@ -463,7 +624,17 @@ impl<S: Store> Replica<S> {
             entries: self.entries,
             log_rows: self.log_rows,
             root: self.tree.root(),
+            epoch: self.epoch,
+            swept: self.sweep.is_none(),
         }
+    }
+
+    /// Takes no more writes and sends nothing any more; the driver learns why.
+    fn stop(&mut self, reason: &str, event: Event) {
+        if self.failed.is_none() {
+            self.failed = Some(StoreError::new(format!("{reason}; rebuild this node under a new identity")));
+        }
+        self.emit(event);
     }
 
     fn check_usable(&self) -> Result<(), StoreError> {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use littoral::api::State;
-use replication::codec::message::Message;
+use replication::codec::message::{Message, Stage};
 use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MAX_AHEAD_MS, MessageError};
-use replication::{Body, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Payload, Replica, ReplicaId, Value};
-use replication::{StoreError, VersionVector, read};
+use replication::{Body, ChunkId, Dot, EntryId, Lane, MemberRecord, Now, RemovalReason, Replica, ReplicaId};
+use replication::{StoreError, VersionVector};
 use tokio::sync::mpsc;
 
 use super::inbox::{Command, Reply};
@@ -37,9 +37,6 @@ const CHECKPOINT_EVERY_US: u64 = 1_000_000;
 /// How often free space is looked up.
 const FREE_SPACE_EVERY_US: u64 = 200_000;
 
-/// Keys of the system namespace under which each replica writes its PoP's name.
-pub(super) const NODES_PREFIX: &[u8] = b"node/";
-
 /// Starts the thread.
 pub(super) fn spawn(
     shared: Arc<Shared>,
@@ -54,7 +51,6 @@ pub(super) fn spawn(
         chunks_wanted,
         links: BTreeMap::new(),
         pops: BTreeMap::new(),
-        bootstrap_target: None,
         unanswered: Vec::new(),
         checkpointed: VersionVector::default(),
         checkpoint_due_us: 0,
@@ -75,8 +71,6 @@ pub(super) struct Driver {
     links: BTreeMap<ReplicaId, LinkSender>,
     /// The PoPs of the replicas met or read about.
     pub(super) pops: BTreeMap<ReplicaId, String>,
-    /// What must be held before this node serves.
-    bootstrap_target: Option<VersionVector>,
     /// Groups staged in this turn, with their events.
     unanswered: Vec<(Reply, Vec<Dot>)>,
     checkpointed: VersionVector,
@@ -90,6 +84,8 @@ pub(super) struct Driver {
 impl Driver {
     fn run(mut self) {
         self.read_pops();
+        let record = self.record();
+        self.with_replica(|replica| replica.join(record));
         loop {
             let mut commands = self.shared.inbox.take(self.patience()).into_iter().peekable();
             loop {
@@ -196,6 +192,10 @@ impl Driver {
             };
             replica.write(now, id, body).map_err(|error| match error {
                 replication::replica::WriteError::Store(error) => unavailable(&error),
+                replication::replica::WriteError::NotMember => {
+                    WriteError::Unavailable { reason: condition.explain() }
+                }
+                replication::replica::WriteError::Draining => WriteError::Draining,
                 replication::replica::WriteError::ClockSkew { skew_ms } => {
                     WriteError::ClockSkew { skew_ms, limit_ms: CLOCK_SKEW_LIMIT_MS }
                 }
@@ -291,6 +291,7 @@ impl Driver {
 
     fn handle_events(&mut self) {
         let mut system_changed = false;
+        let mut members_changed = false;
         while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
             match event {
                 Event::SystemChanged => system_changed = true,
@@ -300,15 +301,29 @@ impl Driver {
                         let _ = self.chunks_wanted.try_send(chunk);
                     }
                 }
-                Event::OlderCopy { peer } => {
-                    let reason = format!(
-                        "peer {} holds events of this store that it lacks itself: it is an older copy, or a clone; start \
-                         it with --rebuild to set the store aside and copy it anew from the peers",
-                        self.pop_of(peer)
-                    );
-                    self.shared.change(Condition::of(State::Quarantined, reason));
-                    self.quarantine();
+                Event::MembersChanged => members_changed = true,
+                Event::Recorded { dot, id, .. } => {
+                    tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
                 }
+                Event::WrittenAnew { old, new } => {
+                    tracing::info!(?old, ?new, "a write of this node's earlier incarnation was written anew");
+                }
+                Event::OlderCopy { peer } => self.stop_serving(&format!(
+                    "peer {} holds events of this store that it lacks itself: it is an older copy, or a clone",
+                    self.pop_of(peer)
+                )),
+                Event::Cloned { peer } => self.stop_serving(&format!(
+                    "peer {} hears of two processes under this store's identity: its data folder was cloned",
+                    self.pop_of(peer)
+                )),
+                Event::Behind { .. } => {
+                    self.stop_serving("the cluster has dropped deletes that this store has not seen");
+                }
+                Event::Removed { reason } => self.stop_serving(match reason {
+                    RemovalReason::Operator => "an operator has removed this node from the cluster",
+                    RemovalReason::Replaced => "a later incarnation of this PoP has taken its place",
+                    RemovalReason::Silent => "this node was away for too long and was evicted from the cluster",
+                }),
                 Event::RoundEnded { peer, repaired } => {
                     let peer = self.pop_of(peer);
                     if repaired > 0 {
@@ -319,60 +334,83 @@ impl Driver {
                 }
             }
         }
-        if system_changed {
+        if members_changed {
             self.read_pops();
+        }
+        if system_changed {
             self.shared.namespaces_version.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Serving begins once all that a peer had when it was first heard is here.
+    /// Serving begins when this replica is a full member of its cluster.
     fn finish_bootstrap(&mut self) {
-        let Some(replica) = &self.replica else { return };
         if self.shared.condition.load().state != State::Bootstrapping {
             return;
         }
-        let served_before = self.pops.get(&replica.id()) == Some(&self.settings.pop);
-        if !served_before && !self.settings.peers.is_empty() {
-            let heard = || replica.peers().find(|peer| peer.connected && peer.root.is_some());
-            let target = self.bootstrap_target.take().or_else(|| heard().map(|peer| peer.claims));
-            let Some(target) = target else { return };
-            if !replica.vector().covers_all(&target) {
-                self.bootstrap_target = Some(target);
-                return;
+        let Some(replica) = &self.replica else { return };
+        match replica.stage() {
+            Stage::Member => self.shared.change(Condition::ready()),
+            Stage::Fresh if self.may_found() => {
+                let record = self.record();
+                let now = self.shared.clocks.now();
+                let founded = self.with_replica(|replica| replica.found(now, &record));
+                if let Some(Err(error)) = founded {
+                    tracing::warn!(%error, "the cluster could not be founded; it is tried again");
+                }
+                // Flushed with the next turn, which comes at once.
+                self.shared.inbox.wake();
             }
-        }
-        self.shared.change(Condition::ready());
-        if !served_before {
-            self.register();
+            stage => {
+                let reason = self.bootstrap_reason(stage);
+                self.shared.change(Condition::of(State::Bootstrapping, reason));
+            }
         }
     }
 
-    /// Writes this replica's PoP where every replica can read it.
-    fn register(&mut self) {
-        let now = self.shared.clocks.now();
-        let Some(replica) = &mut self.replica else { return };
-        let key = [NODES_PREFIX, replica.id().to_string().as_bytes()].concat();
-        let payload = Payload::Inline(self.settings.pop.clone().into());
-        let value = Value { payload, metadata: None, expires_at_s: None };
-        let written = replica.write(now, EntryId::value(NamespaceId::SYSTEM, key), Body::Value(value));
-        if let Err(error) = written {
-            tracing::warn!(%error, "could not write this PoP's name; it will be tried at the next start");
+    /// A new cluster is founded by one of its PoPs, when all that it is configured with have met and none of them is
+    /// a member yet: so there can be no second founder.
+    fn may_found(&self) -> bool {
+        let Some(replica) = &self.replica else { return false };
+        let is_fresh = |pop: &String| {
+            replica.peers().any(|peer| {
+                peer.connected
+                    && peer.root.is_some()
+                    && peer.stage == Stage::Fresh
+                    && peer.replica > replica.id()
+                    && self.pops.get(&peer.replica) == Some(pop)
+            })
+        };
+        self.settings.peers.iter().all(is_fresh)
+    }
+
+    fn bootstrap_reason(&self, stage: Stage) -> String {
+        let copied = self.replica.as_ref().and_then(Replica::copied);
+        match (stage, copied) {
+            (Stage::Copying, Some((_, 0))) => "it was let in, and begins to copy".into(),
+            (Stage::Copying, Some((copied, total))) => format!("{copied} of {total} entries are copied"),
+            (Stage::CatchingUp, _) => "it catches up with what was written meanwhile".into(),
+            _ if self.links.is_empty() => "it has not heard from a peer yet".into(),
+            _ => "it waits to be let in by a member; a new cluster begins when all its PoPs have met".into(),
         }
-        // Flushed with the next turn, which comes at once.
-        self.shared.inbox.wake();
+    }
+
+    /// What this node says of itself when it joins.
+    pub(super) fn record(&self) -> MemberRecord {
+        MemberRecord { pop: self.settings.pop.clone(), region: self.settings.region.clone() }
     }
 
     fn read_pops(&mut self) {
         let Some(replica) = &self.replica else { return };
-        // Names are few: one page holds the largest cluster.
-        match read::page(replica.store(), NamespaceId::SYSTEM, NODES_PREFIX, None, 10_000, 0) {
-            Ok(page) => self.pops.extend(page.rows.iter().filter_map(|(key, value)| {
-                let id = std::str::from_utf8(key.strip_prefix(NODES_PREFIX)?).ok()?.parse().ok()?;
-                let Payload::Inline(pop) = &value.payload else { return None };
-                Some((id, String::from_utf8_lossy(pop).into_owned()))
-            })),
-            Err(error) => tracing::warn!(%error, "the names of the PoPs cannot be read"),
-        }
+        let named = replica.members().iter().filter_map(|(id, member)| Some((id, member.record.as_ref()?)));
+        self.pops.extend(named.map(|(id, record)| (id, record.pop.clone())));
+    }
+
+    /// This store must not be served any more: it is not what the cluster takes it for.
+    fn stop_serving(&mut self, why: &str) {
+        let reason =
+            format!("{why}; start it with --rebuild to set the store aside and copy it anew from the peers");
+        self.shared.change(Condition::of(State::Quarantined, reason));
+        self.quarantine();
     }
 
     fn fail(&mut self, error: &StoreError) {

@@ -144,6 +144,7 @@ impl ApiError {
             Self::Write(WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20003)
             }
+            Self::Write(WriteError::Draining) => (StatusCode::SERVICE_UNAVAILABLE, 20011),
             Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
@@ -224,12 +225,13 @@ mod tests {
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let cases: [(ApiError, u16, u16, bool); 9] = [
+        let cases: [(ApiError, u16, u16, bool); 10] = [
             (WriteError::Overloaded { queued: 9 }.into(), 429, 20001, true),
             (WriteError::DiskFull { free_bytes: 1, min_free_bytes: 2 }.into(), 507, 20002, false),
             (WriteError::ClockSkew { skew_ms: -900, limit_ms: 400 }.into(), 503, 20003, true),
             (WriteError::ClockBehind { behind_ms: 900, limit_ms: 500 }.into(), 503, 20003, true),
             (WriteError::Unavailable { reason: "stopping".into() }.into(), 503, 20004, true),
+            (WriteError::Draining.into(), 503, 20011, true),
             (ReadError { reason: "quarantined".into() }.into(), 503, 20004, true),
             (NamespaceError::Read(ReadError { reason: "quarantined".into() }).into(), 503, 20004, true),
             (full.into(), 507, 20002, false),

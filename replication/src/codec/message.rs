@@ -10,7 +10,7 @@ use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 use bytes::Bytes;
 
 use super::delta::{decode_body, decode_key, encode_body};
-use super::row::flags;
+use super::row::{LogRow, flags};
 use super::{Malformed, decode_exact, encode_into};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::digest::Digest;
@@ -48,6 +48,103 @@ pub enum Message {
     Findings(Findings),
     /// Initiator: the entries you wanted; the round goes on or ends.
     Repair(Repair),
+    /// Make me a member, and let me copy what you hold.
+    Join {
+        /// My PoP, at most [`crate::member::MAX_NAME_BYTES`].
+        pop: String,
+        /// My region, at most as much.
+        region: String,
+    },
+    /// You are a member; the record of it is durable here.
+    Admitted {
+        /// When, by the sponsor's clock: your own events come after it.
+        at: Hlc,
+    },
+    /// You are a member no more.
+    Removed {
+        /// 0 by an operator, 1 for your silence, 2 replaced by a later incarnation.
+        reason: u8,
+        /// The newest of your events that is known here.
+        cut: Hlc,
+    },
+    /// What you claim is below my epoch: what you lack of it cannot be told any more.
+    Behind {
+        /// The epoch.
+        epoch: Hlc,
+    },
+    /// There are two of you: two nodes run under one replica id.
+    Cloned,
+    /// Send me rows from this row key on; what came before it in this session has arrived.
+    Fetch {
+        /// Chosen by the one who copies; a new one starts anew.
+        session: u32,
+        /// Where the next range begins: the end of an earlier [`Snapshot`], or the start.
+        from: Vec<u8>,
+    },
+    /// Rows you asked for.
+    Snapshot(Snapshot),
+}
+
+/// A range of rows, for a replica that copies the store. It replaces all that the receiver has in the range.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Snapshot {
+    /// The session.
+    pub session: u32,
+    /// The range begins with this row key of the sender.
+    pub from: Vec<u8>,
+    /// And ends before this one.
+    pub until: Vec<u8>,
+    /// With the first frame of a session: what the sender held durably before it, and its epoch.
+    pub base: Option<(VersionVector, Hlc)>,
+    /// Entries there are at the sender, for a progress bar.
+    pub total: u64,
+    /// The entries in the range.
+    pub rows: Vec<RepairRow>,
+    /// The events in the range, with their origins.
+    pub log: Vec<SnapshotLog>,
+    /// Whether nothing comes after it.
+    pub last: bool,
+}
+
+/// A log row on its way to a replica that copies the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotLog {
+    /// Whose event.
+    pub origin: ReplicaId,
+    /// The row.
+    pub row: LogRow,
+}
+
+impl Encode for SnapshotLog {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.origin, self.row.position, self.row.previous).encode(encoder)?;
+        (self.row.id.namespace.0, self.row.id.key.as_ref()).encode(encoder)
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for SnapshotLog {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (origin, position, previous) = Decode::decode(decoder)?;
+        let namespace = NamespaceId(Decode::decode(decoder)?);
+        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+        Ok(Self { origin, row: LogRow { position, previous, id } })
+    }
+}
+
+/// How far a replica has come into its cluster, as it tells its peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub enum Stage {
+    /// It has nothing, and is not a member.
+    #[default]
+    Fresh,
+    /// It is a member, and copies what the cluster holds; it claims nothing yet.
+    Copying,
+    /// It holds a copy, and catches up.
+    CatchingUp,
+    /// It is a full member.
+    Member,
+    /// It was removed.
+    Removed,
 }
 
 /// What a replica says of itself in intervals.
@@ -63,8 +160,14 @@ pub struct Heartbeat {
     pub vector: VersionVector,
     /// The root of its digest tree at that vector.
     pub root: [u8; 16],
-    /// The GC epoch it has adopted; zero until epochs exist.
+    /// The epoch it has adopted.
     pub epoch: Hlc,
+    /// Whether it has dropped all that is over at that epoch.
+    pub swept: bool,
+    /// How far it has come into the cluster.
+    pub stage: Stage,
+    /// A random number of this run of its process: of two that alternate, two processes run under one id.
+    pub boot: u64,
 }
 
 impl Heartbeat {
@@ -235,7 +338,7 @@ mod tests {
         let origin = "07".repeat(16);
         let namespace = "01".repeat(16);
         let other = "08".repeat(16);
-        let head = format!("0103{origin}000a0000000000000408" /* after */);
+        let head = format!("0203{origin}000a0000000000000408" /* after */);
         let upto = "0c000000000000060c";
         let tables = format!("01{namespace}02{origin}{other}02");
         assert_eq!(

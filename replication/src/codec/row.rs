@@ -8,6 +8,7 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
+use super::message::RepairRow;
 use super::{Malformed, decode_exact, decode_head, encode_into, seal, unseal};
 use crate::clock::{Hlc, ReplicaId};
 use crate::digest::Digest;
@@ -201,6 +202,10 @@ pub struct Summary {
     pub log_rows: u64,
     /// The digest of all entries.
     pub root: Digest,
+    /// Nothing that is over at or below this need be here, and no log row of it.
+    pub epoch: Hlc,
+    /// Whether all of that has been dropped.
+    pub swept: bool,
 }
 
 /// The bytes of the identity row.
@@ -219,14 +224,16 @@ pub fn decode_identity(row: &[u8]) -> Result<Identity, Malformed> {
 /// The bytes of the summary row.
 pub fn encode_summary(summary: &Summary) -> Vec<u8> {
     let mut bytes = vec![ROW_VERSION << 4];
-    encode_into(&(&summary.origins, summary.entries, summary.log_rows, summary.root.to_bytes()), &mut bytes);
+    let counts = (summary.entries, summary.log_rows, summary.root.to_bytes());
+    encode_into(&(&summary.origins, counts, summary.epoch, summary.swept), &mut bytes);
     seal(keys::SUMMARY, bytes)
 }
 
 /// Reads the summary row back.
 pub fn decode_summary(row: &[u8]) -> Result<Summary, Malformed> {
-    let (origins, entries, log_rows, root) = decode_exact(&versioned(unseal(keys::SUMMARY, row)?)?[1..])?;
-    Ok(Summary { origins, entries, log_rows, root: Digest::from_bytes(root) })
+    let (origins, (entries, log_rows, root), epoch, swept) =
+        decode_exact(&versioned(unseal(keys::SUMMARY, row)?)?[1..])?;
+    Ok(Summary { origins, entries, log_rows, root: Digest::from_bytes(root), epoch, swept })
 }
 
 /// The bytes of the row that keeps what the peers last said they hold.
@@ -239,6 +246,18 @@ pub fn encode_peers(claims: &Vec<(ReplicaId, VersionVector)>) -> Vec<u8> {
 /// Reads the row of the peers back.
 pub fn decode_peers(row: &[u8]) -> Result<Vec<(ReplicaId, VersionVector)>, Malformed> {
     decode_exact(&versioned(unseal(keys::PEERS, row)?)?[1..])
+}
+
+/// The bytes of a returned state: an entry that an earlier incarnation of this store held, with its own dot.
+pub fn encode_returned(row_key: &[u8], row: &RepairRow) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(row, &mut bytes);
+    seal(row_key, bytes)
+}
+
+/// Reads a returned state back.
+pub fn decode_returned(row_key: &[u8], row: &[u8]) -> Result<RepairRow, Malformed> {
+    decode_exact(&versioned(unseal(row_key, row)?)?[1..])
 }
 
 #[cfg(test)]
@@ -288,7 +307,14 @@ mod tests {
         let identity = Identity { replica: ReplicaId([4; 16]), cluster: [5; 16] };
         assert_eq!(decode_identity(&encode_identity(&identity)), Ok(identity));
         let origins = vec![(ReplicaId([4; 16]), position)];
-        let summary = Summary { origins, entries: 3, log_rows: 9, root: Digest::from_bytes([6; 16]) };
+        let summary = Summary {
+            origins,
+            entries: 3,
+            log_rows: 9,
+            root: Digest::from_bytes([6; 16]),
+            epoch: Hlc::new(60_000, 0),
+            swept: true,
+        };
         assert_eq!(decode_summary(&encode_summary(&summary)), Ok(summary));
     }
 }

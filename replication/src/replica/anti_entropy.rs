@@ -139,7 +139,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn consider_round(&mut self, now: Now, with: ReplicaId) {
         let Some(peer) = self.peers.get(&with) else { return };
         let due = now.mono_us >= peer.next_round_us && peer.initiator.is_none();
-        if self.id > with || !due || !self.root_differs(peer) {
+        if self.id > with || !due || !self.may_compare(peer) || !self.root_differs(peer) {
             return;
         }
         // Unequal vectors explain unequal roots, so wait; but not for ever.

@@ -1,12 +1,13 @@
 //! The one door: every change of state, from a local write to a repair, is staged here and nowhere else.
 //!
-//! A call stages, in one batch: the entry's row, its log row, and the change of the digest tree; the summary
-//! joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
+//! A call stages, in one batch: the entry's row, its log row, its place in the expiry index, and the change of the
+//! digest tree; the summary joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
 
 use bytes::Bytes;
 
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, ReplicaId};
+use crate::codec::member as member_codec;
 use crate::codec::row::{self, EntryRow, LogRow};
 use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload};
 use crate::keys;
@@ -60,6 +61,9 @@ impl<S: Store> Replica<S> {
     /// Applies an entry that anti-entropy found missing here, although the claims cover it. Gives whether
     /// it changed anything.
     pub(super) fn apply_repair(&mut self, id: &EntryId, entry: Entry) -> Result<bool, StoreError> {
+        if self.is_droppable(&entry) {
+            return Ok(false);
+        }
         let dot = entry.dot;
         let current = self.entry(id)?;
         let changed = self.merge(id, current, entry)?;
@@ -79,38 +83,80 @@ impl<S: Store> Replica<S> {
         if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }
+        self.put_entry(id, current, entry)?;
+        Ok(true)
+    }
+
+    /// Puts a state in the place of the current one.
+    pub(super) fn put_entry(
+        &mut self,
+        id: &EntryId,
+        current: Option<Entry>,
+        entry: Entry,
+    ) -> Result<(), StoreError> {
         let key = &self.settings.digest_key;
         let name = key.name_hash(id);
         let old = current.as_ref().map(|current| key.state_digest(name, current));
         self.tree.replace(name, old, Some(key.state_digest(name, &entry)));
         self.entries += u64::from(current.is_none());
+        let row_key = keys::entry(id);
+        self.leave_indices(id, &row_key, current.as_ref());
+        self.waiting.entry_came(id, &entry);
+        if let Some(at) = expiry_of(&entry) {
+            let expiry_key = keys::expiry(at, &row_key);
+            let row = member_codec::encode_expiry(&expiry_key);
+            self.staged.insert(expiry_key, Some(row));
+        }
         if id.namespace == NamespaceId::SYSTEM {
-            self.emit(Event::SystemChanged);
+            self.note_system_entry(id, &entry);
         }
         if let Body::Value(value) = &entry.body
             && let Payload::Chunked(manifest) = &value.payload
         {
             self.emit(Event::ChunksWanted(manifest.chunks.clone()));
         }
-        let row_key = keys::entry(id);
         let origin_index = self.origin_index(entry.dot.replica)?;
         let row =
             row::encode_entry(&row_key, &EntryRow { origin_index, hlc: entry.dot.hlc, body: entry.body });
         self.staged.insert(row_key, Some(row));
-        Ok(true)
+        Ok(())
     }
 
-    fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
+    /// Removes an entry, without leaving anything in its place.
+    pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) {
+        let key = &self.settings.digest_key;
+        let name = key.name_hash(id);
+        self.tree.replace(name, Some(key.state_digest(name, entry)), None);
+        self.entries -= 1;
+        let row_key = keys::entry(id);
+        self.leave_indices(id, &row_key, Some(entry));
+        self.staged.insert(row_key, None);
+    }
+
+    /// The state leaves the expiry index and the count of what waits.
+    fn leave_indices(&mut self, id: &EntryId, row_key: &[u8], entry: Option<&Entry>) {
+        let Some(entry) = entry else { return };
+        self.waiting.entry_went(id, entry);
+        if let Some(at) = expiry_of(entry) {
+            self.staged.insert(keys::expiry(at, row_key), None);
+        }
+    }
+
+    pub(super) fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
         if planted!(LogRowForgotten) && origin != self.id {
             return Ok(());
         }
         let row_key = keys::log(self.origin_index(origin)?, log_row.position.hlc);
         // An interval that was cut short by a crash or a gap comes again, with rows that are here already. Our own
         // events are always new.
-        let is_new = origin == self.id || self.row(&row_key)?.is_none();
+        let old = if origin == self.id { None } else { self.row(&row_key)? };
+        if let Some(old) = &old {
+            self.waiting.log_row_went(row_key.len() + old.len());
+        }
         let row = row::encode_log(&row_key, log_row);
+        self.waiting.log_row_came(row_key.len() + row.len());
         self.staged.insert(row_key.to_vec(), Some(row));
-        self.log_rows += u64::from(is_new);
+        self.log_rows += u64::from(old.is_none());
         Ok(())
     }
 
@@ -139,7 +185,7 @@ impl<S: Store> Replica<S> {
         row.map(Some).map_err(|why| StoreError::new(format!("the row of an entry is damaged: {why}")))
     }
 
-    fn row(&self, row_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn row(&self, row_key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self.staged.get(row_key) {
             Some(staged) => Ok(staged.as_ref().map(|row| Bytes::copy_from_slice(row))),
             None => self.store.read(row_key),
@@ -150,5 +196,12 @@ impl<S: Store> Replica<S> {
     /// event belong into one batch.
     pub(super) fn commit_if_full(&mut self) -> Result<(), StoreError> {
         if self.staged.len() >= MAX_BATCH_ROWS { self.commit() } else { Ok(()) }
+    }
+}
+
+fn expiry_of(entry: &Entry) -> Option<u64> {
+    match &entry.body {
+        Body::Value(value) => value.expires_at_s,
+        Body::Tombstone => None,
     }
 }

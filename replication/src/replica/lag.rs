@@ -65,7 +65,8 @@ impl<S: Store> Replica<S> {
             None if replica == self.id => self.durable.position(origin),
             None => Position::default(),
         };
-        let time_ms = if held.hlc < head.hlc {
+        // A claim that rose without an event is nothing to wait for.
+        let time_ms = if held.ops < head.ops {
             let oldest = self.first_event_after(origin, held.hlc)?.unwrap_or(held.hlc);
             now.wall_ms.saturating_sub(oldest.wall_ms())
         } else {

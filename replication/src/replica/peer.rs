@@ -4,17 +4,22 @@
 //! never from what was sent to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use super::anti_entropy::{Initiator, Responder};
+use super::copy::Source;
+use super::membership::Progress;
 use super::push::Outgoing;
 use super::{Event, MessageError, Replica};
-use crate::clock::{Now, ReplicaId};
-use crate::codec::message::{Heartbeat, Message};
+use crate::clock::{Hlc, Now, ReplicaId};
+use crate::codec::member as member_codec;
+use crate::codec::message::{Heartbeat, Message, Stage};
 use crate::codec::row;
 use crate::digest::Digest;
 use crate::keys;
+use crate::member::MemberRecord;
 use crate::store::{Store, StoreError};
-use crate::vector::VersionVector;
+use crate::vector::{Position, VersionVector};
 
 /// A replica whose clock is further than this from its peers' median refuses writes: its events would
 /// win or lose merges they should not.
@@ -38,27 +43,60 @@ const STORE_PEERS_EVERY_US: u64 = 1_000_000;
 pub(super) struct Peer {
     pub(super) connected: bool,
     /// Whether a heartbeat has come over the present link: before, nothing is pushed to it.
-    heard: bool,
+    pub(super) heard: bool,
     /// What it holds durably, as it said.
     pub(super) claims: VersionVector,
+    /// Its whole vector in its latest heartbeat; acknowledgements are not in it.
+    pub(super) told: Option<VersionVector>,
     root: Option<Digest>,
+    /// How far it has come into the cluster.
+    pub(super) stage: Stage,
+    epoch: Hlc,
+    swept: bool,
+    /// The run of its process its latest heartbeat came from, and the one before it.
+    boots: (Option<u64>, Option<u64>),
     /// The streams of events to it, by origin.
     pub(super) outgoing: BTreeMap<ReplicaId, Outgoing>,
     /// Origins whose claims have risen here by its deltas, and are to be acknowledged.
     pub(super) ack_due: BTreeSet<ReplicaId>,
     /// Origins to ask it for, and whether for a state with every event.
     pull_due: BTreeMap<ReplicaId, bool>,
+    /// What it is to be told.
+    pub(super) join_due: bool,
+    pub(super) admission_due: bool,
+    pub(super) removal_due: bool,
+    pub(super) behind_due: bool,
+    clone_due: bool,
+    /// It copies this store.
+    pub(super) source: Option<Source>,
     /// Origins it was asked for, and when to give up waiting.
     pulls: BTreeMap<ReplicaId, u64>,
     heartbeat_due_us: u64,
     /// Its monotonic clock in its latest heartbeat, and ours when that came.
     echo: Option<(u64, u64)>,
-    rtt_us: Option<u64>,
+    pub(super) rtt_us: Option<u64>,
     /// Its wall clock less ours.
     clock_offset_ms: Option<i64>,
     pub(super) initiator: Option<Initiator>,
     pub(super) responder: Option<Responder>,
     pub(super) next_round_us: u64,
+}
+
+impl Peer {
+    /// A run of its process that comes back after another was seen still runs: there are two.
+    fn note_boot(&mut self, boot: u64) {
+        if self.boots.0 == Some(boot) {
+            return;
+        }
+        self.clone_due |= self.boots.1 == Some(boot);
+        self.boots = (Some(boot), self.boots.0);
+    }
+
+    /// What stays known when a link goes. A skew counts until the next link tells better.
+    fn without_link(self) -> Self {
+        let Self { claims, told, root, stage, epoch, swept, boots, clock_offset_ms, .. } = self;
+        Self { claims, told, root, stage, epoch, swept, boots, clock_offset_ms, ..Self::default() }
+    }
 }
 
 /// A peer as the driver may show it.
@@ -72,6 +110,10 @@ pub struct PeerView {
     pub claims: VersionVector,
     /// The root it last reported.
     pub root: Option<Digest>,
+    /// The epoch it had adopted then.
+    pub epoch: Hlc,
+    /// How far it had come into the cluster.
+    pub stage: Stage,
     /// Its wall clock less ours, in milliseconds, of its latest heartbeat.
     pub clock_offset_ms: Option<i64>,
     /// The round trip of its latest heartbeat, in microseconds; its time in queues included.
@@ -84,13 +126,9 @@ impl<S: Store> Replica<S> {
         let known = self.peers.remove(&peer).unwrap_or_default();
         let fresh = Peer {
             connected: true,
-            claims: known.claims,
-            root: known.root,
-            // A skew known before the link broke counts until the new link tells better.
-            clock_offset_ms: known.clock_offset_ms,
             heartbeat_due_us: now.mono_us,
             next_round_us: now.mono_us,
-            ..Peer::default()
+            ..known.without_link()
         };
         self.peers.insert(peer, fresh);
     }
@@ -98,8 +136,7 @@ impl<S: Store> Replica<S> {
     /// The link to this peer is gone, and with it every frame on its way.
     pub fn handle_disconnected(&mut self, peer: ReplicaId) {
         if let Some(known) = self.peers.remove(&peer) {
-            let Peer { claims, root, clock_offset_ms, .. } = known;
-            self.peers.insert(peer, Peer { claims, root, clock_offset_ms, ..Peer::default() });
+            self.peers.insert(peer, known.without_link());
         }
     }
 
@@ -112,6 +149,14 @@ impl<S: Store> Replica<S> {
             self.rewind_unacknowledged(now, peer);
             self.work_on_rounds(now, peer)?;
         }
+        self.tick_due_us = now.mono_us + self.settings.heartbeat_every_us;
+        self.work_on_membership(now)?;
+        if self.peers.values().all(|peer| !peer.connected) {
+            self.claim_idle_time(now)?;
+            self.consider_epoch();
+        }
+        self.settle_returned(now)?;
+        self.sweep_slice()?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
         }
@@ -132,7 +177,9 @@ impl<S: Store> Replica<S> {
             streams.chain(rounds).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
-        due.chain(peers).min()
+        let at_once = self.sweep.is_some() || (self.returned_wait && self.stage() == Stage::Member);
+        let due = due.chain(peers).chain(self.membership_due_us()).chain([self.tick_due_us]);
+        due.chain(at_once.then_some(0)).min()
     }
 
     /// Everything known of the peers, in the order of their ids.
@@ -142,6 +189,8 @@ impl<S: Store> Replica<S> {
             connected: peer.connected,
             claims: peer.claims.clone(),
             root: peer.root,
+            epoch: peer.epoch,
+            stage: peer.stage,
             clock_offset_ms: peer.clock_offset_ms,
             rtt_us: peer.rtt_us,
         })
@@ -166,18 +215,16 @@ impl<S: Store> Replica<S> {
         from: ReplicaId,
         heartbeat: Heartbeat,
     ) -> Result<(), MessageError> {
-        if heartbeat.vector.hlc(self.id) > self.held.hlc(self.id) {
-            self.failed = Some(StoreError::new(format!(
-                "this store is an older copy, or a copy: peer {from:?} holds events of it up to {}, and it has them up \
-                 to {}; rebuild this node under a new identity (move its data folder aside)",
-                heartbeat.vector.hlc(self.id),
-                self.held.hlc(self.id)
-            )));
-            self.emit(Event::OlderCopy { peer: from });
+        if !self.wrote(heartbeat.vector.position(self.id))? {
+            let reason =
+                format!("this store is an older copy, or a clone: peer {from:?} holds other events of it");
+            self.stop(&reason, Event::OlderCopy { peer: from });
             return Ok(());
         }
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.root = Some(heartbeat.root());
+        (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
+        peer.note_boot(heartbeat.boot);
         peer.echo = Some((heartbeat.mono_us, now.mono_us));
         if let Some((sent_us, lay_us)) = heartbeat.echo_us {
             let rtt_us = now.mono_us.saturating_sub(sent_us).saturating_sub(lay_us);
@@ -186,14 +233,56 @@ impl<S: Store> Replica<S> {
             peer.clock_offset_ms =
                 Some((heartbeat.wall_ms as i64).saturating_add(half_way_ms) - now.wall_ms as i64);
         }
-        let first = !std::mem::replace(&mut peer.heard, true);
+        peer.heard = true;
+        peer.told = Some(heartbeat.vector.clone());
+        let takes_events = matches!(heartbeat.stage, Stage::CatchingUp | Stage::Member);
+        if !takes_events {
+            peer.outgoing.clear();
+        }
+        let is_pushed_to = peer.outgoing.contains_key(&self.id);
         self.handle_ack(now, from, heartbeat.vector);
-        if first {
+        if takes_events && !is_pushed_to {
             self.start_stream(from, self.id, false);
         }
-        self.ask_for_missing(now, from);
-        self.consider_round(now, from);
+        if heartbeat.stage == Stage::Member {
+            self.hears_epoch(heartbeat.epoch);
+        }
+        self.claim_idle_time(now)?;
+        self.consider_epoch();
+        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && takes_events {
+            self.ask_for_missing(now, from);
+            self.consider_round(now, from);
+        }
         Ok(())
+    }
+
+    /// Whether this store's own log says the same of its events up to there as a peer does. Below the epoch there is
+    /// no log to ask any more.
+    fn wrote(&self, position: Position) -> Result<bool, StoreError> {
+        if position.hlc > self.held.hlc(self.id) {
+            return Ok(false);
+        }
+        let Some(index) = self.known_origin_index(self.id).filter(|_| position.hlc >= self.epoch) else {
+            return Ok(true);
+        };
+        let mut next = None;
+        self.store.scan(&keys::log(index, position.hlc.next()), &mut |row_key, row| {
+            next = keys::parse_log(row_key, index).map(|hlc| row::decode_log(row_key, hlc, &row));
+            ControlFlow::Break(())
+        })?;
+        let ops_up_to_there = match next {
+            Some(Ok(row)) => row.position.ops.saturating_sub(1),
+            Some(Err(why)) => return Err(StoreError::new(format!("a log row is damaged: {why}"))),
+            None => self.durable.position(self.id).ops,
+        };
+        Ok(ops_up_to_there == position.ops)
+    }
+
+    /// Whether our clock is further from the others' than writes may be.
+    pub(super) fn is_clock_off(&self, now: Now) -> bool {
+        let skew_ms = self.clock_skew_ms().unwrap_or(0);
+        skew_ms.unsigned_abs() > CLOCK_SKEW_LIMIT_MS
+            || self.clock.last().wall_ms().saturating_sub(now.wall_ms) > super::MAX_AHEAD_MS
     }
 
     /// The peer holds this much, durably.
@@ -283,15 +372,56 @@ impl<S: Store> Replica<S> {
                 echo_us: peer.echo.map(|(theirs, came_us)| (theirs, now.mono_us.saturating_sub(came_us))),
                 vector: self.durable.clone(),
                 root: self.durable_root.to_bytes(),
-                epoch: Default::default(),
+                epoch: self.epoch,
+                swept: self.sweep.is_none(),
+                stage: self.stage(),
+                boot: self.settings.boot,
             }));
         }
+        if let Some(notice) = self.next_notice(to) {
+            return Some(notice);
+        }
+        let peer = self.peers.get_mut(&to)?;
         if !peer.ack_due.is_empty() {
             let origins = std::mem::take(&mut peer.ack_due);
             return Some(Message::Ack(origins.into_iter().map(|o| (o, self.durable.position(o))).collect()));
         }
         let (origin, whole) = peer.pull_due.pop_first()?;
         Some(Message::Pull { origin, after: self.held.hlc(origin), whole })
+    }
+
+    /// What this peer must know of its place in the cluster.
+    fn next_notice(&mut self, to: ReplicaId) -> Option<Message> {
+        let removal = self.members.removal(to);
+        let joined_at = self.joined_at(to);
+        let record = match &self.progress {
+            Progress::Asking { record, .. } => Some(record.clone()),
+            _ => None,
+        };
+        let cut = self.durable.hlc(to);
+        let peer = self.peers.get_mut(&to)?;
+        if std::mem::take(&mut peer.removal_due)
+            && let Some((reason, _)) = removal
+        {
+            return Some(Message::Removed { reason: member_codec::reason_number(reason), cut });
+        }
+        if std::mem::take(&mut peer.clone_due) {
+            return Some(Message::Cloned);
+        }
+        if std::mem::take(&mut peer.behind_due) {
+            return Some(Message::Behind { epoch: self.epoch });
+        }
+        if std::mem::take(&mut peer.admission_due)
+            && let Some(at) = joined_at
+        {
+            return Some(Message::Admitted { at });
+        }
+        if std::mem::take(&mut peer.join_due)
+            && let Some(MemberRecord { pop, region }) = record
+        {
+            return Some(Message::Join { pop, region });
+        }
+        self.next_fetch(to).map(|(session, from)| Message::Fetch { session, from })
     }
 
     fn store_peers(&mut self, now: Now) {
@@ -315,5 +445,11 @@ impl<S: Store> Replica<S> {
 
     pub(super) fn root_differs(&self, peer: &Peer) -> bool {
         peer.root.is_some_and(|root| root != self.durable_root)
+    }
+
+    /// Whether rounds may be held with this peer: what is over must be gone on both sides, and what they hold be alive.
+    pub(super) fn may_compare(&self, peer: &Peer) -> bool {
+        let are_members = self.stage() == Stage::Member && peer.stage == Stage::Member;
+        are_members && self.sweep.is_none() && peer.swept && peer.epoch == self.epoch
     }
 }

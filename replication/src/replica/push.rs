@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use super::{MessageError, Replica};
 use crate::clock::{Hlc, Now, ReplicaId};
-use crate::codec::message::{Delta, DeltaRow};
+use crate::codec::message::{Delta, DeltaRow, Stage};
 use crate::codec::row;
 use crate::keys;
 use crate::link::Lane;
@@ -107,7 +107,15 @@ impl<S: Store> Replica<S> {
     /// With `whole`, every event goes with a state.
     pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId, whole: bool) {
         let upto = self.durable.position(origin);
+        let epoch = self.epoch;
         if let Some(peer) = self.peers.get_mut(&to) {
+            let after = peer.claims.hlc(origin);
+            if after < epoch && after < upto.hlc {
+                // What it lacks is not in the log any more.
+                peer.outgoing.remove(&origin);
+                peer.behind_due = true;
+                return;
+            }
             let mut stream = Outgoing::new(peer.claims.position(origin), upto);
             if whole {
                 stream.existed = Hlc::ZERO;
@@ -233,6 +241,9 @@ impl<S: Store> Replica<S> {
         delta: Delta,
     ) -> Result<(), MessageError> {
         let origin = delta.origin;
+        if !matches!(self.stage(), Stage::CatchingUp | Stage::Member) {
+            return Ok(());
+        }
         if origin == self.id {
             return Err(MessageError::Protocol { reason: "it sends us our own events".into() });
         }

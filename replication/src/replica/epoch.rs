@@ -1,0 +1,359 @@
+//! The stable frontier, and what may be dropped below it: tombstones, expired values and log rows.
+//!
+//! A tombstone cannot go when everyone has *it*: an older write of another origin may still be on its way, and would
+//! find nothing that says no. So the rule is about everything at once. `G` is the least component of any member's
+//! vector: everyone holds durably all that happened up to it. `E`, the epoch, is `G` rounded down; every replica
+//! adopts the greatest it hears of. What is over at or below `E` is dropped, and counts for nothing:
+//!
+//! - Who computes `E` at or above a time has seen every membership record up to that time, since it holds all events
+//!   of all members up to there. A newer member is no danger: its own events come after its record, and what it
+//!   copied is checked against the epochs it hears of ([`Replica::hears_epoch`]).
+//! - An event's state in a stream is never older than the event, and events at or below a receiver's claims are
+//!   left out. Claims cover `E`, so a stream brings nothing back that was dropped.
+//! - Repairs could; so rounds of anti-entropy are held between full members of one epoch only, and end with it.
+//! - A removed replica's events hold `G` back until all members have fenced it, and say in a full heartbeat of after
+//!   that that they hold the same of it: that is the cut, above which nothing of it is ever taken again.
+//!
+//! Dropping is a sweep in slices. Roots are compared only between replicas that have both finished it.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::{Event, Replica};
+use crate::clock::{Dot, Hlc, Now, ReplicaId};
+use crate::codec::message::Stage;
+use crate::codec::row::{self, LogRow};
+use crate::entry::{Body, Entry, EntryId};
+use crate::keys;
+use crate::store::{Store, StoreError};
+use crate::vector::VersionVector;
+
+/// Rows looked at in one slice of a sweep.
+const SLICE_ROWS: usize = 150;
+
+/// In how many steps an idle replica's own claim follows its clock within one epoch.
+const CLAIMS_AN_EPOCH: u64 = 4;
+
+/// Bytes that an entry's row takes beside its key.
+const TOMBSTONE_ROW_BYTES: u64 = 31;
+
+/// Where a sweep stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sweep {
+    /// The log of this origin is being swept; past the last, the expiry index is.
+    origin_index: u16,
+    /// Where to go on in the expiry index.
+    expiry_cursor: Vec<u8>,
+}
+
+/// What a store keeps only until everyone has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Bytes of their rows.
+    pub tombstone_bytes: u64,
+    /// Values with an expiry, come or not.
+    pub expiring: u64,
+    /// Bytes of log rows.
+    pub log_bytes: u64,
+}
+
+impl Waiting {
+    pub(super) fn entry_came(&mut self, id: &EntryId, entry: &Entry) {
+        match &entry.body {
+            Body::Tombstone => {
+                self.tombstones += 1;
+                self.tombstone_bytes += TOMBSTONE_ROW_BYTES + id.key.len() as u64;
+            }
+            Body::Value(value) => self.expiring += u64::from(value.expires_at_s.is_some()),
+        }
+    }
+
+    pub(super) fn entry_went(&mut self, id: &EntryId, entry: &Entry) {
+        match &entry.body {
+            Body::Tombstone => {
+                self.tombstones -= 1;
+                self.tombstone_bytes -= TOMBSTONE_ROW_BYTES + id.key.len() as u64;
+            }
+            Body::Value(value) => self.expiring -= u64::from(value.expires_at_s.is_some()),
+        }
+    }
+
+    pub(super) fn log_row_came(&mut self, bytes: usize) {
+        self.log_bytes += bytes as u64;
+    }
+
+    pub(super) fn log_row_went(&mut self, bytes: usize) {
+        self.log_bytes -= bytes as u64;
+    }
+}
+
+/// One member that has not said it holds everything up to now, and so holds the frontier back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub member: ReplicaId,
+    /// Whose events it lacks, or has not said that it holds.
+    pub origin: ReplicaId,
+    /// Up to when it holds them.
+    pub upto: Hlc,
+}
+
+/// What waits to be dropped, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// All that was over at or below this is dropped, or being dropped.
+    pub epoch: Hlc,
+    /// Whether it all is.
+    pub swept: bool,
+    /// Up to here every member holds everything, as far as this replica knows.
+    pub frontier: Hlc,
+    /// What waits.
+    pub waiting: Waiting,
+    /// Events in the log.
+    pub log_rows: u64,
+    /// For each member the origin it is furthest behind with, the one furthest back first.
+    pub holders: Vec<Holder>,
+}
+
+impl<S: Store> Replica<S> {
+    /// The epoch this replica has adopted.
+    pub fn epoch(&self) -> Hlc {
+        self.epoch
+    }
+
+    /// Whether all that is over at the epoch is dropped.
+    pub fn is_swept(&self) -> bool {
+        self.sweep.is_none()
+    }
+
+    /// What waits to be dropped, and for whom.
+    pub fn garbage(&self) -> Garbage {
+        let mut holders = self.holders();
+        holders.sort_by_key(|holder| (holder.upto, holder.member));
+        Garbage {
+            epoch: self.epoch,
+            swept: self.is_swept(),
+            frontier: holders.first().map_or(Hlc::ZERO, |holder| holder.upto),
+            waiting: self.waiting,
+            log_rows: self.log_rows,
+            holders,
+        }
+    }
+
+    /// Whether a state is over at the epoch, so that nobody needs it.
+    pub(super) fn is_droppable(&self, entry: &Entry) -> bool {
+        entry.is_over_at().is_some_and(|at| at <= self.epoch)
+    }
+
+    /// For each member, this replica included, the origin it is furthest behind with.
+    fn holders(&self) -> Vec<Holder> {
+        let origins = self.counted_origins();
+        let furthest_behind = |member, claims: &VersionVector| {
+            let upto = origins.iter().map(|origin| (claims.hlc(*origin), *origin));
+            upto.min().map(|(upto, origin)| Holder { member, origin, upto })
+        };
+        let nothing = VersionVector::default();
+        let holders = self.members.current().filter_map(|(member, _)| {
+            let claims = match self.peers.get(&member) {
+                _ if member == self.id => &self.durable,
+                Some(peer) => &peer.claims,
+                None => &nothing,
+            };
+            furthest_behind(member, claims)
+        });
+        holders.collect()
+    }
+
+    /// The members, and of the removed replicas those whose cut is not known yet.
+    fn counted_origins(&self) -> BTreeSet<ReplicaId> {
+        let counts = |(id, member): (ReplicaId, &crate::member::Member)| match member.removed {
+            Some((_, removal)) => !self.is_cut_known(id, removal),
+            None => member.joined.is_some(),
+        };
+        self.members.iter().filter(|(id, member)| counts((*id, member))).map(|(id, _)| id).collect()
+    }
+
+    /// Whether all members have fenced this removed replica, and hold the same of it. Full heartbeats tell, not
+    /// acknowledgements, which raise one component of what is known of a peer and leave the others old.
+    fn is_cut_known(&self, removed: ReplicaId, removal: Dot) -> bool {
+        if !self.durable.covers(removal) {
+            return false;
+        }
+        let cut = self.durable.hlc(removed);
+        self.members.current().filter(|(member, _)| *member != self.id).all(|(member, _)| {
+            let told = self.peers.get(&member).and_then(|peer| peer.told.as_ref());
+            told.is_some_and(|told| {
+                // Whom this member has let in before it fenced, we must know of too.
+                told.covers(removal)
+                    && told.hlc(removed) == cut
+                    && self.durable.hlc(member) >= told.hlc(member)
+            })
+        })
+    }
+
+    /// Raises the epoch where the frontier has passed a step.
+    pub(super) fn consider_epoch(&mut self) {
+        if self.stage() != Stage::Member {
+            return;
+        }
+        let step_ms = self.settings.epoch_every_ms.max(1);
+        // The cheap question first: it is asked with every heartbeat.
+        let reachable = |upto: Hlc| upto.wall_ms() / step_ms * step_ms > self.epoch.wall_ms();
+        if !reachable(self.durable.hlc(self.id)) {
+            return;
+        }
+        let frontier = self.holders().iter().map(|holder| holder.upto).min().unwrap_or(Hlc::ZERO);
+        if reachable(frontier) {
+            self.adopt_epoch(Hlc::new(frontier.wall_ms() / step_ms * step_ms, 0));
+        }
+    }
+
+    /// A peer has adopted this epoch.
+    pub(super) fn hears_epoch(&mut self, epoch: Hlc) {
+        if epoch <= self.epoch {
+            return;
+        }
+        match self.stage() {
+            Stage::CatchingUp | Stage::Member if self.covers_epoch(epoch) => self.adopt_epoch(epoch),
+            Stage::CatchingUp | Stage::Member => self.fall_behind(epoch),
+            // A copy in the making is checked when it is complete.
+            Stage::Fresh | Stage::Copying | Stage::Removed => {}
+        }
+    }
+
+    /// Whether we hold all that happened up to this epoch, as the members do. Members from after it have no events
+    /// below it, and what we must hold of removed replicas was made sure before they ceased to count.
+    pub(super) fn covers_epoch(&self, epoch: Hlc) -> bool {
+        let from_before = |joined: Option<Dot>| joined.is_some_and(|dot| dot.hlc <= epoch);
+        self.members
+            .current()
+            .filter(|(id, member)| *id != self.id && from_before(member.joined))
+            .all(|(id, _)| self.held.hlc(id) >= epoch)
+    }
+
+    /// The others have dropped what we have not heard of: what we hold may be dead.
+    pub(super) fn fall_behind(&mut self, epoch: Hlc) {
+        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && !self.covers_epoch(epoch) {
+            self.stop("the cluster has dropped what this store lacks", Event::Behind { epoch });
+        }
+    }
+
+    fn adopt_epoch(&mut self, epoch: Hlc) {
+        self.epoch = epoch;
+        self.sweep = Some(Sweep::default());
+        self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        // What a round has found is true of its epoch only.
+        for peer in self.peers.values_mut() {
+            peer.initiator = None;
+            peer.responder = None;
+        }
+    }
+
+    /// Moves our own claim up to the clock: we shall write nothing older. Only while peers agree with the clock.
+    pub(super) fn claim_idle_time(&mut self, now: Now) -> Result<(), StoreError> {
+        let held = self.held.position(self.id);
+        let every_ms = (self.settings.epoch_every_ms / CLAIMS_AN_EPOCH).max(1);
+        let is_due = now.wall_ms >= held.hlc.wall_ms().saturating_add(every_ms);
+        let is_in = matches!(self.stage(), Stage::CatchingUp | Stage::Member);
+        if !is_due || !is_in || self.is_clock_off(now) {
+            return Ok(());
+        }
+        let position = crate::vector::Position { hlc: self.clock.tick(now), ..held };
+        self.claim(self.id, position)
+    }
+
+    /// Drops a slice of what is over.
+    pub(super) fn sweep_slice(&mut self) -> Result<(), StoreError> {
+        // It looks at committed rows only.
+        if self.unflushed || !self.staged.is_empty() {
+            return Ok(());
+        }
+        let Some(mut sweep) = self.sweep.take() else { return Ok(()) };
+        let is_done = if usize::from(sweep.origin_index) < self.origins.len() {
+            self.sweep_log(&mut sweep)?;
+            false
+        } else {
+            self.sweep_expired(&mut sweep)?
+        };
+        if is_done {
+            self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        } else {
+            self.sweep = Some(sweep);
+        }
+        Ok(())
+    }
+
+    fn sweep_log(&mut self, sweep: &mut Sweep) -> Result<(), StoreError> {
+        let index = sweep.origin_index;
+        let mut over: Vec<(LogRow, usize)> = Vec::new();
+        let mut fault = None;
+        self.store.scan(&keys::log(index, Hlc::ZERO), &mut |row_key, row| {
+            let Some(hlc) = keys::parse_log(row_key, index).filter(|hlc| *hlc <= self.epoch) else {
+                return ControlFlow::Break(());
+            };
+            match row::decode_log(row_key, hlc, &row) {
+                Ok(log_row) => over.push((log_row, row_key.len() + row.len())),
+                Err(why) => fault = Some(StoreError::new(format!("the log row of {hlc} is damaged: {why}"))),
+            }
+            if over.len() == SLICE_ROWS || fault.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        fault.map_or(Ok(()), Err)?;
+        if over.len() < SLICE_ROWS {
+            sweep.origin_index += 1;
+        }
+        let origin = self.origins[usize::from(index)];
+        for (log_row, bytes) in over {
+            let dot = Dot { hlc: log_row.position.hlc, replica: origin };
+            self.staged.insert(keys::log(index, dot.hlc).to_vec(), None);
+            self.log_rows -= 1;
+            self.waiting.log_row_went(bytes);
+            // Only the event that wrote the present state speaks for it.
+            if let Some(entry) = self.entry(&log_row.id)?.filter(|entry| entry.dot == dot)
+                && matches!(entry.body, Body::Tombstone)
+            {
+                self.drop_entry(&log_row.id, &entry);
+                self.counters.dropped += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives whether the index is swept to its end.
+    fn sweep_expired(&mut self, sweep: &mut Sweep) -> Result<bool, StoreError> {
+        let mut listed = Vec::new();
+        let mut next = None;
+        let from =
+            if sweep.expiry_cursor.is_empty() { vec![keys::EXPIRY] } else { sweep.expiry_cursor.clone() };
+        self.store.scan(&from, &mut |row_key, _| {
+            let is_over = keys::parse_expiry(row_key)
+                .is_some_and(|(at, _)| Hlc::new(at.saturating_mul(1000), 0) <= self.epoch);
+            if !is_over {
+                return ControlFlow::Break(());
+            }
+            if listed.len() == SLICE_ROWS {
+                next = Some(row_key.to_vec());
+                return ControlFlow::Break(());
+            }
+            listed.push(row_key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for expiry_key in listed {
+            let Some(id) = keys::parse_expiry(&expiry_key).and_then(|(_, key)| keys::parse_entry(key)) else {
+                continue;
+            };
+            if let Some(entry) = self.entry(&id)?.filter(|entry| self.is_droppable(entry)) {
+                self.drop_entry(&id, &entry);
+                self.counters.dropped += 1;
+            }
+        }
+        let is_done = next.is_none();
+        sweep.expiry_cursor = next.unwrap_or_default();
+        Ok(is_done)
+    }
+}

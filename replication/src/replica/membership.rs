@@ -1,0 +1,304 @@
+//! Coming into the cluster, and leaving it: founding, joining, draining, removal, eviction.
+//!
+//! A new replica asks a member to let it in. That member writes the record, and answers when it is durable; only
+//! then does the new one copy ([`super::copy`]), so that whoever counts members for the stable frontier counts it
+//! before it can hold anything. It is a full member when it holds what the cluster had when it was let in.
+
+use super::copy::Copying;
+use super::{Event, Replica, WriteError};
+use crate::clock::{Dot, Hlc, Now, ReplicaId};
+use crate::codec::member::{self as member_codec, StageRow};
+use crate::codec::message::Stage;
+use crate::entry::{Body, Entry, EntryId};
+use crate::keys;
+use crate::member::{
+    MAX_NAME_BYTES, MemberRecord, Members, RemovalReason, drain_entry, member_entry, removal_entry,
+};
+use crate::replica::{MessageError, OpenError};
+use crate::store::{Store, StoreError};
+use crate::vector::VersionVector;
+
+/// How long a request to be let in may go without an answer before it is made again, perhaps to another.
+const JOIN_EVERY_US: u64 = 2_000_000;
+
+/// The least number of members of which some may evict another: of two, neither can tell who is cut off.
+const MIN_MEMBERS_TO_EVICT: usize = 3;
+
+/// A replica evicts nobody before it has run for this part of the time a member may be away: after an outage of all,
+/// those that start last are not silent, only late.
+const EVICTION_GRACE: u64 = 100;
+
+/// How far this replica has come into its cluster.
+#[derive(Debug, Default)]
+pub(super) enum Progress {
+    /// Not a member; with a record, it wants to be one.
+    #[default]
+    Fresh,
+    /// Wants to be a member.
+    Asking {
+        record: MemberRecord,
+        next_us: u64,
+    },
+    Copying(Copying),
+    CatchingUp {
+        target: VersionVector,
+    },
+    Member,
+    Removed,
+}
+
+impl<S: Store> Replica<S> {
+    /// How far this replica has come into its cluster.
+    pub fn stage(&self) -> Stage {
+        match &self.progress {
+            Progress::Fresh | Progress::Asking { .. } => Stage::Fresh,
+            Progress::Copying(_) => Stage::Copying,
+            Progress::CatchingUp { .. } => Stage::CatchingUp,
+            Progress::Member => Stage::Member,
+            Progress::Removed => Stage::Removed,
+        }
+    }
+
+    /// Who is, or was, a member.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Makes this empty replica the first member of a new cluster. Exactly one replica of a cluster may do this, once.
+    pub fn found(&mut self, now: Now, record: &MemberRecord) -> Result<(), WriteError> {
+        if self.stage() != Stage::Fresh {
+            return Ok(());
+        }
+        self.progress = Progress::Member;
+        self.store_stage();
+        self.record(now, member_entry(self.id, record))?;
+        self.emit(Event::MembersChanged);
+        Ok(())
+    }
+
+    /// Has this empty replica ask a member to let it in, as soon as one is connected.
+    pub fn join(&mut self, record: MemberRecord) {
+        if matches!(self.progress, Progress::Fresh) {
+            self.progress = Progress::Asking { record, next_us: 0 };
+        }
+    }
+
+    /// Takes a member out for ever: it is fenced at once by everyone who hears of it.
+    pub fn remove_member(
+        &mut self,
+        now: Now,
+        replica: ReplicaId,
+        reason: RemovalReason,
+    ) -> Result<Dot, WriteError> {
+        self.record(now, removal_entry(replica, reason))
+    }
+
+    /// Has a member take no more writes, so that it can be removed once all hold what it wrote; or lets it again.
+    pub fn drain_member(&mut self, now: Now, replica: ReplicaId, draining: bool) -> Result<Dot, WriteError> {
+        self.record(now, drain_entry(replica, draining))
+    }
+
+    fn record(&mut self, now: Now, (id, body): (EntryId, Body)) -> Result<Dot, WriteError> {
+        let dot = self.append(now, id.clone(), body.clone())?;
+        self.emit(Event::Recorded { dot, id, body });
+        Ok(dot)
+    }
+
+    /// An entry of the system namespace has come.
+    pub(super) fn note_system_entry(&mut self, id: &EntryId, entry: &Entry) {
+        self.members.note(id, entry);
+        self.emit(Event::SystemChanged);
+        if crate::member::is_about_members(&id.key) {
+            self.emit(Event::MembersChanged);
+        }
+        if let Some((reason, _)) = self.members.removal(self.id)
+            && matches!(self.progress, Progress::CatchingUp { .. } | Progress::Member)
+        {
+            self.leave(reason);
+        }
+    }
+
+    /// We are a member no more.
+    pub(super) fn leave(&mut self, reason: RemovalReason) {
+        if !matches!(self.progress, Progress::Removed) {
+            self.progress = Progress::Removed;
+            self.emit(Event::Removed { reason });
+        }
+    }
+
+    /// A removed replica speaks to us: it shall know.
+    pub(super) fn turn_away(&mut self, from: ReplicaId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.removal_due = true;
+        }
+    }
+
+    pub(super) fn handle_join(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        record: MemberRecord,
+    ) -> Result<(), MessageError> {
+        if record.pop.len() > MAX_NAME_BYTES || record.region.len() > MAX_NAME_BYTES {
+            return Err(MessageError::Protocol { reason: format!("a name over {MAX_NAME_BYTES} bytes") });
+        }
+        if self.stage() != Stage::Member {
+            return Ok(());
+        }
+        if !self.members.contains(from) {
+            let earlier: Vec<ReplicaId> = self
+                .members
+                .current()
+                .filter(|(_, member)| member.record.as_ref().is_some_and(|known| known.pop == record.pop))
+                .map(|(id, _)| id)
+                .collect();
+            // Two nodes of one PoP at a time would take each other's place for ever.
+            if earlier.contains(&self.id) || earlier.iter().any(|id| self.is_connected(*id)) {
+                return Ok(());
+            }
+            let removals = earlier.into_iter().map(|old| removal_entry(old, RemovalReason::Replaced));
+            for entry in removals.chain([member_entry(from, &record)]) {
+                match self.record(now, entry) {
+                    Ok(_) => {}
+                    Err(WriteError::Store(error)) => return Err(error.into()),
+                    // A clock that is off lets nobody in; another member is asked.
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.admission_due = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_connected(&self, replica: ReplicaId) -> bool {
+        self.peers.get(&replica).is_some_and(|peer| peer.connected)
+    }
+
+    /// When the record of this member was written.
+    pub(super) fn joined_at(&self, replica: ReplicaId) -> Option<Hlc> {
+        Some(self.members.find(replica)?.joined?.hlc)
+    }
+
+    pub(super) fn handle_admitted(&mut self, now: Now, from: ReplicaId, at: Hlc) {
+        if matches!(self.progress, Progress::Asking { .. }) {
+            // All that we write comes after our record.
+            self.clock.observe(at);
+            self.progress = Progress::Copying(Copying::new(now, from));
+            self.store_stage();
+        }
+    }
+
+    /// Does what is due: asks to be let in, goes on copying, becomes a full member, evicts the silent.
+    pub(super) fn work_on_membership(&mut self, now: Now) -> Result<(), StoreError> {
+        match &mut self.progress {
+            Progress::Asking { next_us, .. } if *next_us <= now.mono_us => {
+                *next_us = now.mono_us + JOIN_EVERY_US;
+                let sponsor = self.nearest_member();
+                if let Some(peer) = sponsor.and_then(|id| self.peers.get_mut(&id)) {
+                    peer.join_due = true;
+                }
+            }
+            Progress::Copying(_) => self.mind_copy(now),
+            Progress::CatchingUp { .. } => self.finish_catching_up(),
+            Progress::Member => self.evict_silent(now)?,
+            Progress::Fresh | Progress::Asking { .. } | Progress::Removed => {}
+        }
+        Ok(())
+    }
+
+    /// The connected full member with the shortest round trip.
+    pub(super) fn nearest_member(&self) -> Option<ReplicaId> {
+        let members = self.peers.iter().filter(|(_, p)| p.connected && p.stage == Stage::Member);
+        members.min_by_key(|(id, peer)| (peer.rtt_us.unwrap_or(u64::MAX), **id)).map(|(id, _)| *id)
+    }
+
+    pub(super) fn membership_due_us(&self) -> Option<u64> {
+        match &self.progress {
+            Progress::Asking { next_us, .. } => Some(*next_us),
+            Progress::Copying(copying) => Some(copying.deadline_us()),
+            _ => None,
+        }
+    }
+
+    /// The copy is complete; what the connected members hold beyond it is still to come.
+    pub(super) fn catch_up_with_members(&mut self) {
+        let mut target = VersionVector::default();
+        self.peers.values().filter(|peer| peer.connected).for_each(|peer| target.join(&peer.claims));
+        self.progress = Progress::CatchingUp { target };
+        self.store_stage();
+    }
+
+    fn finish_catching_up(&mut self) {
+        let Progress::CatchingUp { target } = &self.progress else { return };
+        // What no connected member has any more cannot be waited for.
+        let on_offer = |origin| {
+            let peers = self.peers.values().filter(|peer| peer.connected && peer.stage == Stage::Member);
+            peers.map(|peer| peer.claims.hlc(origin)).max()
+        };
+        let is_complete = target.iter().all(|(origin, wanted)| {
+            on_offer(origin).is_some_and(|best| self.durable.hlc(origin) >= wanted.hlc.min(best))
+        });
+        if is_complete {
+            self.progress = Progress::Member;
+            self.store_stage();
+            self.emit(Event::MembersChanged);
+        }
+    }
+
+    /// Removes members that have been silent for too long, where most members are here to agree.
+    fn evict_silent(&mut self, now: Now) -> Result<(), StoreError> {
+        let members: Vec<ReplicaId> = self.members.current().map(|(id, _)| id).collect();
+        let here = members.iter().filter(|id| **id == self.id || self.is_heard(**id)).count();
+        let since_us = *self.running_since_us.get_or_insert(now.mono_us);
+        let is_new = now.mono_us - since_us < self.settings.max_away_ms * 1000 / EVICTION_GRACE;
+        if is_new || members.len() < MIN_MEMBERS_TO_EVICT || 2 * here <= members.len() {
+            return Ok(());
+        }
+        let last_known = |id| self.held.hlc(id).max(self.joined_at(id).unwrap_or(Hlc::ZERO)).wall_ms();
+        let is_silent = |id: &ReplicaId| {
+            *id != self.id
+                && !self.is_connected(*id)
+                && now.wall_ms.saturating_sub(last_known(*id)) > self.settings.max_away_ms
+        };
+        let silent: Vec<ReplicaId> = members.iter().copied().filter(is_silent).collect();
+        for id in silent {
+            match self.remove_member(now, id, RemovalReason::Silent) {
+                Err(WriteError::Store(error)) => return Err(error),
+                // With a clock that is off, silence means nothing.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_heard(&self, replica: ReplicaId) -> bool {
+        self.peers.get(&replica).is_some_and(|peer| peer.connected && peer.heard)
+    }
+
+    pub(super) fn store_stage(&mut self) {
+        let row = match &self.progress {
+            Progress::Fresh | Progress::Asking { .. } | Progress::Removed => return,
+            Progress::Copying(copying) => copying.to_row(),
+            Progress::CatchingUp { target } => StageRow::CatchingUp { target: target.clone() },
+            Progress::Member => StageRow::Member,
+        };
+        self.staged.insert(keys::STAGE.to_vec(), Some(member_codec::encode_stage(&row)));
+    }
+
+    pub(super) fn load_stage(&mut self) -> Result<(), OpenError> {
+        let Some(row) = self.store.read(keys::STAGE)? else { return Ok(()) };
+        let row =
+            member_codec::decode_stage(&row).map_err(|why| super::damaged("the row of the stage", &why))?;
+        self.progress = match row {
+            StageRow::Copying { cursor, base } => Progress::Copying(Copying::resumed(cursor, base)),
+            StageRow::CatchingUp { target } => Progress::CatchingUp { target },
+            StageRow::Member => Progress::Member,
+        };
+        if let Some((reason, _)) = self.members.removal(self.id) {
+            self.leave(reason);
+        }
+        Ok(())
+    }
+}

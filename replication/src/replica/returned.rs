@@ -1,0 +1,179 @@
+//! Coming back under a new identity: nothing that was acknowledged is lost in silence.
+//!
+//! A store whose replica was evicted, or that is an older copy or a clone, is not merged back: it may hold what
+//! everyone else has forgotten. Its replica becomes a new one, with an empty store that copies the cluster's. What
+//! the old store alone may hold, its own states from above its epoch, is carried over ([`salvage`],
+//! [`Replica::keep_returned`]) and looked at when the copy is complete:
+//!
+//! | here now | then |
+//! |---|---|
+//! | a state as new or newer | it was known, or overtaken |
+//! | an older state | it is written anew |
+//! | nothing, and it is from above the epoch | it is written anew: whoever deleted it did so before it was written |
+//! | nothing, and it is from below | whether it was deleted cannot be told: it stays, for an operator to see |
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
+use super::{Event, Replica, WriteError, entry_of_row};
+use crate::clock::{Dot, Now};
+use crate::codec::Malformed;
+use crate::codec::message::{RepairRow, Stage};
+use crate::codec::row::{self, Identity, Summary};
+use crate::entry::{Entry, NamespaceId};
+use crate::keys;
+use crate::store::{Store, StoreError};
+
+/// Returned states looked at in one go.
+const SLICE_ROWS: usize = 100;
+
+/// The most dead letters one listing gives.
+const MAX_LISTED: usize = 1_000;
+
+/// Visits what this store alone may hold: the states its replica wrote itself after its epoch, and those it has kept
+/// of incarnations before it. Rows that cannot be read are passed over, and counted: the store may be damaged.
+pub fn salvage<S: Store>(
+    store: &S,
+    visit: &mut dyn FnMut(RepairRow) -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
+    let read = |row_key| store.read(row_key).ok().flatten();
+    let identity = read(keys::IDENTITY).and_then(|row| row::decode_identity(&row).ok());
+    let summary = read(keys::SUMMARY).and_then(|row| row::decode_summary(&row).ok());
+    let (Some(identity), Some(summary)) = (identity, summary) else { return Ok(0) };
+    let origins: Vec<_> = summary.origins.iter().map(|(origin, _)| *origin).collect();
+    let mut unreadable = 0;
+    let mut fault = None;
+    store.scan(&[], &mut |row_key, row| {
+        let salvaged = match row_key.first() {
+            Some(&keys::ENTRY) => own_state(&origins, row_key, &row, &identity, &summary),
+            Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(Some),
+            _ => Ok(None),
+        };
+        match salvaged {
+            Ok(Some(state)) => fault = visit(state).err(),
+            Ok(None) => {}
+            Err(_) => unreadable += 1,
+        }
+        if fault.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    fault.map_or(Ok(unreadable), Err)
+}
+
+/// The state, if it is the store's own and from above its epoch. What it says about the cluster itself is left behind.
+fn own_state(
+    origins: &[crate::ReplicaId],
+    row_key: &[u8],
+    row: &bytes::Bytes,
+    identity: &Identity,
+    summary: &Summary,
+) -> Result<Option<RepairRow>, Malformed> {
+    let entry = entry_of_row(origins, row::decode_entry(row_key, row)?)?;
+    let id = keys::parse_entry(row_key).ok_or_else(|| Malformed::Form("a foreign row key".into()))?;
+    let is_own = entry.dot.replica == identity.replica && entry.dot.hlc > summary.epoch;
+    let is_about_members = id.namespace == NamespaceId::SYSTEM && crate::member::is_about_members(&id.key);
+    Ok((is_own && !is_about_members).then_some(RepairRow { id, entry }))
+}
+
+impl<S: Store> Replica<S> {
+    /// Keeps a salvaged state, to be looked at when this replica is a full member. Durable with the next flush.
+    pub fn keep_returned(&mut self, state: &RepairRow) -> Result<(), StoreError> {
+        self.commit_if_full()?;
+        let row_key = keys::returned(state.entry.dot);
+        let row = row::encode_returned(&row_key, state);
+        self.staged.insert(row_key, Some(row));
+        self.returned_wait = true;
+        Ok(())
+    }
+
+    /// Returned states that were not written anew, up to [`MAX_LISTED`] of them, the oldest first: too old to tell
+    /// whether they were deleted, or not looked at yet.
+    pub fn dead_letters(&self) -> Result<Vec<RepairRow>, StoreError> {
+        self.returned_after(&[keys::RETURNED], MAX_LISTED)
+    }
+
+    /// Writes a dead letter anew, or forgets it: an operator has decided. Gives whether there was one.
+    pub fn settle_dead_letter(&mut self, now: Now, dot: Dot, write: bool) -> Result<bool, WriteError> {
+        let row_key = keys::returned(dot);
+        let Some(row) = self.row(&row_key)? else { return Ok(false) };
+        if write {
+            let state = row::decode_returned(&row_key, &row)
+                .map_err(|why| StoreError::new(format!("the row of a returned state is damaged: {why}")))?;
+            self.write_anew(now, state)?;
+        }
+        self.staged.insert(row_key, None);
+        Ok(true)
+    }
+
+    /// Looks at a slice of the returned states.
+    pub(super) fn settle_returned(&mut self, now: Now) -> Result<(), StoreError> {
+        if !self.returned_wait || self.stage() != Stage::Member || !self.staged.is_empty() {
+            return Ok(());
+        }
+        let from = std::mem::replace(&mut self.returned_cursor, vec![keys::RETURNED]);
+        let slice = self.returned_after(&from, SLICE_ROWS)?;
+        self.returned_wait = slice.len() == SLICE_ROWS;
+        for state in slice {
+            let dot = state.entry.dot;
+            let current = self.entry(&state.id)?;
+            let is_overtaken = match current.as_ref().map(|current| compare(current, &state.entry)) {
+                Some(Ordering::Less) => false,
+                Some(_) => true,
+                // Too old to tell: it stays.
+                None if dot.hlc <= self.epoch => {
+                    self.returned_cursor = [&keys::returned(dot)[..], &[0]].concat();
+                    continue;
+                }
+                None => false,
+            };
+            if is_overtaken {
+                self.counters.superseded += 1;
+            } else {
+                match self.write_anew(now, state) {
+                    Ok(()) => {}
+                    Err(WriteError::Store(error)) => return Err(error),
+                    // The clock is off, or this member is being drained: later.
+                    Err(_) => {
+                        self.returned_wait = true;
+                        self.returned_cursor = keys::returned(dot);
+                        return Ok(());
+                    }
+                }
+            }
+            self.staged.insert(keys::returned(dot), None);
+            self.returned_cursor = [&keys::returned(dot)[..], &[0]].concat();
+        }
+        Ok(())
+    }
+
+    fn write_anew(&mut self, now: Now, state: RepairRow) -> Result<(), WriteError> {
+        let old = state.entry.dot;
+        let new = self.write(now, state.id, state.entry.body)?;
+        self.counters.written_anew += 1;
+        self.emit(Event::WrittenAnew { old, new });
+        Ok(())
+    }
+
+    fn returned_after(&self, from: &[u8], limit: usize) -> Result<Vec<RepairRow>, StoreError> {
+        let mut states = Vec::new();
+        let mut fault = None;
+        self.store.scan(from, &mut |row_key, row| {
+            if row_key.first() != Some(&keys::RETURNED) || states.len() == limit {
+                return ControlFlow::Break(());
+            }
+            match row::decode_returned(row_key, &row) {
+                Ok(state) => states.push(state),
+                Err(why) => {
+                    fault = Some(StoreError::new(format!("the row of a returned state is damaged: {why}")));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        fault.map_or(Ok(states), Err)
+    }
+}
+
+/// Which of two states of one entry is the later.
+fn compare(a: &Entry, b: &Entry) -> Ordering {
+    a.dot.cmp(&b.dot).then_with(|| a.body.cmp(&b.body))
+}
