@@ -9,16 +9,19 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use replication::{DigestKey, Now, Settings};
+use replication::codec::message::Stage;
+use replication::{DigestKey, MemberRecord, Now, Settings};
 
-pub mod amnesia;
+mod amnesia;
 mod checks;
-pub mod disk;
+mod disk;
 mod faults;
+mod membership;
 pub mod mutants;
 mod network;
 mod nodes;
-pub mod oracle;
+mod oracle;
+mod rows;
 pub mod scenario;
 pub mod seeds;
 mod sessions;
@@ -33,6 +36,12 @@ use sessions::Sessions;
 /// How long replicas may take to agree once faults have stopped.
 const HEALING_US: u64 = 120_000_000;
 
+/// How long a cluster may take to come together, before there are faults.
+const FOUNDING_US: u64 = 60_000_000;
+
+/// How often it is looked whether all agree.
+const LOOKED_EVERY_US: u64 = 50_000;
+
 /// Wall clocks start here: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
@@ -46,12 +55,22 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Writes refused because of a clock.
     pub refused: u64,
+    /// Writes refused because their node was no member, not yet, or being drained.
+    pub turned_away: u64,
     /// Frames delivered.
     pub delivered: u64,
     /// Crashes.
     pub crashes: u64,
     /// Entries repaired by anti-entropy.
     pub repaired: u64,
+    /// Nodes made anew, after eviction, removal, or as an older copy or a clone.
+    pub rebuilt: u64,
+    /// Entries dropped because they were over.
+    pub dropped: u64,
+    /// Writes of earlier incarnations written anew.
+    pub written_anew: u64,
+    /// Writes of earlier incarnations that are left for an operator.
+    pub dead_letters: u64,
     /// Virtual time until all agreed, after faults had stopped.
     pub healed_after_us: u64,
     /// A hash of everything that happened, in order.
@@ -65,6 +84,11 @@ impl Outcome {
     pub fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
+        self.turned_away += other.turned_away;
+        self.rebuilt += other.rebuilt;
+        self.dropped += other.dropped;
+        self.written_anew += other.written_anew;
+        self.dead_letters += other.dead_letters;
         self.delivered += other.delivered;
         self.crashes += other.crashes;
         self.repaired += other.repaired;
@@ -75,17 +99,15 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { acknowledged, refused, turned_away, delivered, crashes, .. } = self;
+        let Self { repaired, rebuilt, dropped, written_anew, dead_letters, trace, .. } = self;
+        let healed_s = self.healed_after_us as f64 / 1e6;
         write!(
             f,
-            "{} writes acknowledged, {} refused, {} frames delivered, {} crashes, {} entries repaired, \
-             healed within {:.1} s, trace {:016x}",
-            self.acknowledged,
-            self.refused,
-            self.delivered,
-            self.crashes,
-            self.repaired,
-            self.healed_after_us as f64 / 1e6,
-            self.trace
+            "{acknowledged} writes acknowledged, {refused} refused by clocks, {turned_away} by members not in, \
+             {delivered} frames delivered, {crashes} crashes, {repaired} entries repaired, {dropped} dropped, \
+             {rebuilt} nodes made anew, {written_anew} writes written anew, {dead_letters} dead letters, \
+             healed within {healed_s:.1} s, trace {trace:016x}"
         )
     }
 }
@@ -97,6 +119,9 @@ enum Happening {
     Fault,
     Reconnect { a: usize, b: usize },
     Restart { node: usize },
+    Rebuild { node: usize },
+    Skip,
+    Undrain,
 }
 
 /// A running simulation.
@@ -104,12 +129,16 @@ struct Simulation {
     scenario: Scenario,
     rng: Random,
     now_us: u64,
+    /// Time that went by at once, in which nothing happened.
+    skipped_us: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     next: u64,
     nodes: Vec<Node>,
     network: Network,
     faulty: bool,
+    /// When faults end.
+    ends_us: u64,
     forgot: bool,
     oracle: Oracle,
     sessions: Sessions,
@@ -136,12 +165,14 @@ impl Simulation {
         Self {
             rng: Random::new(scenario.seed ^ 0x5eed),
             now_us: 0,
+            skipped_us: 0,
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             next: 0,
             nodes: (0..scenario.replicas).map(Node::new).collect(),
             network: Network::default(),
-            faulty: true,
+            faulty: false,
+            ends_us: 0,
             forgot: false,
             oracle: Oracle::default(),
             sessions: Sessions::default(),
@@ -152,12 +183,12 @@ impl Simulation {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        for node in 0..self.nodes.len() {
-            self.restart(node)?;
-        }
+        self.found()?;
+        self.faulty = true;
+        self.ends_us = self.now_us + self.scenario.faulty_us;
         self.after(0, Happening::Write);
         self.after(self.scenario.fault_every_us, Happening::Fault);
-        while self.now_us < self.scenario.faulty_us {
+        while self.now_us < self.ends_us {
             self.step()?;
         }
         self.check_always()?;
@@ -165,25 +196,60 @@ impl Simulation {
             return self.check_disks();
         }
         self.heal()?;
-        while !self.agreed() {
-            if self.now_us > self.scenario.faulty_us + HEALING_US {
-                let healing_s = HEALING_US / 1_000_000;
-                return Err(format!("no agreement {healing_s} s after faults stopped{}", self.views()));
-            }
-            self.step()?;
-        }
-        self.outcome.healed_after_us = self.now_us - self.scenario.faulty_us;
+        let bound_us = self.now_us + HEALING_US;
+        self.step_until(bound_us, "everyone agrees, and all that was over is gone", Self::agreed)?;
+        self.outcome.healed_after_us = self.now_us - self.ends_us;
         self.check_end()
     }
 
-    fn settings(&self) -> Settings {
-        Settings { cluster: [1; 16], digest_key: DigestKey::new([2; 32]), heartbeat_every_us: 500_000 }
+    /// Brings the cluster together, before anything goes wrong.
+    fn found(&mut self) -> Result<(), String> {
+        for node in 0..self.nodes.len() {
+            self.restart(node)?;
+        }
+        let (now, record) = (self.now(0), self.record(0));
+        let founder = self.nodes[0].replica.as_mut().ok_or("the founder is down")?;
+        founder.found(now, &record).map_err(|error| format!("founding failed: {error}"))?;
+        self.drive(0, true)?;
+        self.step_until(FOUNDING_US, "all are members", |simulation| {
+            simulation.replicas().all(|replica| replica.stage() == Stage::Member)
+        })
+    }
+
+    fn step_until(
+        &mut self,
+        bound_us: u64,
+        what: &str,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<(), String> {
+        let mut look_us = self.now_us;
+        loop {
+            if self.now_us >= look_us {
+                if is_so(self) {
+                    return Ok(());
+                }
+                look_us = self.now_us + LOOKED_EVERY_US;
+            }
+            if self.now_us > bound_us {
+                return Err(format!("not in time: {what}{}", self.views()));
+            }
+            self.step()?;
+        }
+    }
+
+    fn settings(&self, boot: u64) -> Settings {
+        let Scenario { epoch_every_ms, max_away_ms, .. } = self.scenario;
+        Settings { epoch_every_ms, max_away_ms, boot, ..Settings::new([1; 16], DigestKey::new([2; 32])) }
+    }
+
+    fn record(&self, node: usize) -> MemberRecord {
+        MemberRecord { pop: format!("pop-{node}"), region: "sim".into() }
     }
 
     fn now(&self, node: usize) -> Now {
-        let true_ms = EPOCH_MS + self.now_us / 1000;
-        let wall_ms = true_ms.saturating_add_signed(self.nodes[node].clock_off_ms);
-        Now { wall_ms: wall_ms - wall_ms % self.scenario.tick_ms, mono_us: self.now_us }
+        let mono_us = self.now_us + self.skipped_us;
+        let wall_ms = (EPOCH_MS + mono_us / 1000).saturating_add_signed(self.nodes[node].clock_off_ms);
+        Now { wall_ms: wall_ms - wall_ms % self.scenario.tick_ms, mono_us }
     }
 
     fn after(&mut self, delay_us: u64, happening: Happening) {
@@ -222,6 +288,9 @@ impl Simulation {
             Happening::Fault => self.fault()?,
             Happening::Reconnect { a, b } => self.connect(a, b)?,
             Happening::Restart { node } => self.restart(node)?,
+            Happening::Rebuild { node } => self.rebuild(node)?,
+            Happening::Skip => self.skip_a_week(),
+            Happening::Undrain => self.undrain()?,
         }
         if self.rng.permille(CHECKED_PERMILLE) {
             self.check_always()?;

@@ -1,8 +1,13 @@
-//! What goes wrong in a simulation: crashes, broken, silent and slow links, partitions, clocks that jump.
+//! What goes wrong in a simulation: crashes, broken, silent and slow links, partitions, clocks that jump. What
+//! happens to whole nodes is in [`super::membership`].
 
 use replication::Replica;
 
-use super::{Happening, Simulation, amnesia, oracle};
+use super::scenario::{Amnesia, Fault};
+use super::{Happening, Simulation, amnesia, rows};
+
+/// How long a node takes to dial again after another took its link.
+const REDIAL_US: u64 = 1_000_000;
 
 impl Simulation {
     /// One fault of the kinds the scenario has.
@@ -12,28 +17,35 @@ impl Simulation {
         }
         let next_us = self.rng.below(2 * self.scenario.fault_every_us);
         self.after(next_us, Happening::Fault);
-        let weights = self.scenario.faults;
-        let kinds: [(u64, fn(&mut Self) -> Result<(), String>); 6] = [
-            (weights.crash, Self::crash_one),
-            (weights.cut, Self::cut_link),
-            (weights.one_way, Self::mute_direction),
-            (weights.partition, Self::partition),
-            (weights.throttle, Self::throttle_direction),
-            (weights.clock_jump, Self::jump_clock),
-        ];
-        let mut drawn = self.rng.below(kinds.iter().map(|(weight, _)| weight).sum::<u64>().max(1));
-        for (weight, fault) in kinds {
-            if drawn < weight {
-                return fault(self);
+        let total: u64 = self.scenario.faults.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.rng.below(total.max(1));
+        let drawn = self.scenario.faults.iter().find(|(_, weight)| {
+            let is_drawn = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_drawn
+        });
+        match drawn.map(|(fault, _)| *fault) {
+            None => Ok(()),
+            Some(Fault::Crash) => {
+                let node = self.any_node();
+                self.crash(node)
             }
-            drawn -= weight;
+            Some(Fault::Cut) => self.cut_link(),
+            Some(Fault::OneWay) => self.mute_direction(),
+            Some(Fault::Partition) => self.partition(),
+            Some(Fault::Throttle) => self.throttle_direction(),
+            Some(Fault::ClockJump) => self.jump_clock(),
+            Some(Fault::Isolate) => {
+                let node = self.any_node();
+                self.isolate(node, self.scenario.partition_us)
+            }
+            Some(Fault::Away) => self.send_away(),
+            Some(Fault::Restore) => self.back_up_or_restore(),
+            Some(Fault::Clone) => self.clone_node(),
+            Some(Fault::Remove) => self.remove_member(),
+            Some(Fault::Add) => self.add_node(),
+            Some(Fault::Drain) => self.drain_member(),
         }
-        Ok(())
-    }
-
-    fn crash_one(&mut self) -> Result<(), String> {
-        let node = self.any_node();
-        self.crash(node)
     }
 
     fn cut_link(&mut self) -> Result<(), String> {
@@ -61,10 +73,21 @@ impl Simulation {
         Ok(())
     }
 
-    /// Cuts a group of nodes off from the others. Half of the time nobody is told: links stay up and carry nothing.
+    /// Cuts a group of nodes off from the others.
     fn partition(&mut self) -> Result<(), String> {
         let sides: Vec<bool> = self.nodes.iter().map(|_| self.rng.permille(500)).collect();
-        let lasts_us = self.rng.below(self.scenario.partition_us);
+        self.divide(&sides, self.scenario.partition_us)
+    }
+
+    /// Cuts one node off from all others.
+    pub(super) fn isolate(&mut self, node: usize, at_most_us: u64) -> Result<(), String> {
+        let sides: Vec<bool> = (0..self.nodes.len()).map(|other| other == node).collect();
+        self.divide(&sides, at_most_us)
+    }
+
+    /// Half of the time nobody is told: links stay up and carry nothing.
+    fn divide(&mut self, sides: &[bool], at_most_us: u64) -> Result<(), String> {
+        let lasts_us = self.rng.below(at_most_us);
         let until_us = self.now_us + lasts_us;
         let is_silent = self.rng.permille(500);
         self.note(|| format!("partition {sides:?} until {:.3} s, silent: {is_silent}", until_us as f64 / 1e6));
@@ -92,12 +115,31 @@ impl Simulation {
         Ok(())
     }
 
-    /// Takes the power from a node. Of the batches that were not flushed, the first few may survive.
+    /// Takes the power from a node.
     pub(super) fn crash(&mut self, node: usize) -> Result<(), String> {
-        let Some(replica) = self.nodes[node].replica.take() else { return Ok(()) };
-        self.note(|| format!("{node} crashes"));
+        if !self.take_down(node) {
+            return Ok(());
+        }
         self.outcome.crashes += 1;
+        // Once: two that forget the same would be a true loss.
+        if self.scenario.amnesia != Amnesia::None && !self.forgot && self.rng.permille(300) {
+            self.forget(node)?;
+        }
+        let down_us = self.rng.below(self.scenario.down_us);
+        self.after(down_us, Happening::Restart { node });
+        Ok(())
+    }
+
+    /// Stops a node as a power cut does: of the batches that were not flushed, the first few may survive. Gives whether
+    /// it was up.
+    pub(super) fn take_down(&mut self, node: usize) -> bool {
+        let Some(replica) = self.nodes[node].replica.take() else { return false };
+        self.note(|| format!("{node} goes down"));
+        self.oracle.note(replica.id(), replica.vector());
+        self.oracle.note_members(&replica);
         self.outcome.repaired += replica.counters().repaired;
+        self.outcome.dropped += replica.counters().dropped;
+        self.outcome.written_anew += replica.counters().written_anew;
         self.sessions.end(node);
         let mut disk = replica.into_store();
         let kept = self.rng.below(disk.memory.unflushed() as u64 + 1) as usize;
@@ -106,22 +148,18 @@ impl Simulation {
         for (dot, id, body) in std::mem::take(&mut self.nodes[node].staged) {
             self.oracle.crashed(dot, id, body);
         }
-        // Once: two that forget the same would be a true loss.
-        if self.scenario.amnesia && !self.forgot && self.rng.permille(300) {
-            self.forget(node)?;
-        }
-        let down_us = self.rng.below(self.scenario.down_us);
-        self.after(down_us, Happening::Restart { node });
-        Ok(())
+        true
     }
 
     fn forget(&mut self, node: usize) -> Result<(), String> {
-        let others: Vec<_> = self.replicas().map(oracle::entries).collect::<Result<_, _>>()?;
+        let others: Vec<_> =
+            self.replicas().map(|replica| rows::entries(replica.store())).collect::<Result<_, _>>()?;
         let elsewhere =
             |id: &_, dot| others.iter().any(|held| held.get(id).is_some_and(|(at, _)| *at >= dot));
-        let settings = self.settings();
+        let settings = self.settings(0);
         let disk = &mut self.nodes[node].disk.memory;
-        let forgotten = amnesia::forget(disk, &settings.digest_key, &mut self.rng, &elsewhere);
+        let kind = (self.scenario.amnesia, &mut self.rng);
+        let forgotten = amnesia::forget(disk, &settings.digest_key, kind, &elsewhere);
         self.forgot = forgotten > 0;
         self.note(|| format!("{node} forgets {forgotten} entries"));
         Ok(())
@@ -129,9 +167,15 @@ impl Simulation {
 
     /// Starts a node that is down, with its clock set anew.
     pub(super) fn restart(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].replica.is_some() {
+        if self.nodes[node].replica.is_some() || self.nodes[node].is_out {
             return Ok(());
         }
+        self.open(node)?;
+        self.connect_all(node)
+    }
+
+    /// Opens a node's disk, and has it join where it is new.
+    pub(super) fn open(&mut self, node: usize) -> Result<(), String> {
         // Only now do the others notice: what was on its way when it crashed still arrived.
         for other in 0..self.nodes.len() {
             self.disconnect(node, other);
@@ -139,11 +183,20 @@ impl Simulation {
         self.note(|| format!("{node} starts"));
         self.set_clock(node);
         let disk = std::mem::take(&mut self.nodes[node].disk);
-        let replica = Replica::open(disk, self.settings(), self.nodes[node].id);
-        let replica = replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
-        self.oracle.started(&replica)?;
+        let boot = self.rng.next_u64();
+        let settings = self.settings(boot);
+        let replica = Replica::open(disk, settings, self.nodes[node].id);
+        let mut replica =
+            replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
+        self.oracle.started(replica.id(), replica.vector())?;
+        if node > 0 {
+            replica.join(self.record(node));
+        }
         self.nodes[node].replica = Some(replica);
-        self.check_always()?;
+        self.check_always()
+    }
+
+    pub(super) fn connect_all(&mut self, node: usize) -> Result<(), String> {
         for other in 0..self.nodes.len() {
             self.connect(node, other)?;
         }
@@ -172,7 +225,12 @@ impl Simulation {
 
     pub(super) fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
         let both_up = self.nodes[a].replica.is_some() && self.nodes[b].replica.is_some();
-        if !both_up || !self.network.connect(a, b, self.now_us) {
+        if !both_up || self.nodes[a].id == self.nodes[b].id || self.network.link(a, b).is_some() {
+            return Ok(());
+        }
+        self.displace(a, b);
+        self.displace(b, a);
+        if !self.network.connect(a, b, self.now_us) {
             return Ok(());
         }
         for (node, peer) in [(a, b), (b, a)] {
@@ -183,6 +241,16 @@ impl Simulation {
             self.drive(node, true)?;
         }
         Ok(())
+    }
+
+    /// Of two links to one identity the later stays; who lost its link dials again.
+    fn displace(&mut self, at: usize, newcomer: usize) {
+        let id = self.nodes[newcomer].id;
+        for other in (0..self.nodes.len()).filter(|other| *other != newcomer) {
+            if self.nodes[other].id == id && self.disconnect(at, other) {
+                self.after(REDIAL_US, Happening::Reconnect { a: at, b: other });
+            }
+        }
     }
 
     /// Ends all faults: everyone is up, every link works, clocks are right again.
@@ -198,6 +266,6 @@ impl Simulation {
             }
             self.drive(node, true)?;
         }
-        Ok(())
+        self.undrain()
     }
 }

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use replication::codec::message::Message;
 use replication::link::MAX_FRAME_BYTES;
-use replication::replica::{Event, WriteError};
-use replication::{Body, Dot, EntryId, Lane, NamespaceId, Payload, Replica, ReplicaId, Value};
+use replication::codec::message::Stage;
+use replication::replica::WriteError;
+use replication::{Body, Dot, EntryId, Lane, Payload, Replica, ReplicaId, Value};
 
 use super::disk::Disk;
-use super::{EPOCH_MS, Happening, Simulation, oracle};
+use super::oracle::NAMESPACE;
+use super::{Happening, Simulation, rows};
 use crate::random::mix;
 
 /// How long a lane without room stays so.
@@ -16,8 +18,12 @@ const BUSY_US: u64 = 10_000;
 /// Frames a lane takes at once.
 const FRAMES_AT_ONCE: usize = 2;
 
-/// The most events that may wait for a driver: one of each kind, and of some kinds one for each peer.
-const MAX_EVENTS: usize = 64;
+/// The most events that may wait for a driver: one of each kind, of some kinds one for each peer, and a slice of
+/// returned states.
+const MAX_EVENTS: usize = 200;
+
+/// The longest that a value lives which has an expiry.
+const MAX_TTL_S: u64 = 5;
 
 /// Of 1,000 writes, how many are committed with their group at once.
 const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
@@ -33,18 +39,41 @@ pub(super) struct Node {
     pub(super) wake_us: u64,
     /// Writes staged and not yet acknowledged.
     pub(super) staged: Vec<(Dot, EntryId, Body)>,
+    /// A copy of its disk, put aside.
+    pub(super) backup: Option<Disk>,
+    /// How many times it was made anew.
+    pub(super) incarnation: u8,
+    /// It has stopped for good: it must be made anew, or stays out.
+    pub(super) is_out: bool,
 }
 
 impl Node {
     pub(super) fn new(number: usize) -> Self {
         Self {
-            id: ReplicaId([number as u8 + 1; 16]),
+            id: Self::name(number, 0),
             clock_off_ms: 0,
             replica: None,
             disk: Disk::default(),
             wake_us: u64::MAX,
             staged: Vec::new(),
+            backup: None,
+            incarnation: 0,
+            is_out: false,
         }
+    }
+
+    /// The identity of one of its incarnations.
+    pub(super) fn name(number: usize, incarnation: u8) -> ReplicaId {
+        let mut id = [number as u8 + 1; 16];
+        id[1] += 0x10 * incarnation;
+        ReplicaId(id)
+    }
+
+    /// A copy of what its disk would hold after a power cut now.
+    pub(super) fn durable_copy(&self) -> Option<Disk> {
+        let mut copy = self.replica.as_ref()?.store().clone();
+        copy.memory.crash(0);
+        Some(copy)
     }
 }
 
@@ -59,19 +88,13 @@ impl Simulation {
         let read = self.any_entry();
         self.read(reader, &read)?;
         let node = self.any_node();
-        let (id, body) = (self.any_entry(), self.any_body(node));
         let now = self.now(node);
+        let (id, body) = (self.any_entry(), self.any_body(node, now.wall_ms / 1000));
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
-        let seen = oracle::entry(replica, &id)?;
+        let seen = rows::shown(replica, &id)?;
         let dot = match replica.write(now, id.clone(), body.clone()) {
             Ok(dot) => dot,
-            Err(WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. })
-                if self.scenario.clocks_may_seem_off() =>
-            {
-                self.outcome.refused += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(format!("a write failed: {error}")),
+            Err(error) => return self.refused(&error),
         };
         self.note(|| format!("{node} writes {:?} by {dot:?}", id.key));
         // Who writes after having seen a state means to replace it.
@@ -91,14 +114,35 @@ impl Simulation {
         Ok(())
     }
 
+    /// A write was refused.
+    ///
+    /// # Errors
+    /// Where nothing has happened that would call for it.
+    pub(super) fn refused(&mut self, error: &WriteError) -> Result<(), String> {
+        match error {
+            WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. }
+                if self.scenario.clocks_may_seem_off() =>
+            {
+                self.outcome.refused += 1;
+                Ok(())
+            }
+            WriteError::NotMember | WriteError::Draining => {
+                self.outcome.turned_away += 1;
+                Ok(())
+            }
+            error => Err(format!("a write failed: {error}")),
+        }
+    }
+
     fn read(&mut self, node: usize, id: &EntryId) -> Result<(), String> {
         let Some(replica) = &self.nodes[node].replica else { return Ok(()) };
-        let shown = oracle::entry(replica, id)?.map(|(dot, _)| dot);
-        match self.forgot {
-            // Who forgets what it held breaks every promise, until anti-entropy has mended it.
-            true => Ok(()),
-            false => self.sessions.read(node, id, shown),
+        // Who forgets what it held breaks every promise, until anti-entropy has mended it.
+        if replica.stage() != Stage::Member || self.forgot {
+            return Ok(());
         }
+        let shown = rows::shown(replica, id)?.map(|(dot, _)| dot);
+        let epoch = replica.epoch();
+        self.sessions.read(node, id, shown, |dot| self.oracle.is_over(dot, epoch))
     }
 
     pub(super) fn any_node(&mut self) -> usize {
@@ -106,16 +150,16 @@ impl Simulation {
     }
 
     fn any_entry(&mut self) -> EntryId {
-        EntryId::value(NamespaceId([9; 16]), format!("key-{}", self.rng.below(self.scenario.keys)))
+        EntryId::value(NAMESPACE, format!("key-{}", self.rng.below(self.scenario.keys)))
     }
 
-    fn any_body(&mut self, node: usize) -> Body {
+    fn any_body(&mut self, node: usize, now_s: u64) -> Body {
         if self.rng.permille(self.scenario.delete_permille) {
             return Body::Tombstone;
         }
         let text = format!("value {} of node {node}", self.next);
         let expires = self.rng.permille(self.scenario.expire_permille);
-        let expires_at_s = expires.then_some(EPOCH_MS / 1000 + 5);
+        let expires_at_s = expires.then(|| now_s + 1 + self.rng.below(MAX_TTL_S));
         Body::Value(Value { payload: Payload::Inline(Bytes::from(text)), metadata: None, expires_at_s })
     }
 
@@ -136,8 +180,12 @@ impl Simulation {
     /// What a driver owes its replica; see [`Replica`].
     pub(super) fn drive(&mut self, node: usize, flush: bool) -> Result<(), String> {
         let now = self.now(node);
-        let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         let fail = |error| format!("node {node} failed: {error}");
+        // Events first: one may tell that nothing can be flushed any more.
+        if self.answer_events(node)? {
+            return Ok(());
+        }
+        let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         if flush {
             replica.flush().map_err(fail)?;
         } else if self.rng.permille(500) {
@@ -149,31 +197,31 @@ impl Simulation {
                 replica.flush().map_err(fail)?;
             }
         }
-        let mut events = Vec::new();
-        while let Some(event) = replica.poll_event() {
-            events.push(event);
+        if self.answer_events(node)? {
+            return Ok(());
         }
         if flush {
-            for (dot, id, body) in self.nodes[node].staged.drain(..) {
+            for (dot, id, body) in std::mem::take(&mut self.nodes[node].staged) {
                 self.sessions.wrote(node, &id, dot);
+                self.outcome.acknowledged += u64::from(id.namespace == NAMESPACE);
                 self.oracle.acknowledge(dot, id, body)?;
-                self.outcome.acknowledged += 1;
             }
         }
-        self.answer(node, &events)?;
         self.transmit(node)?;
         self.sleep(node);
         Ok(())
     }
 
-    fn answer(&mut self, node: usize, events: &[Event]) -> Result<(), String> {
-        if events.len() > MAX_EVENTS {
-            return Err(format!("{} events waited for the driver of node {node}", events.len()));
+    /// Gives whether the replica is down now.
+    fn answer_events(&mut self, node: usize) -> Result<bool, String> {
+        for _ in 0..MAX_EVENTS {
+            let event = self.nodes[node].replica.as_mut().and_then(Replica::poll_event);
+            let Some(event) = event else { return Ok(self.nodes[node].replica.is_none()) };
+            if self.answer(node, event)? {
+                return Ok(true);
+            }
         }
-        match events.iter().find(|event| matches!(event, Event::OlderCopy { .. })) {
-            Some(_) => Err(format!("node {node} was called an older copy of itself")),
-            None => Ok(()),
-        }
+        Err(format!("more than {MAX_EVENTS} events waited for the driver of node {node}"))
     }
 
     fn transmit(&mut self, node: usize) -> Result<(), String> {
@@ -224,7 +272,7 @@ impl Simulation {
     /// Has the node woken when its replica next has something to do, or a lane has room again.
     fn sleep(&mut self, node: usize) {
         let Some(due_us) = self.nodes[node].replica.as_ref().and_then(Replica::poll_timeout) else { return };
-        self.wake_after(node, due_us.saturating_sub(self.now_us).max(1_000));
+        self.wake_after(node, due_us.saturating_sub(self.now_us + self.skipped_us).max(1_000));
     }
 
     fn wake_after(&mut self, node: usize, delay_us: u64) {

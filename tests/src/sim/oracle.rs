@@ -20,8 +20,6 @@ pub(super) struct Oracle {
     durable: BTreeMap<Dot, (EntryId, Body)>,
     /// The dots of those, by entry.
     by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
-    /// Events that replicas wrote of their own accord: who is a member, and who no more.
-    system: BTreeSet<Dot>,
     /// Staged when their node crashed: its store tells at the next start whether they survived.
     unsettled: BTreeMap<Dot, (EntryId, Body)>,
     /// Replicas of whose store there has been more than one. Their events have no one history any more: what they
@@ -76,21 +74,6 @@ impl Oracle {
         Ok(())
     }
 
-    /// These events of its own are in a replica's log.
-    ///
-    /// # Errors
-    /// Where nobody issued one of them.
-    pub(super) fn logged(&mut self, events: Vec<(Dot, EntryId)>) -> Result<(), String> {
-        for (dot, id) in events {
-            if id.namespace == NamespaceId::SYSTEM {
-                self.system.insert(dot);
-            } else if !self.durable.contains_key(&dot) && !self.doubtful.contains(&dot.replica) {
-                return Err(format!("{dot:?} on {:?} is in its origin's log, and nobody issued it", id.key));
-            }
-        }
-        Ok(())
-    }
-
     /// What a write of an earlier incarnation wrote.
     ///
     /// # Errors
@@ -106,9 +89,6 @@ impl Oracle {
     }
 
     /// A write of an earlier incarnation was written anew.
-    ///
-    /// # Errors
-    /// Where the new incarnation holds something newer on that entry.
     pub(super) fn was_written_anew(&mut self, old: Dot, new: Dot) {
         self.written_anew.insert(old, new);
     }
@@ -117,15 +97,19 @@ impl Oracle {
     /// claims, is on no disk.
     pub(super) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
         self.doubtful.insert(id);
+        let own: Vec<Dot> = self.durable.keys().filter(|dot| dot.replica == id).copied().collect();
+        for dot in own {
+            let (entry, body) = self.durable.remove(&dot).expect("its key was found");
+            if let Some(dots) = self.by_entry.get_mut(&entry) {
+                dots.remove(&dot);
+            }
+            self.doubtful_writes.push((dot, entry, body));
+        }
         let Some(copy) = copy else { return };
-        let claimed = |dot: &Dot| {
-            copy.covers(*dot) || self.claims.iter().any(|(other, claims)| *other != id && claims.covers(*dot))
-        };
-        let gone: Vec<Dot> =
-            self.durable.keys().filter(|dot| dot.replica == id && !claimed(dot)).copied().collect();
-        let doubtful_gone: Vec<Dot> =
-            self.doubtful_writes.iter().filter(|(dot, ..)| dot.replica == id && !claimed(dot)).map(|w| w.0).collect();
-        self.gone.extend(gone.into_iter().chain(doubtful_gone));
+        let others = || self.claims.iter().filter(|(other, _)| **other != id).map(|(_, claims)| claims);
+        let mine = self.doubtful_writes.iter().map(|(dot, ..)| *dot).filter(|dot| dot.replica == id);
+        let gone = mine.filter(|dot| !copy.covers(*dot) && !others().any(|claims| claims.covers(*dot)));
+        self.gone.extend(gone.collect::<Vec<_>>());
     }
 
     /// Whether there has been more than one store of this replica.
@@ -136,7 +120,7 @@ impl Oracle {
     /// The newest state of an entry that this vector covers.
     fn newest_covered(&self, id: &EntryId, vector: &VersionVector) -> Option<(Dot, &Body)> {
         let dots = self.by_entry.get(id)?;
-        let dot = dots.iter().rev().find(|dot| vector.covers(**dot) && !self.gone.contains(dot))?;
+        let dot = dots.iter().rev().find(|dot| vector.covers(**dot))?;
         Some((*dot, &self.durable.get(dot)?.1))
     }
 

@@ -6,7 +6,7 @@
 use crate::random::{Random, mix};
 
 /// How long a node is away in [`Fault::Away`], in virtual time.
-pub const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+pub(super) const WEEK_MS: u64 = 7 * 24 * 3_600_000;
 
 /// Longer than any run.
 const NEVER_MS: u64 = 100 * WEEK_MS;
@@ -60,6 +60,13 @@ pub enum Fault {
     Add,
     /// An operator begins or ends the draining of a member.
     Drain,
+}
+
+impl Fault {
+    /// Whether a node may have to be made anew after it.
+    fn costs_a_store(self) -> bool {
+        matches!(self, Fault::Restore | Fault::Clone | Fault::Remove)
+    }
 }
 
 /// What one seed expands to.
@@ -159,6 +166,11 @@ impl Scenario {
         let mut rng = Random::new(seed ^ name_bits);
         let mut scenario = Self::drawn(name, seed, &mut rng);
         shape(&mut scenario, &mut rng);
+        if scenario.amnesia != Amnesia::None {
+            // The one other store that has what was forgotten must stay.
+            scenario.faults.retain(|(fault, _)| !fault.costs_a_store());
+            scenario.max_away_ms = NEVER_MS;
+        }
         Some(scenario)
     }
 
@@ -223,6 +235,11 @@ impl Scenario {
     pub fn clocks_may_seem_off(&self) -> bool {
         // A slow or late frame makes a round trip long, and half of it is how wrong an offset may be.
         self.has(Fault::ClockJump) || self.has(Fault::Throttle) || self.late_permille > 0
+    }
+
+    /// Whether silence may get a member evicted.
+    pub fn evicts(&self) -> bool {
+        self.max_away_ms < NEVER_MS
     }
 
     /// Whether this fault may come.

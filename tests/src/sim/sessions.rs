@@ -28,11 +28,18 @@ impl Sessions {
     /// This node showed this state.
     ///
     /// # Errors
-    /// Where its session has seen a newer one.
-    pub(super) fn read(&mut self, node: usize, id: &EntryId, shown: Option<Dot>) -> Result<(), String> {
+    /// Where its session has seen a newer one. Nothing may be shown where that is over and dropped.
+    pub(super) fn read(
+        &mut self,
+        node: usize,
+        id: &EntryId,
+        shown: Option<Dot>,
+        is_over: impl Fn(Dot) -> bool,
+    ) -> Result<(), String> {
         let place = (node, id.clone());
         let before = self.seen.get(&place).max(self.acknowledged.get(&place)).copied();
-        if shown < before {
+        let is_dropped = shown.is_none() && before.is_some_and(is_over);
+        if shown < before && !is_dropped {
             return Err(format!(
                 "node {node} shows {shown:?} on {:?}, though its session has seen {before:?}",
                 id.key
@@ -47,5 +54,11 @@ impl Sessions {
     /// The node has crashed: its session is over.
     pub(super) fn end(&mut self, node: usize) {
         self.seen.retain(|(at, _), _| *at != node);
+    }
+
+    /// The node has another store than before: what was acknowledged is the oracle's to account for.
+    pub(super) fn forget(&mut self, node: usize) {
+        self.end(node);
+        self.acknowledged.retain(|(at, _), _| *at != node);
     }
 }

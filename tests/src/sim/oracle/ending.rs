@@ -46,9 +46,9 @@ impl Oracle {
         let is_kept = |dot: &Dot| self.written_anew.contains_key(dot) || letters.contains(dot);
         let held = |id: &EntryId| entries.get(id).map(|(dot, _)| *dot);
         for (id, dots) in &self.by_entry {
-            let top = dots.iter().rev().find(|dot| !self.gone.contains(dot) && !out.contains(&dot.replica));
+            let top = dots.iter().rev().find(|dot| !out.contains(&dot.replica));
             let Some(top) = top.copied() else { continue };
-            let is_covered = replica.vector().covers(top) && !self.doubts(top.replica);
+            let is_covered = replica.vector().covers(top);
             let later_kept = self.dots_of(id).into_iter().any(|dot| dot >= top && is_kept(&dot));
             if !is_covered && !later_kept && held(id).is_none_or(|held| held < top) && !self.overtaken(id, top, replica) {
                 return Err(format!("{top:?} on {:?} was acknowledged, and nothing tells of it any more", id.key));
