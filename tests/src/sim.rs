@@ -156,7 +156,7 @@ pub fn run(scenario: &Scenario, verbose: bool) -> Result<Outcome, String> {
     let outcome = simulation.outcome;
     result.map(|()| outcome.clone()).map_err(|violation| {
         let at_s = simulation.now_us as f64 / 1e6;
-        format!("at {at_s:.6} s: {violation}\n{scenario:#?}\n{}", outcome.log)
+        format!("{}at {at_s:.6} s: {violation}\n{scenario:?}", outcome.log)
     })
 }
 
@@ -216,12 +216,7 @@ impl Simulation {
         })
     }
 
-    fn step_until(
-        &mut self,
-        bound_us: u64,
-        what: &str,
-        is_so: impl Fn(&Self) -> bool,
-    ) -> Result<(), String> {
+    fn step_until(&mut self, bound_us: u64, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<(), String> {
         let mut look_us = self.now_us;
         loop {
             if self.now_us >= look_us {

@@ -52,7 +52,8 @@ mod run {
             }
             return ExitCode::SUCCESS;
         }
-        let named = |name: &String| *Bug::ALL.iter().find(|bug| bug.name() == name).expect("a bug of the list");
+        let named =
+            |name: &String| *Bug::ALL.iter().find(|bug| bug.name() == name).expect("a bug of the list");
         planted::select(arguments.bug.as_ref().map(named));
         // A bug may break what the core asserts: that finds it too.
         panic::set_hook(Box::new(|_| ()));

@@ -41,9 +41,16 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(seed) = arguments.seed {
         let scenario = Scenario::named(names[0], seed).with_context(unknown)?;
         println!("{scenario:#?}");
-        let outcome = sim::run(&scenario, true).map_err(|violation| anyhow::anyhow!(violation))?;
-        println!("{}{outcome}", outcome.log);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(match sim::run(&scenario, true) {
+            Ok(outcome) => {
+                println!("{}{outcome}", outcome.log);
+                ended(1, 0)
+            }
+            Err(violation) => {
+                println!("{violation}");
+                ended(0, 1)
+            }
+        });
     }
     let (mut passed, mut failed) = (0, 0);
     for name in names {

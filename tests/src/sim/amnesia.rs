@@ -49,7 +49,6 @@ pub(super) fn forget(
             let is_removed = is_chosen && (!stays || kind == Amnesia::Shard || rng.permille(500));
             if is_chosen && !is_removed {
                 row.hlc = Hlc::from_bits(1);
-                row.body = Body::Tombstone;
                 set_back.insert(row_key.to_vec(), Some(row::encode_entry(row_key, &row)));
             }
             if is_chosen {

@@ -55,17 +55,29 @@ impl Simulation {
     fn nobody_lags(&self, node: usize) -> bool {
         let Some(replica) = &self.nodes[node].replica else { return true };
         let lags = replica.lag(self.now(node));
-        lags.is_ok_and(|lags| {
-            lags.iter().all(|lag| lag.ops == 0 || !replica.members().contains(lag.replica))
-        })
+        lags.is_ok_and(|lags| lags.iter().all(|lag| lag.ops == 0 || !replica.members().contains(lag.replica)))
     }
 
     /// What each replica holds and has counted, for a report.
     pub(super) fn views(&self) -> String {
         self.replicas().fold(String::new(), |mut text, replica| {
-            let (id, root, vector) = (replica.id(), replica.root(), replica.vector());
-            let _ = write!(text, "\n  {id:?} {:?} root {root:?} holds {vector:?}", replica.stage());
-            let _ = write!(text, "\n    {:?}\n    {:?}", replica.garbage(), replica.counters());
+            let _ = write!(text, "\n  {:?} {:?} root {:?}", replica.id(), replica.stage(), replica.root());
+            for (origin, at) in replica.vector().iter() {
+                let _ = write!(text, " {origin:?}:{}/{}", at.hlc, at.ops);
+            }
+            let garbage = replica.garbage();
+            let _ = write!(
+                text,
+                "\n    epoch {} swept {} frontier {} {:?} log {}",
+                garbage.epoch, garbage.swept, garbage.frontier, garbage.waiting, garbage.log_rows
+            );
+            for holder in garbage.holders.iter().take(2) {
+                let _ =
+                    write!(text, "\n    {:?} holds {:?} up to {}", holder.member, holder.origin, holder.upto);
+            }
+            let removed = replica.members().iter().filter(|(_, member)| member.removed.is_some());
+            let _ = write!(text, "\n    removed {:?}", removed.map(|(id, _)| id).collect::<Vec<_>>());
+            let _ = write!(text, "\n    {:?}", replica.counters());
             text
         })
     }
@@ -105,7 +117,8 @@ impl Simulation {
             let reopened = Replica::open(disk, self.settings(0), node.id);
             let reopened =
                 reopened.map_err(|error| format!("the stored digest is not the recomputed one: {error}"))?;
-            let is_settled = node.replica.as_ref().is_some_and(|replica| replica.store().memory.unflushed() == 0);
+            let is_settled =
+                node.replica.as_ref().is_some_and(|replica| replica.store().memory.unflushed() == 0);
             if is_settled && root.is_some_and(|root| root != reopened.root()) {
                 return Err("the root changes when the store is opened again".into());
             }

@@ -10,9 +10,9 @@ const MAX_ROWS_BEYOND: usize = 8;
 
 /// One node's disk.
 #[derive(Clone, Debug, Default)]
-pub struct Disk {
+pub(super) struct Disk {
     /// What is on it.
-    pub memory: MemoryStore,
+    pub(super) memory: MemoryStore,
 }
 
 impl Store for Disk {

@@ -90,7 +90,9 @@ impl Simulation {
         let lasts_us = self.rng.below(at_most_us);
         let until_us = self.now_us + lasts_us;
         let is_silent = self.rng.permille(500);
-        self.note(|| format!("partition {sides:?} until {:.3} s, silent: {is_silent}", until_us as f64 / 1e6));
+        self.note(|| {
+            format!("partition {sides:?} until {:.3} s, silent: {is_silent}", until_us as f64 / 1e6)
+        });
         for a in 0..sides.len() {
             for b in (0..a).filter(|b| sides[*b] != sides[a]) {
                 if is_silent {
@@ -189,7 +191,7 @@ impl Simulation {
         let mut replica =
             replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
         self.oracle.started(replica.id(), replica.vector())?;
-        if node > 0 {
+        if node > 0 || self.nodes[node].incarnation > 0 {
             replica.join(self.record(node));
         }
         self.nodes[node].replica = Some(replica);

@@ -161,8 +161,11 @@ impl Simulation {
                 self.nodes[node].staged.push((*new, entry, body));
                 return Ok(false);
             }
-            Event::OlderCopy { .. } | Event::Cloned { .. } | Event::Behind { .. } => {
-                (self.oracle.doubts(id), OPERATOR_US)
+            Event::OlderCopy { .. } | Event::Cloned { .. } => (self.oracle.doubts(id), OPERATOR_US),
+            // Who was removed may hear of the epoch first.
+            Event::Behind { .. } => {
+                self.note_claims();
+                (self.oracle.doubts(id) || self.oracle.was_removed(id), OPERATOR_US)
             }
             Event::Removed { reason: RemovalReason::Silent } => (self.scenario.evicts(), 1_000),
             Event::Removed { reason: RemovalReason::Operator } => {

@@ -90,7 +90,10 @@ pub fn run() -> anyhow::Result<(usize, usize)> {
         let binary = &binary;
         searches.push(Box::new(move || control(binary, name)));
     }
-    println!("{:<26} {:<28} {:<14} {:>6} {:>6} {:>6}  what was seen", "planted", "place", "scenario", "seed", "seeds", "s");
+    println!(
+        "{:<26} {:<28} {:<14} {:>6} {:>6} {:>6}  what was seen",
+        "planted", "place", "scenario", "seed", "seeds", "s"
+    );
     let searches = in_parallel(&searches)?;
     searches.iter().for_each(|search| println!("{}", search.row));
     let found = searches.iter().filter(|search| search.is_right).count();
@@ -100,7 +103,8 @@ pub fn run() -> anyhow::Result<(usize, usize)> {
 /// Builds the program that has the bugs in it, beside the dependencies that are built already, and takes it away to
 /// where nobody looks for a program to ship.
 fn build() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace is around this crate")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace is around this crate")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root).env("RUSTC_WORKSPACE_WRAPPER", root.join("tests/scripts/planted-rustc"));
     cargo.args(["build", "--quiet", "--package", "littoral-tests", "--bin", "planted"]);
@@ -148,7 +152,10 @@ fn search(binary: &Path, hunt: &Hunt, bug: &[&str]) -> anyhow::Result<Search> {
     let seconds = started.elapsed().as_secs_f64();
     let Some((seed, seen)) = said.trim().split_once('\t').filter(|_| ended == Some(FOUND.into())) else {
         let why = if ended == Some(NOT_FOUND.into()) { "NOT FOUND" } else { "NOT FOUND: it did not end" };
-        return Ok(Search { row: format!("{head} {:>6} {MAX_SEEDS:>6} {seconds:>6.1}  {why}", "-"), is_right: false });
+        return Ok(Search {
+            row: format!("{head} {:>6} {MAX_SEEDS:>6} {seconds:>6.1}  {why}", "-"),
+            is_right: false,
+        });
     };
     let tried = seed.parse::<u64>()? + 1 - hunt.from;
     Ok(Search { row: format!("{head} {seed:>6} {tried:>6} {seconds:>6.1}  {seen}"), is_right: true })
@@ -163,7 +170,10 @@ fn control(binary: &Path, scenario: &str) -> anyhow::Result<Search> {
     let is_right = ended == Some(NOT_FOUND.into());
     let seen = if is_right { "nothing, as it must be" } else { said.trim() };
     let seconds = started.elapsed().as_secs_f64();
-    let row = format!("{:<26} {:<28} {scenario:<14} {:>6} {CONTROL_SEEDS:>6} {seconds:>6.1}  {seen}", "none (control)", "-", "-");
+    let row = format!(
+        "{:<26} {:<28} {scenario:<14} {:>6} {CONTROL_SEEDS:>6} {seconds:>6.1}  {seen}",
+        "none (control)", "-", "-"
+    );
     Ok(Search { row, is_right })
 }
 

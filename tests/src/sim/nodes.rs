@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use replication::codec::message::Message;
-use replication::link::MAX_FRAME_BYTES;
 use replication::codec::message::Stage;
+use replication::link::MAX_FRAME_BYTES;
 use replication::replica::WriteError;
 use replication::{Body, Dot, EntryId, Lane, Payload, Replica, ReplicaId, Value};
 
@@ -141,8 +141,7 @@ impl Simulation {
             return Ok(());
         }
         let shown = rows::shown(replica, id)?.map(|(dot, _)| dot);
-        let epoch = replica.epoch();
-        self.sessions.read(node, id, shown, |dot| self.oracle.is_over(dot, epoch))
+        self.sessions.read(node, id, shown, || self.oracle.may_be_gone(id, replica))
     }
 
     pub(super) fn any_node(&mut self) -> usize {

@@ -85,7 +85,11 @@ impl Oracle {
             .chain(self.durable.get(&dot).cloned())
             .chain(self.unsettled.get(&dot).cloned())
             .collect();
-        if written.is_empty() { Err(format!("{dot:?} was written anew, and nobody issued it")) } else { Ok(written) }
+        if written.is_empty() {
+            Err(format!("{dot:?} was written anew, and nobody issued it"))
+        } else {
+            Ok(written)
+        }
     }
 
     /// A write of an earlier incarnation was written anew.
@@ -115,6 +119,11 @@ impl Oracle {
     /// Whether there has been more than one store of this replica.
     pub(super) fn doubts(&self, id: ReplicaId) -> bool {
         self.doubtful.contains(&id)
+    }
+
+    /// Whether this replica was ever removed.
+    pub(super) fn was_removed(&self, id: ReplicaId) -> bool {
+        self.members.get(&id).is_some_and(|(_, removed)| *removed)
     }
 
     /// The newest state of an entry that this vector covers.

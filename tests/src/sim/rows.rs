@@ -32,21 +32,6 @@ pub(super) fn entries(disk: &Disk) -> Result<BTreeMap<EntryId, (Dot, Body)>, Str
     entries.into_iter().map(|(id, entry)| Ok((id, entry?))).collect()
 }
 
-/// The events of this origin after a time that are in the store's log, with the entries they wrote.
-pub(super) fn logged(disk: &Disk, origin: ReplicaId, after: Hlc) -> Result<Vec<(Dot, EntryId)>, String> {
-    let Some(index) = origins(disk)?.iter().position(|known| *known == origin) else { return Ok(Vec::new()) };
-    let index = index as u16;
-    let mut events = Vec::new();
-    let scanned = disk.scan(&keys::log(index, after.next()), &mut |row_key, row| {
-        let Some(hlc) = keys::parse_log(row_key, index) else { return ControlFlow::Break(()) };
-        let decoded = row::decode_log(row_key, hlc, &row).map_err(|why| why.to_string());
-        events.push(decoded.map(|row| (Dot { hlc, replica: origin }, row.id)));
-        ControlFlow::Continue(())
-    });
-    scanned.map_err(|error| error.to_string())?;
-    events.into_iter().collect()
-}
-
 /// What the disk claims to hold.
 pub(super) fn claims(disk: &Disk) -> Result<VersionVector, String> {
     let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {

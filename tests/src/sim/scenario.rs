@@ -8,6 +8,9 @@ use crate::random::{Random, mix};
 /// How long a node is away in [`Fault::Away`], in virtual time.
 pub(super) const WEEK_MS: u64 = 7 * 24 * 3_600_000;
 
+/// The least step of epochs where anti-entropy has something to do.
+const LEAST_EPOCH_OF_ROUNDS_MS: u64 = 4_000;
+
 /// Longer than any run.
 const NEVER_MS: u64 = 100 * WEEK_MS;
 
@@ -145,7 +148,11 @@ const SCENARIOS: [(&str, &str, Shape); 17] = [
     ("partitions", "groups cut off for most of the run, conflicts on few keys", partitions),
     ("late-frames", "frames that arrive seconds after their time", late_frames),
     ("power-cuts", "crashes that find much unflushed", power_cuts),
-    ("states-ahead", "crashes in catch-up, when states are ahead of claims and clocks behind both", states_ahead),
+    (
+        "states-ahead",
+        "crashes in catch-up, when states are ahead of claims and clocks behind both",
+        states_ahead,
+    ),
     ("amnesia", "a replica without entries that it claims to hold: anti-entropy alone can tell", amnesia),
     ("lost-shard", "a replica without a whole part of its entries", lost_shard),
     ("away", "a node cut off for a week, and back", away),
@@ -170,6 +177,10 @@ impl Scenario {
             // The one other store that has what was forgotten must stay.
             scenario.faults.retain(|(fault, _)| !fault.costs_a_store());
             scenario.max_away_ms = NEVER_MS;
+            // A new epoch ends a round of anti-entropy: leave it the time to get somewhere.
+            scenario.epoch_every_ms = scenario.epoch_every_ms.max(LEAST_EPOCH_OF_ROUNDS_MS);
+            scenario.delay_us = scenario.delay_us.min(5_000);
+            scenario.busy_permille = scenario.busy_permille.min(300);
         }
         Some(scenario)
     }

@@ -28,18 +28,18 @@ impl Sessions {
     /// This node showed this state.
     ///
     /// # Errors
-    /// Where its session has seen a newer one. Nothing may be shown where that is over and dropped.
+    /// Where its session has seen a newer one. Nothing may be shown where what came
+    /// after it was over, and is dropped.
     pub(super) fn read(
         &mut self,
         node: usize,
         id: &EntryId,
         shown: Option<Dot>,
-        is_over: impl Fn(Dot) -> bool,
+        may_be_gone: impl Fn() -> bool,
     ) -> Result<(), String> {
         let place = (node, id.clone());
         let before = self.seen.get(&place).max(self.acknowledged.get(&place)).copied();
-        let is_dropped = shown.is_none() && before.is_some_and(is_over);
-        if shown < before && !is_dropped {
+        if shown < before && !(shown.is_none() && may_be_gone()) {
             return Err(format!(
                 "node {node} shows {shown:?} on {:?}, though its session has seen {before:?}",
                 id.key

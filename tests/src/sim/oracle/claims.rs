@@ -1,6 +1,6 @@
 //! What holds at any moment: claims, origins, lag, epochs.
 
-use replication::{Dot, Hlc, Now, Replica, ReplicaId, VersionVector};
+use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, VersionVector};
 
 use super::{NAMESPACE, Oracle};
 use crate::sim::disk::Disk;
@@ -135,10 +135,10 @@ impl Oracle {
         }
     }
 
-    /// Whether a session that has seen this state may find nothing now.
-    pub(in crate::sim) fn is_over(&self, dot: Dot, epoch: Hlc) -> bool {
-        let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == dot);
-        let mut bodies = doubtful.map(|(_, _, body)| body).chain(self.durable.get(&dot).map(|(_, body)| body));
-        bodies.any(|body| rows::is_over(dot, body, epoch))
+    /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
+    /// over.
+    pub(in crate::sim) fn may_be_gone(&self, id: &EntryId, replica: &Replica<Disk>) -> bool {
+        let newest = self.newest_covered(id, replica.vector());
+        newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
     }
 }

@@ -17,7 +17,9 @@ impl Oracle {
             let newest = self.newest_covered(id, replica.vector());
             let Some((dot, body)) = entries.get(id) else {
                 match newest.filter(|(dot, body)| !self.may_be_absent(id, *dot, body, replica.epoch())) {
-                    Some((dot, _)) => return Err(format!("the entry {:?} is lost, which {dot:?} wrote", id.key)),
+                    Some((dot, _)) => {
+                        return Err(format!("the entry {:?} is lost, which {dot:?} wrote", id.key));
+                    }
                     None => continue,
                 }
             };
@@ -25,8 +27,9 @@ impl Oracle {
                 return Err(format!("{:?} stands at {dot:?}, though {newest:?} was acknowledged", id.key));
             }
             let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| known == dot);
-            let mut issued =
-                doubtful.map(|(_, id, body)| (id, body)).chain(self.durable.get(dot).map(|(id, body)| (id, body)));
+            let mut issued = doubtful
+                .map(|(_, id, body)| (id, body))
+                .chain(self.durable.get(dot).map(|(id, body)| (id, body)));
             if !issued.any(|issued| issued == (id, body)) {
                 return Err(format!("{:?} has {body:?} by {dot:?}, which nobody issued", id.key));
             }
@@ -50,15 +53,29 @@ impl Oracle {
             let Some(top) = top.copied() else { continue };
             let is_covered = replica.vector().covers(top);
             let later_kept = self.dots_of(id).into_iter().any(|dot| dot >= top && is_kept(&dot));
-            if !is_covered && !later_kept && held(id).is_none_or(|held| held < top) && !self.overtaken(id, top, replica) {
-                return Err(format!("{top:?} on {:?} was acknowledged, and nothing tells of it any more", id.key));
+            if !is_covered
+                && !later_kept
+                && held(id).is_none_or(|held| held < top)
+                && !self.overtaken(id, top, replica)
+            {
+                return Err(format!(
+                    "{top:?} on {:?} was acknowledged, and nothing tells of it any more",
+                    id.key
+                ));
             }
         }
         for (dot, id, _) in &self.doubtful_writes {
             let excused = self.gone.contains(dot) || out.contains(&dot.replica);
             let later_kept = self.dots_of(id).into_iter().any(|later| later >= *dot && is_kept(&later));
-            if !excused && !later_kept && held(id).is_none_or(|held| held < *dot) && !self.overtaken(id, *dot, replica) {
-                return Err(format!("{dot:?} on {:?} was acknowledged by a copy, and nothing tells of it", id.key));
+            if !excused
+                && !later_kept
+                && held(id).is_none_or(|held| held < *dot)
+                && !self.overtaken(id, *dot, replica)
+            {
+                return Err(format!(
+                    "{dot:?} on {:?} was acknowledged by a copy, and nothing tells of it",
+                    id.key
+                ));
             }
         }
         Ok(())
@@ -78,7 +95,8 @@ impl Oracle {
     /// Every dot there was on an entry, of writes never acknowledged too.
     fn dots_of(&self, id: &EntryId) -> BTreeSet<Dot> {
         let unsettled = self.unsettled.iter().filter(|(_, (written, _))| written == id).map(|(dot, _)| *dot);
-        let doubtful = self.doubtful_writes.iter().filter(|(_, written, _)| written == id).map(|(dot, ..)| *dot);
+        let doubtful =
+            self.doubtful_writes.iter().filter(|(_, written, _)| written == id).map(|(dot, ..)| *dot);
         self.by_entry.get(id).into_iter().flatten().copied().chain(unsettled).chain(doubtful).collect()
     }
 }
