@@ -59,7 +59,10 @@ pub struct Member {
 
 /// The members a replica knows, from the entries it holds.
 #[derive(Clone, Debug, Default)]
-pub struct Members(BTreeMap<ReplicaId, Member>);
+pub struct Members {
+    by_id: BTreeMap<ReplicaId, Member>,
+    digest: u64,
+}
 
 impl Members {
     /// Takes note of an entry of the system namespace; of those that are not about members, nothing.
@@ -70,7 +73,7 @@ impl Members {
             Body::Value(_) | Body::Tombstone => None,
         };
         let none = Member { record: None, joined: None, draining: false, removed: None };
-        let member = self.0.entry(replica).or_insert(none);
+        let member = self.by_id.entry(replica).or_insert(none);
         match (family, payload) {
             (Family::Drain, payload) => member.draining = payload.is_some(),
             (Family::Member, Some(payload)) => {
@@ -84,21 +87,32 @@ impl Members {
             }
             (Family::Member | Family::Removed, None) => {}
         }
+        let mut hasher = blake3::Hasher::new();
+        for (replica, member) in &self.by_id {
+            hasher.update(&replica.0);
+            hasher.update(&[u8::from(member.joined.is_some()), u8::from(member.removed.is_some())]);
+        }
+        self.digest = hasher.finalize().as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes);
+    }
+
+    /// Equal exactly where the same replicas are members, and the same were.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Whether this replica is a member now.
     pub fn contains(&self, replica: ReplicaId) -> bool {
-        self.0.get(&replica).is_some_and(Member::is_in)
+        self.by_id.get(&replica).is_some_and(Member::is_in)
     }
 
     /// The removal of this replica, if it was removed.
     pub fn removal(&self, replica: ReplicaId) -> Option<(RemovalReason, Dot)> {
-        self.0.get(&replica)?.removed
+        self.by_id.get(&replica)?.removed
     }
 
     /// What is known of this replica.
     pub fn find(&self, replica: ReplicaId) -> Option<&Member> {
-        self.0.get(&replica)
+        self.by_id.get(&replica)
     }
 
     /// Everyone who is a member now, in the order of their ids.
@@ -108,7 +122,7 @@ impl Members {
 
     /// Everyone who is or was a member, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
-        self.0.iter().map(|(replica, member)| (*replica, member))
+        self.by_id.iter().map(|(replica, member)| (*replica, member))
     }
 }
 

@@ -256,6 +256,8 @@ pub struct Replica<S: Store> {
     epoch: Hlc,
     /// Where the sweep to this epoch stands; `None` when it is done.
     sweep: Option<epoch::Sweep>,
+    /// Since when a new epoch waits for rounds to end.
+    put_off_since_us: Option<u64>,
     members: Members,
     progress: membership::Progress,
     /// When this replica was first told the time since it was opened.
@@ -296,6 +298,7 @@ impl<S: Store> Replica<S> {
             waiting: epoch::Waiting::default(),
             epoch: Hlc::ZERO,
             sweep: None,
+            put_off_since_us: None,
             members: Members::default(),
             progress: membership::Progress::default(),
             running_since_us: None,

@@ -166,6 +166,8 @@ pub struct Heartbeat {
     pub swept: bool,
     /// How far it has come into the cluster.
     pub stage: Stage,
+    /// The digest of the members it knows.
+    pub members: u64,
     /// A random number of this run of its process: of two that alternate, two processes run under one id.
     pub boot: u64,
 }

@@ -306,6 +306,7 @@ impl<S: Store> Replica<S> {
         {
             peer.responder = None;
             self.emit(Event::RoundEnded { peer: from, repaired });
+            self.sweep_thoroughly();
         }
         Ok(())
     }
@@ -336,6 +337,7 @@ impl<S: Store> Replica<S> {
         if let Some(ended) = peer.initiator.take_if(|round| round.number == number) {
             peer.next_round_us = now.mono_us + ROUND_PAUSE_US;
             self.emit(Event::RoundEnded { peer: with, repaired: ended.repaired });
+            self.sweep_thoroughly();
         }
     }
 

@@ -19,7 +19,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::{Event, Replica};
+use super::{Event, Replica, entry_of_row};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::message::Stage;
 use crate::codec::row::{self, LogRow};
@@ -30,6 +30,12 @@ use crate::vector::VersionVector;
 
 /// Rows looked at in one slice of a sweep.
 const SLICE_ROWS: usize = 150;
+
+/// Entries looked at in one slice of a thorough sweep.
+const THOROUGH_SLICE_ROWS: usize = 1_000;
+
+/// A new epoch ends open rounds, so it is put off while there is one, but not longer than this.
+const MAX_PUT_OFF_US: u64 = 60_000_000;
 
 /// In how many steps an idle replica's own claim follows its clock within one epoch.
 const CLAIMS_AN_EPOCH: u64 = 4;
@@ -44,6 +50,16 @@ pub(super) struct Sweep {
     origin_index: u16,
     /// Where to go on in the expiry index.
     expiry_cursor: Vec<u8>,
+    is_expiry_done: bool,
+    /// Where to go on among the entries themselves, in a thorough sweep.
+    entry_cursor: Option<Vec<u8>>,
+}
+
+impl Sweep {
+    /// One that looks at the entries too, for those that no index tells of any more.
+    fn thorough() -> Self {
+        Self { entry_cursor: Some(vec![keys::ENTRY]), ..Self::default() }
+    }
 }
 
 /// What a store keeps only until everyone has it.
@@ -194,7 +210,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Raises the epoch where the frontier has passed a step.
-    pub(super) fn consider_epoch(&mut self) {
+    pub(super) fn consider_epoch(&mut self, now: Now) {
         if self.stage() != Stage::Member {
             return;
         }
@@ -205,18 +221,20 @@ impl<S: Store> Replica<S> {
             return;
         }
         let frontier = self.holders().iter().map(|holder| holder.upto).min().unwrap_or(Hlc::ZERO);
-        if reachable(frontier) {
-            self.adopt_epoch(Hlc::new(frontier.wall_ms() / step_ms * step_ms, 0));
+        if reachable(frontier) && self.do_members_agree() {
+            self.adopt_epoch(now, Hlc::new(frontier.wall_ms() / step_ms * step_ms, 0));
         }
     }
 
     /// A peer has adopted this epoch.
-    pub(super) fn hears_epoch(&mut self, epoch: Hlc) {
+    pub(super) fn hears_epoch(&mut self, now: Now, epoch: Hlc) {
         if epoch <= self.epoch {
             return;
         }
         match self.stage() {
-            Stage::CatchingUp | Stage::Member if self.covers_epoch(epoch) => self.adopt_epoch(epoch),
+            Stage::CatchingUp | Stage::Member if self.covers_epoch(epoch) => {
+                self.adopt_epoch(now, epoch);
+            }
             Stage::CatchingUp | Stage::Member => self.fall_behind(epoch),
             // A copy in the making is checked when it is complete.
             Stage::Fresh | Stage::Copying | Stage::Removed => {}
@@ -233,6 +251,23 @@ impl<S: Store> Replica<S> {
             .all(|(id, _)| self.held.hlc(id) >= epoch)
     }
 
+    /// Whether this origin may have written something at or below the epoch.
+    pub(super) fn is_from_before_epoch(&self, origin: ReplicaId) -> bool {
+        self.joined_at(origin).is_none_or(|joined| joined <= self.epoch)
+    }
+
+    /// Whether all who have spoken to us know the same members as we do. Our own records may be lost to rot, or still
+    /// on their way; who counts too few members finds a frontier that is none.
+    fn do_members_agree(&self) -> bool {
+        let own = self.members.digest();
+        self.peers.iter().filter(|(id, _)| self.members.removal(**id).is_none()).all(|(id, peer)| match peer
+            .members
+        {
+            Some(theirs) if peer.stage == Stage::Member => theirs == own,
+            _ => self.members.contains(*id) || peer.claims == VersionVector::default(),
+        })
+    }
+
     /// The others have dropped what we have not heard of: what we hold may be dead.
     pub(super) fn fall_behind(&mut self, epoch: Hlc) {
         if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && !self.covers_epoch(epoch) {
@@ -240,7 +275,13 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn adopt_epoch(&mut self, epoch: Hlc) {
+    fn adopt_epoch(&mut self, now: Now, epoch: Hlc) {
+        let in_round = self.peers.values().any(|peer| peer.initiator.is_some() || peer.responder.is_some());
+        let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
+        if in_round && now.mono_us < since_us + MAX_PUT_OFF_US {
+            return;
+        }
+        self.put_off_since_us = None;
         self.epoch = epoch;
         self.sweep = Some(Sweep::default());
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
@@ -274,8 +315,11 @@ impl<S: Store> Replica<S> {
         let is_done = if usize::from(sweep.origin_index) < self.origins.len() {
             self.sweep_log(&mut sweep)?;
             false
+        } else if !sweep.is_expiry_done {
+            sweep.is_expiry_done = self.sweep_expired(&mut sweep)?;
+            sweep.is_expiry_done && sweep.entry_cursor.is_none()
         } else {
-            self.sweep_expired(&mut sweep)?
+            self.sweep_entries(&mut sweep)?
         };
         if is_done {
             self.staged.entry(keys::SUMMARY.to_vec()).or_default();
@@ -355,5 +399,45 @@ impl<S: Store> Replica<S> {
         let is_done = next.is_none();
         sweep.expiry_cursor = next.unwrap_or_default();
         Ok(is_done)
+    }
+
+    /// Gives whether all entries have been looked at.
+    fn sweep_entries(&mut self, sweep: &mut Sweep) -> Result<bool, StoreError> {
+        let Some(from) = sweep.entry_cursor.take() else { return Ok(true) };
+        let mut over = Vec::new();
+        let mut seen = 0;
+        self.store.scan(&from, &mut |row_key, row| {
+            if row_key.first() != Some(&keys::ENTRY) {
+                return ControlFlow::Break(());
+            }
+            if seen == THOROUGH_SLICE_ROWS || over.len() == SLICE_ROWS {
+                sweep.entry_cursor = Some(row_key.to_vec());
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            // A row that cannot be read is for whoever reads it.
+            if let Some(id) = keys::parse_entry(row_key)
+                && let Ok(row) = row::decode_entry(row_key, &row)
+                && let Ok(entry) = entry_of_row(&self.origins, row)
+                && self.is_droppable(&entry)
+            {
+                over.push((id, entry));
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (id, entry) in over {
+            self.drop_entry(&id, &entry);
+            self.counters.dropped += 1;
+        }
+        Ok(sweep.entry_cursor.is_none())
+    }
+
+    /// Looks for what is over and was not found by the indices, as a lost log row leaves it: two replicas that differ
+    /// in nothing else would compare for ever.
+    pub(super) fn sweep_thoroughly(&mut self) {
+        if self.sweep.is_none() {
+            self.sweep = Some(Sweep::thorough());
+            self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        }
     }
 }

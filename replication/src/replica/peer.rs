@@ -53,6 +53,8 @@ pub(super) struct Peer {
     pub(super) stage: Stage,
     epoch: Hlc,
     swept: bool,
+    /// The digest of the members it knows.
+    pub(super) members: Option<u64>,
     /// The run of its process its latest heartbeat came from, and the one before it.
     boots: (Option<u64>, Option<u64>),
     /// The streams of events to it, by origin.
@@ -94,8 +96,8 @@ impl Peer {
 
     /// What stays known when a link goes. A skew counts until the next link tells better.
     fn without_link(self) -> Self {
-        let Self { claims, told, root, stage, epoch, swept, boots, clock_offset_ms, .. } = self;
-        Self { claims, told, root, stage, epoch, swept, boots, clock_offset_ms, ..Self::default() }
+        let Self { claims, told, root, stage, epoch, swept, members, boots, clock_offset_ms, .. } = self;
+        Self { claims, told, root, stage, epoch, swept, members, boots, clock_offset_ms, ..Self::default() }
     }
 }
 
@@ -153,7 +155,7 @@ impl<S: Store> Replica<S> {
         self.work_on_membership(now)?;
         if self.peers.values().all(|peer| !peer.connected) {
             self.claim_idle_time(now)?;
-            self.consider_epoch();
+            self.consider_epoch(now);
         }
         self.settle_returned(now)?;
         self.sweep_slice()?;
@@ -224,6 +226,7 @@ impl<S: Store> Replica<S> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.root = Some(heartbeat.root());
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
+        peer.members = Some(heartbeat.members);
         peer.note_boot(heartbeat.boot);
         peer.echo = Some((heartbeat.mono_us, now.mono_us));
         if let Some((sent_us, lay_us)) = heartbeat.echo_us {
@@ -245,10 +248,10 @@ impl<S: Store> Replica<S> {
             self.start_stream(from, self.id, false);
         }
         if heartbeat.stage == Stage::Member {
-            self.hears_epoch(heartbeat.epoch);
+            self.hears_epoch(now, heartbeat.epoch);
         }
         self.claim_idle_time(now)?;
-        self.consider_epoch();
+        self.consider_epoch(now);
         if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && takes_events {
             self.ask_for_missing(now, from);
             self.consider_round(now, from);
@@ -375,6 +378,7 @@ impl<S: Store> Replica<S> {
                 epoch: self.epoch,
                 swept: self.sweep.is_none(),
                 stage: self.stage(),
+                members: self.members.digest(),
                 boot: self.settings.boot,
             }));
         }

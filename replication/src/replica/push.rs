@@ -107,10 +107,11 @@ impl<S: Store> Replica<S> {
     /// With `whole`, every event goes with a state.
     pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId, whole: bool) {
         let upto = self.durable.position(origin);
-        let epoch = self.epoch;
+        // Of an origin that came after the epoch nothing was dropped.
+        let log_begins = if self.is_from_before_epoch(origin) { self.epoch } else { Hlc::ZERO };
         if let Some(peer) = self.peers.get_mut(&to) {
             let after = peer.claims.hlc(origin);
-            if after < epoch && after < upto.hlc {
+            if after < log_begins && after < upto.hlc {
                 // What it lacks is not in the log any more.
                 peer.outgoing.remove(&origin);
                 peer.behind_due = true;

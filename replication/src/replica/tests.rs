@@ -216,6 +216,7 @@ fn a_replica_whose_clock_is_far_from_the_median_refuses_writes_until_it_is_set()
             epoch: Hlc::ZERO,
             swept: true,
             stage: crate::codec::message::Stage::Member,
+            members: 0,
             boot: 0,
         })
     };
