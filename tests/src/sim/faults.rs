@@ -179,9 +179,7 @@ impl Simulation {
     /// Opens a node's disk, and has it join where it is new.
     pub(super) fn open(&mut self, node: usize) -> Result<(), String> {
         // Only now do the others notice: what was on its way when it crashed still arrived.
-        for other in 0..self.nodes.len() {
-            self.disconnect(node, other);
-        }
+        self.disconnect_all(node);
         self.note(|| format!("{node} starts"));
         self.set_clock(node);
         let disk = std::mem::take(&mut self.nodes[node].disk);
@@ -209,6 +207,12 @@ impl Simulation {
     fn set_clock(&mut self, node: usize) {
         let skew_ms = self.scenario.skew_ms;
         self.nodes[node].clock_off_ms = self.rng.below(2 * skew_ms + 1) as i64 - skew_ms as i64;
+    }
+
+    pub(super) fn disconnect_all(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            self.disconnect(node, other);
+        }
     }
 
     fn disconnect(&mut self, a: usize, b: usize) -> bool {

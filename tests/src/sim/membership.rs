@@ -200,6 +200,8 @@ impl Simulation {
             Ok(())
         });
         salvaged.map_err(|error| format!("nothing can be salvaged: {error}"))?;
+        // The others notice the end of the old incarnation before they hear of the new one.
+        self.disconnect_all(node);
         let made = &mut self.nodes[node];
         made.incarnation += 1;
         made.id = Node::name(node, made.incarnation);

@@ -245,7 +245,8 @@ impl Scenario {
     /// Whether a replica may have reason to think that its clock is off.
     pub fn clocks_may_seem_off(&self) -> bool {
         // A slow or late frame makes a round trip long, and half of it is how wrong an offset may be.
-        self.has(Fault::ClockJump) || self.has(Fault::Throttle) || self.late_permille > 0
+        let is_slow = self.has(Fault::Throttle) || self.has(Fault::Away) || self.late_permille > 0;
+        self.has(Fault::ClockJump) || is_slow
     }
 
     /// Whether silence may get a member evicted.

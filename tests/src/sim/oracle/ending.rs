@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use replication::{Dot, EntryId, Replica, ReplicaId};
 
-use super::Oracle;
+use super::{NAMESPACE, Oracle};
 use crate::sim::disk::Disk;
 use crate::sim::rows;
 
@@ -48,7 +48,8 @@ impl Oracle {
         let entries = rows::entries(replica.store())?;
         let is_kept = |dot: &Dot| self.written_anew.contains_key(dot) || letters.contains(dot);
         let held = |id: &EntryId| entries.get(id).map(|(dot, _)| *dot);
-        for (id, dots) in &self.by_entry {
+        // What a replica said about the cluster itself goes with it.
+        for (id, dots) in self.by_entry.iter().filter(|(id, _)| id.namespace == NAMESPACE) {
             let top = dots.iter().rev().find(|dot| !out.contains(&dot.replica));
             let Some(top) = top.copied() else { continue };
             let is_covered = replica.vector().covers(top);
@@ -64,7 +65,7 @@ impl Oracle {
                 ));
             }
         }
-        for (dot, id, _) in &self.doubtful_writes {
+        for (dot, id, _) in self.doubtful_writes.iter().filter(|(_, id, _)| id.namespace == NAMESPACE) {
             let excused = self.gone.contains(dot) || out.contains(&dot.replica);
             let later_kept = self.dots_of(id).into_iter().any(|later| later >= *dot && is_kept(&later));
             if !excused
