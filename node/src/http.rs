@@ -6,19 +6,19 @@
 //!
 //! The rule this file upholds: connections, heads and bodies are bounded in number, bytes and time.
 
-mod attributes;
+pub(crate) mod attributes;
 mod auth;
 mod body;
-mod bulk;
+pub(crate) mod bulk;
 mod envelope;
 mod error;
-mod keys;
+pub(crate) mod keys;
 mod large;
 mod measures;
 mod namespaces;
 mod native;
-mod query;
-mod route;
+pub(crate) mod query;
+pub(crate) mod route;
 mod values;
 
 use std::convert::Infallible;

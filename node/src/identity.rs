@@ -13,7 +13,7 @@
 
 mod authority;
 mod folder;
-mod token;
+pub(crate) mod token;
 
 use std::fmt;
 use std::io;

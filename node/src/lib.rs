@@ -6,6 +6,8 @@ mod chunk_pull;
 pub mod chunks;
 pub mod cli;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gauges;
 pub mod http;
 pub mod identity;

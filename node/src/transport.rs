@@ -11,7 +11,7 @@ mod chunk_fetch;
 mod dial;
 mod frame;
 mod handshake;
-mod hello;
+pub(crate) mod hello;
 mod link;
 mod links;
 mod refusal;

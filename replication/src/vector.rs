@@ -20,10 +20,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// The position after one more event at `hlc` that wrote `bytes`.
+    /// The position after one more event at `hlc` that wrote `bytes`. Counts wrap: a peer may have forged them.
     pub fn after(self, hlc: Hlc, bytes: u64) -> Self {
         let events = if planted!(EventsMiscounted) && hlc.counter() > 0 { 2 } else { 1 };
-        Self { hlc, ops: self.ops + events, bytes: self.bytes + bytes }
+        Self { hlc, ops: self.ops.wrapping_add(events), bytes: self.bytes.wrapping_add(bytes) }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the suites share: the simulator of the core, emulated power cuts, clusters of real processes, the
-//! ledger of what was acknowledged, mounts that clean up after themselves, and seeded choices.
+//! ledger of what was acknowledged, what holds for every decoder of foreign bytes, mounts that clean up after
+//! themselves, and seeded choices.
 
 pub mod cluster;
+pub mod decoders;
 pub mod ledger;
 pub mod mounts;
 pub mod power;

@@ -10,13 +10,14 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// Which of our crates each may use, by folder: DESIGN's arrows, and nothing else.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("config", &[]),
     ("client", &[]),
     ("replication", &[]),
     ("node", &["config", "client", "replication"]),
     ("tests", &["config", "client", "replication", "node"]),
     ("benches", &["config", "client", "replication", "node"]),
+    ("tests/fuzz", &["tests"]),
 ];
 /// All that the core is built from. No runtime, network, store or source of randomness may join.
 const CORE_DEPENDENCIES: [&str; 5] = ["bincode", "blake3", "bytes", "crc32fast", "thiserror"];
@@ -90,11 +91,16 @@ fn crates_use_only_the_crates_that_the_arrows_allow() {
             ("config/Cargo.toml", "[build-dependencies]\nclient = { path = \"../client\" }"),
             ("node/Cargo.toml", "[dependencies]\nconfig.workspace = true\nlittoral.workspace = true"),
             ("extra/Cargo.toml", "[package]"),
+            (
+                "tests/fuzz/Cargo.toml",
+                "[dependencies]\ntests = { path = \"..\" }\nnode = { path = \"../../node\" }",
+            ),
         ],
         &[
             "client/Cargo.toml:4: client may not depend on config (DESIGN, section 1)",
             "config/Cargo.toml:2: config may not depend on client (DESIGN, section 1)",
             "extra/Cargo.toml:1: a crate without arrows: draw them in DESIGN, section 1, and in tidy.rs",
+            "tests/fuzz/Cargo.toml:3: tests/fuzz may not depend on node (DESIGN, section 1)",
         ],
     );
     hold(arrows);
@@ -130,6 +136,15 @@ fn each_crate_takes_the_lints_of_the_workspace() {
             ("Cargo.toml", "[workspace]"),
         ],
         &["b/Cargo.toml:1: without [lints] workspace = true"],
+    );
+    check(
+        lints,
+        &[
+            ("a/Cargo.toml", "[workspace]\n[lints.rust]\nx = \"warn\""),
+            ("b/Cargo.toml", "[workspace]\n[lints.rust]\nx = \"deny\""),
+            ("Cargo.toml", "[workspace.lints.rust]\nx = \"warn\""),
+        ],
+        &["b/Cargo.toml:1: a workspace of its own, whose lints are not those of the root: repeat them"],
     );
     check(
         lints,
@@ -274,9 +289,9 @@ fn arrows(files: &[File]) -> Vec<String> {
         for (name, value) in
             dependencies(&manifest.text, &["dependencies", "dev-dependencies", "build-dependencies"])
         {
-            let by_path = value.get("path").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
-            let Some(used) = by_path.or_else(|| folders.get(&name).map(String::as_str)) else { continue };
-            if !allowed.contains(&used) {
+            let by_path = value.get("path").and_then(Value::as_str).map(|path| resolved(folder, path));
+            let Some(used) = by_path.or_else(|| folders.get(&name).cloned()) else { continue };
+            if !allowed.contains(&used.as_str()) {
                 let line = line_of_key(&manifest.text, &name);
                 findings.push(finding(
                     manifest,
@@ -287,6 +302,19 @@ fn arrows(files: &[File]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// The folder that a path in the manifest of `folder` means.
+fn resolved(folder: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').collect();
+    for part in path.split('/') {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 fn core_dependencies(files: &[File]) -> Vec<String> {
@@ -316,9 +344,17 @@ fn core_dependencies(files: &[File]) -> Vec<String> {
 /// Clippy reads the nearest clippy.toml only, so that one in a crate hides the root's.
 fn lints(files: &[File]) -> Vec<String> {
     let mut findings = Vec::new();
+    let root = files.iter().find(|file| file.path == "Cargo.toml").map(|file| parsed(&file.text));
+    let root = root.and_then(|root| root.get("workspace")?.get("lints").cloned());
     for (_, manifest) in members(files) {
-        let inherits = parsed(&manifest.text).get("lints").and_then(|lints| lints.get("workspace")).cloned();
-        if inherits != Some(Value::Boolean(true)) {
+        let parsed = parsed(&manifest.text);
+        let lints = parsed.get("lints");
+        if parsed.contains_key("workspace") && lints != root.as_ref() {
+            let rule = "a workspace of its own, whose lints are not those of the root: repeat them";
+            findings.push(finding(manifest, 1, rule));
+        } else if !parsed.contains_key("workspace")
+            && lints.and_then(|lints| lints.get("workspace")) != Some(&Value::Boolean(true))
+        {
             findings.push(finding(manifest, 1, "without [lints] workspace = true"));
         }
     }

@@ -71,9 +71,9 @@ struct PairText<'a> {
 }
 
 /// A pair that can be written.
-struct Pair<'a> {
-    key: Cow<'a, str>,
-    value: Cow<'a, [u8]>,
+pub(crate) struct Pair<'a> {
+    pub(crate) key: Cow<'a, str>,
+    pub(crate) value: Cow<'a, [u8]>,
     expires_at_s: Option<u64>,
     metadata: Option<Bytes>,
 }
@@ -104,10 +104,7 @@ pub(super) async fn delete(
     let ack = Query::parse(query)?.ack()?;
     let _share = wait_for_memory(surface, upload).await?;
     let body = upload.collect(MAX_BULK_BYTES).await?;
-    let keys: Vec<Cow<'_, str>> = tokio::task::block_in_place(|| {
-        let keys = parse::<AtMost<KeyText<'_>, MAX_BULK_KEYS>>(&body)?.within_limit()?;
-        keys.into_iter().map(|KeyText(key)| check_key(&key).map(|()| key)).collect::<Result<_, _>>()
-    })?;
+    let keys = tokio::task::block_in_place(|| check_keys(&body))?;
     for (number, slice) in keys.chunks(SLICE_WRITES).enumerate() {
         let delete =
             |key: &Cow<'_, str>| Write::Delete { namespace, key: Bytes::copy_from_slice(key.as_bytes()) };
@@ -127,6 +124,13 @@ struct ReadRequest<'a> {
     #[serde(borrow, rename = "type")]
     form: Option<Cow<'a, str>>,
     #[serde(rename = "withMetadata", default)]
+    with_metadata: bool,
+}
+
+/// A bulk read that can be done.
+pub(crate) struct Wanted<'a> {
+    pub(crate) keys: Vec<Cow<'a, str>>,
+    as_json: bool,
     with_metadata: bool,
 }
 
@@ -150,16 +154,10 @@ pub(super) async fn read(
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let body = upload.collect(MAX_READ_BODY_BYTES).await?;
-    let request: ReadRequest<'_> = parse(&body)?;
-    let as_json = match request.form.as_deref() {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => return Err(ApiError::invalid(format!("type must be text or json, not \"{other}\""))),
-    };
+    let Wanted { keys, as_json, with_metadata } = check_read(&body)?;
     let mut values = BTreeMap::new();
     let mut read_bytes = 0;
-    for KeyText(key) in request.keys.within_limit()? {
-        check_key(&key)?;
+    for key in keys {
         if values.contains_key(&key) {
             continue;
         }
@@ -172,7 +170,7 @@ pub(super) async fn read(
             return Err(ApiError::ValuesTooLarge { limit: MAX_READ_BYTES });
         }
         let text = text_of(surface.chunks.whole(value.payload).await?, &key, as_json)?;
-        let found = match request.with_metadata {
+        let found = match with_metadata {
             false => text,
             true => Found::WithMetadata {
                 value: Box::new(text),
@@ -214,7 +212,27 @@ async fn wait_for_memory<'a>(surface: &'a Surface, upload: &Upload) -> Result<Se
     }
 }
 
-fn check_pairs(body: &[u8]) -> Result<Vec<Pair<'_>>, ApiError> {
+/// What a bulk read asks for.
+pub(crate) fn check_read(body: &[u8]) -> Result<Wanted<'_>, ApiError> {
+    let request: ReadRequest<'_> = parse(body)?;
+    let as_json = match request.form.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(ApiError::invalid(format!("type must be text or json, not \"{other}\""))),
+    };
+    let keys = request.keys.within_limit()?.into_iter();
+    let keys = keys.map(|KeyText(key)| check_key(&key).map(|()| key)).collect::<Result<_, _>>()?;
+    Ok(Wanted { keys, as_json, with_metadata: request.with_metadata })
+}
+
+/// The keys of a bulk delete.
+pub(crate) fn check_keys(body: &[u8]) -> Result<Vec<Cow<'_, str>>, ApiError> {
+    let keys = parse::<AtMost<KeyText<'_>, MAX_BULK_KEYS>>(body)?.within_limit()?;
+    keys.into_iter().map(|KeyText(key)| check_key(&key).map(|()| key)).collect()
+}
+
+/// The pairs of a bulk put.
+pub(crate) fn check_pairs(body: &[u8]) -> Result<Vec<Pair<'_>>, ApiError> {
     let pairs = parse::<AtMost<PairText<'_>, MAX_BULK_KEYS>>(body)?.within_limit()?;
     let now_s = now_s();
     pairs.into_iter().map(|pair| check_pair(pair, now_s)).collect()

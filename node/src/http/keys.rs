@@ -70,14 +70,14 @@ pub(super) fn list(
     Ok(envelope::page(rows, info))
 }
 
-fn encode_cursor(after: &[u8]) -> String {
+pub(crate) fn encode_cursor(after: &[u8]) -> String {
     let mut cursor = vec![CURSOR_VERSION];
     cursor.extend_from_slice(&check_bytes(after));
     cursor.extend_from_slice(after);
     URL_SAFE_NO_PAD.encode(cursor)
 }
 
-fn decode_cursor(cursor: &str) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn decode_cursor(cursor: &str) -> Result<Vec<u8>, ApiError> {
     let after = || {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (check, after) = bytes.strip_prefix(&[CURSOR_VERSION])?.split_at_checked(CHECK_BYTES)?;

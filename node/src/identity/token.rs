@@ -94,7 +94,7 @@ pub fn init_node(identity_folder: &Path, token: &str) -> Result<NodeSummary, Ide
 
 /// What a token carries.
 #[derive(Serialize, Deserialize)]
-struct Contents {
+pub(crate) struct Contents {
     #[serde(with = "super::as_text")]
     cluster: ClusterId,
     pop: String,
@@ -109,14 +109,11 @@ struct Contents {
 }
 
 impl Contents {
-    fn pack(&self) -> String {
-        let mut bytes = serde_json::to_vec(self).expect("strings and a number have a JSON form");
-        let checksum = blake3::hash(&bytes);
-        bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+    pub(crate) fn pack(&self) -> String {
+        seal(serde_json::to_vec(self).expect("strings and a number have a JSON form"))
     }
 
-    fn unpack(token: &str) -> Result<Self, TokenError> {
+    pub(crate) fn unpack(token: &str) -> Result<Self, TokenError> {
         let encoded = token.trim().strip_prefix(PREFIX).ok_or(TokenError::NotAToken)?;
         if encoded.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Damaged);
@@ -130,6 +127,13 @@ impl Contents {
         parse_hex::<32>(&contents.digest_secret).map_err(|_| TokenError::Damaged)?;
         Ok(contents)
     }
+}
+
+/// The token that carries these bytes, its checksum being right.
+pub(crate) fn seal(mut bytes: Vec<u8>) -> String {
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn unix_now_s() -> u64 {

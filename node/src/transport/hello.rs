@@ -13,25 +13,25 @@ use super::refusal::Refusal;
 use crate::identity::{self, ClusterId, MAX_POP_BYTES};
 
 /// The largest hello, in bytes.
-pub(super) const MAX_HELLO_BYTES: usize = 512;
+pub(crate) const MAX_HELLO_BYTES: usize = 512;
 const MAGIC: [u8; 4] = *b"LITT";
 const _: () = assert!(4 + 1 + 3 * 16 + 2 * (1 + MAX_POP_BYTES) <= MAX_HELLO_BYTES);
 
 /// What one side says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) cluster: ClusterId,
-    pub(super) replica: ReplicaId,
+pub(crate) struct Hello {
+    pub(crate) cluster: ClusterId,
+    pub(crate) replica: ReplicaId,
     /// Random for each process, so that a restarted peer is told from one still running.
-    pub(super) boot_nonce: [u8; 16],
+    pub(crate) boot_nonce: [u8; 16],
     /// The PoP; its name is a DNS label.
-    pub(super) pop: String,
+    pub(crate) pop: String,
     /// The region; its name is a DNS label too.
-    pub(super) region: String,
+    pub(crate) region: String,
 }
 
 impl Hello {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MAX_HELLO_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.push(PROTOCOL_VERSION);
@@ -45,7 +45,7 @@ impl Hello {
         bytes
     }
 
-    pub(super) fn decode(mut bytes: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, Refusal> {
         let rest = &mut bytes;
         if take(rest)? != MAGIC {
             return Err(Refusal::MalformedHello("it does not start with the magic bytes"));
@@ -70,7 +70,7 @@ impl Hello {
     }
 
     /// Whether `theirs`, sent by the holder of the certificate `leaf`, may be linked with `self`.
-    pub(super) fn check(&self, theirs: &Hello, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, theirs: &Hello, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
         if theirs.cluster != self.cluster {
             return Err(Refusal::OtherCluster { theirs: theirs.cluster });
         }

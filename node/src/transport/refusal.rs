@@ -89,7 +89,7 @@ impl Reason {
 
 /// One refusal, with what a person needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("malformed hello: {0}")]
     MalformedHello(&'static str),
     #[error(

@@ -10,7 +10,10 @@ use bytes::Bytes;
 
 use super::row::{CHUNKED, EXPIRES, METADATA, TOMBSTONE, flags};
 use crate::clock::{Dot, Hlc, ReplicaId};
-use crate::entry::{Body, Entry, EntryId, Kind, MAX_KEY_BYTES, NamespaceId, Payload, Value};
+use crate::entry::{
+    Body, Entry, EntryId, Kind, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES, NamespaceId, Payload,
+    Value,
+};
 use crate::vector::Position;
 
 /// The dot is not the event of this row: a later event has overwritten it.
@@ -252,16 +255,20 @@ pub(super) fn decode_body<'de, D: BorrowDecoder<'de>>(
     }
     let expires_at_s = if bits & EXPIRES != 0 { Some(u64::decode(decoder)?) } else { None };
     let expires_at_s = expires_at_s.filter(|_| !planted!(ExpiryLostOnWire));
-    let metadata = if bits & METADATA != 0 { Some(copied(decoder)?) } else { None };
+    let metadata = if bits & METADATA != 0 { Some(copied(decoder, MAX_METADATA_BYTES)?) } else { None };
     let payload = if bits & CHUNKED != 0 {
         Payload::Chunked(BorrowDecode::borrow_decode(decoder)?)
     } else {
-        Payload::Inline(copied(decoder)?)
+        Payload::Inline(copied(decoder, MAX_INLINE_BYTES)?)
     };
     Ok(Body::Value(Value { payload, metadata, expires_at_s }))
 }
 
-fn copied<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<Bytes, DecodeError> {
+/// A part of an entry within its bound: an entry beyond it might not fit a frame when it is sent on.
+fn copied<'de, D: BorrowDecoder<'de>>(decoder: &mut D, max_bytes: usize) -> Result<Bytes, DecodeError> {
     let bytes: &[u8] = BorrowDecode::borrow_decode(decoder)?;
+    if bytes.len() > max_bytes {
+        return Err(DecodeError::Other("an entry larger than any may be"));
+    }
     Ok(Bytes::copy_from_slice(bytes))
 }

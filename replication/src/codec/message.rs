@@ -289,7 +289,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Body, Payload, Value};
+    use crate::entry::{Body, MAX_INLINE_BYTES, MAX_METADATA_BYTES, Payload, Value};
 
     fn row(ms: u64, ops: u64, key: &'static str, dot: Option<(u64, u8)>) -> DeltaRow {
         let entry = dot.map(|(ms, replica)| Entry {
@@ -372,6 +372,35 @@ mod tests {
         };
         delta.upto.hlc = Hlc::new(11, 0);
         assert!(Message::from_frame(&Message::Delta(delta).to_frame()).is_err());
+    }
+
+    /// Found while the fuzz targets were written: a forged count at its end overflowed when the delta was sent on.
+    #[test]
+    fn counts_at_their_end_wrap() {
+        let Message::Delta(mut delta) = delta(vec![row(11, 5, "a", Some((11, 7)))]) else { return };
+        (delta.after.ops, delta.after.bytes) = (u64::MAX, u64::MAX);
+        check(Message::Delta(delta));
+    }
+
+    /// No honest replica has such an entry, and one that took it could not send it on: with what is around it, it
+    /// does not fit a frame.
+    #[test]
+    fn an_entry_beyond_its_bounds_is_refused() {
+        let entry = |value_bytes: usize, metadata_bytes: usize| {
+            let mut row = row(11, 5, "a", Some((11, 7)));
+            let payload = Payload::Inline(Bytes::from(vec![b'v'; value_bytes]));
+            let metadata = Some(Bytes::from(vec![b'1'; metadata_bytes]));
+            let value = Value { payload, metadata, expires_at_s: None };
+            row.entry.as_mut().expect("it has a state").body = Body::Value(value);
+            Message::from_frame(&delta(vec![row]).to_frame())
+        };
+        for (value_bytes, metadata_bytes) in
+            [(MAX_INLINE_BYTES - 1, 1), (MAX_INLINE_BYTES, MAX_METADATA_BYTES)]
+        {
+            assert!(entry(value_bytes, metadata_bytes).is_ok());
+        }
+        assert!(entry(MAX_INLINE_BYTES + 1, 1).is_err());
+        assert!(entry(1, MAX_METADATA_BYTES + 1).is_err());
     }
 
     #[test]

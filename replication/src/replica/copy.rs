@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use super::membership::Progress;
-use super::{Event, MessageError, Replica, entry_of_row};
+use super::{Event, MAX_AHEAD_MS, MessageError, Replica, entry_of_row};
 use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::member::StageRow;
 use crate::codec::message::{RepairRow, Snapshot, SnapshotLog, Stage};
@@ -245,6 +245,13 @@ impl<S: Store> Replica<S> {
         let Progress::Copying(copying) = &mut self.progress else { return Ok(()) };
         let fits = copying.source == Some(from) && copying.session == snapshot.session;
         if !fits || copying.cursor != snapshot.from || snapshot.until < snapshot.from {
+            return Ok(());
+        }
+        let newest = snapshot.rows.iter().map(|row| row.entry.dot.hlc).max().unwrap_or(Hlc::ZERO);
+        let newest = snapshot.base.iter().map(|(base, _)| base.newest()).fold(newest, Hlc::max);
+        if newest.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
+            // It is asked for again when its time has come.
+            self.counters.held_back += 1;
             return Ok(());
         }
         if let Some((base, epoch)) = &snapshot.base {

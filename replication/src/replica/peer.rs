@@ -208,7 +208,7 @@ impl<S: Store> Replica<S> {
         let (low, high) = (offsets[(offsets.len() - 1) / 2], offsets[offsets.len() / 2]);
         // Of two middle ones, the one nearer to us: two replicas that disagree both go on.
         let median = if low.unsigned_abs() <= high.unsigned_abs() { low } else { high };
-        (offsets.len() > 1).then_some(-median)
+        (offsets.len() > 1).then_some(median.saturating_neg())
     }
 
     pub(super) fn handle_heartbeat(
@@ -233,8 +233,9 @@ impl<S: Store> Replica<S> {
             let rtt_us = now.mono_us.saturating_sub(sent_us).saturating_sub(lay_us);
             peer.rtt_us = Some(rtt_us);
             let half_way_ms = (rtt_us / 2_000) as i64;
-            peer.clock_offset_ms =
-                Some((heartbeat.wall_ms as i64).saturating_add(half_way_ms) - now.wall_ms as i64);
+            // A peer may say anything of its clock.
+            let theirs_ms = (heartbeat.wall_ms as i64).saturating_add(half_way_ms);
+            peer.clock_offset_ms = Some(theirs_ms.saturating_sub(now.wall_ms as i64));
         }
         peer.heard = true;
         peer.told = Some(heartbeat.vector.clone());

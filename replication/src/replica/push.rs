@@ -249,7 +249,9 @@ impl<S: Store> Replica<S> {
             return Err(MessageError::Protocol { reason: "it sends us our own events".into() });
         }
         let held = self.held.hlc(origin);
-        if delta.upto.hlc.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
+        // States may run ahead of the interval that brings them.
+        let states = delta.rows.iter().filter_map(|row| Some(row.entry.as_ref()?.dot.hlc));
+        if states.fold(delta.upto.hlc, Hlc::max).wall_ms() > now.wall_ms + MAX_AHEAD_MS {
             // The sender repeats it when no acknowledgement comes.
             self.counters.held_back += 1;
             return Ok(());

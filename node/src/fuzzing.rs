@@ -1,0 +1,86 @@
+//! The doors through which tests reach this crate's decoders of foreign bytes; nothing else may use them.
+//!
+//! Each takes what a stranger sent, and gives what the decoder understood in a form that can be compared: what is
+//! true of that for every input is said, and checked, in the tests crate (`decoders`).
+
+use hyper::Method;
+
+use crate::http::attributes::{self, expires_at_s};
+use crate::http::bulk;
+use crate::http::keys::{decode_cursor, encode_cursor};
+use crate::http::query::{Query, decode_key};
+use crate::http::route::{Routed, route};
+use crate::identity::ClusterId;
+use crate::identity::token::{self, Contents};
+use crate::transport::hello::Hello;
+
+/// The hello in these bytes, encoded again.
+pub fn hello(bytes: &[u8]) -> Option<Vec<u8>> {
+    Hello::decode(bytes).ok().map(|hello| hello.encode())
+}
+
+/// A hello that nobody refuses.
+pub fn real_hello(pop: &str, region: &str) -> Vec<u8> {
+    let (pop, region) = (pop.to_owned(), region.to_owned());
+    let replica = replication::ReplicaId([2; 16]);
+    Hello { cluster: ClusterId([1; 16]), replica, boot_nonce: [3; 16], pop, region }.encode()
+}
+
+/// The join token in this text, packed again.
+pub fn join_token(text: &str) -> Option<String> {
+    Contents::unpack(text).ok().map(|contents| contents.pack())
+}
+
+/// A join token around anything, its checksum being right.
+pub fn sealed_join_token(contents: &[u8]) -> String {
+    token::seal(contents.to_vec())
+}
+
+/// The key that a cursor of a listing stands after, and the cursor made again.
+pub fn cursor(text: &str) -> Option<(Vec<u8>, String)> {
+    let after = decode_cursor(text).ok()?;
+    let again = encode_cursor(&after);
+    Some((after, again))
+}
+
+/// The cursor after this key.
+pub fn real_cursor(after: &[u8]) -> String {
+    encode_cursor(after)
+}
+
+/// The key that a request's path names, where it is routed to an operation on a key and the key may be one.
+pub fn key_in_path(method: &str, path: &str) -> Option<String> {
+    let Routed::Call(call) = route(&Method::from_bytes(method.as_bytes()).ok()?, path) else { return None };
+    // As the surface looks at it, for every operation that names one.
+    (!call.key.is_empty()).then(|| decode_key(call.key).ok().map(|key| key.into_owned())).flatten()
+}
+
+/// When a write with this query, made at `now_s`, expires.
+pub fn expiry_in_query(query: &str, now_s: u64) -> Option<u64> {
+    let query = Query::parse(Some(query)).ok()?;
+    let _ = (query.ack(), query.number("limit"), query.number("page"), query.text("prefix"));
+    let (at, ttl) = (query.float("expiration").ok()?, query.float("expiration_ttl").ok()?);
+    expires_at_s(at, ttl, now_s).ok().flatten()
+}
+
+/// Metadata as it would be stored.
+pub fn metadata(text: &[u8]) -> Option<Vec<u8>> {
+    attributes::metadata(text).ok().flatten().map(|metadata| metadata.to_vec())
+}
+
+/// The keys of a bulk put, each with the length of its value.
+pub fn bulk_put(body: &[u8]) -> Option<Vec<(String, usize)>> {
+    let pairs = bulk::check_pairs(body).ok()?;
+    Some(pairs.into_iter().map(|pair| (pair.key.into_owned(), pair.value.len())).collect())
+}
+
+/// The keys of a bulk delete.
+pub fn bulk_delete(body: &[u8]) -> Option<Vec<String>> {
+    bulk::check_keys(body).ok().map(|keys| keys.into_iter().map(|key| key.into_owned()).collect())
+}
+
+/// The keys of a bulk read.
+pub fn bulk_read(body: &[u8]) -> Option<Vec<String>> {
+    let wanted = bulk::check_read(body).ok()?;
+    Some(wanted.keys.into_iter().map(|key| key.into_owned()).collect())
+}

@@ -1,0 +1,86 @@
+//! The node's own decoders: the handshake, join tokens, what a client may ask, and the settings.
+
+use config::Config;
+use littoral_node::fuzzing;
+use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
+
+/// The least time to live, in seconds, and the last second that anything expires at.
+const EXPIRY_S: (u64, u64) = (60, 253_402_300_799);
+/// The clock of every request here, Unix seconds.
+const NOW_S: u64 = 1_767_225_600;
+/// What ends the text of a configuration file; lines of `NAME=value` follow.
+const END_OF_FILE: char = '\0';
+
+/// There is one way to say a hello.
+pub fn hello(bytes: &[u8]) {
+    if let Some(again) = fuzzing::hello(bytes) {
+        assert_eq!(again, bytes);
+    }
+}
+
+/// A join token is refused, or survives being packed again. Anything may stand behind a right checksum.
+pub fn join_token(bytes: &[u8]) {
+    let survives = |token: &str| {
+        if let Some(again) = fuzzing::join_token(token) {
+            assert_eq!(fuzzing::join_token(&again), Some(again));
+        }
+    };
+    survives(&String::from_utf8_lossy(bytes));
+    survives(&fuzzing::sealed_join_token(bytes));
+}
+
+/// Lines of a request: method, path, query, cursor.
+pub fn request(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    if let Some(key) = fuzzing::key_in_path(line(), line()) {
+        check_key(&key);
+    }
+    if let Some(at_s) = fuzzing::expiry_in_query(line(), NOW_S) {
+        assert!((NOW_S + EXPIRY_S.0..=EXPIRY_S.1).contains(&at_s), "{at_s}");
+    }
+    let cursor = line();
+    if let Some((after, again)) = fuzzing::cursor(cursor) {
+        assert!(after.len() <= MAX_KEY_BYTES);
+        assert_eq!(again, cursor);
+    }
+    let made = fuzzing::real_cursor(bytes);
+    assert_eq!(fuzzing::cursor(&made).is_some(), bytes.len() <= MAX_KEY_BYTES);
+}
+
+/// A body is refused whole, or all of its keys and values are within bounds.
+pub fn body(bytes: &[u8]) {
+    for (key, len) in fuzzing::bulk_put(bytes).unwrap_or_default() {
+        check_key(&key);
+        assert!(len as u64 <= MAX_VALUE_BYTES);
+    }
+    fuzzing::bulk_delete(bytes).unwrap_or_default().iter().for_each(|key| check_key(key));
+    fuzzing::bulk_read(bytes).unwrap_or_default().iter().for_each(|key| check_key(key));
+    if let Some(stored) = fuzzing::metadata(bytes) {
+        assert!(stored.len() <= MAX_METADATA_BYTES);
+        assert_eq!(
+            fuzzing::metadata(&stored).as_ref(),
+            Some(&stored),
+            "metadata as stored is stored as it is"
+        );
+    }
+}
+
+fn check_key(key: &str) {
+    assert!((1..=MAX_KEY_BYTES).contains(&key.len()) && key != "." && key != "..", "{key:?} is no key");
+}
+
+/// A file and variables are refused with their problems named, or are settings that survive being written down.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (file, variables) = text.split_once(END_OF_FILE).unwrap_or((&text, ""));
+    let pairs = variables.lines().filter_map(|line| line.split_once('='));
+    match Config::parse(file, "fuzz.toml", pairs.map(|(name, value)| (name.into(), value.into()))) {
+        Ok(config) => {
+            let again = Config::parse(&config.to_toml(), "fuzz.toml", std::iter::empty());
+            assert_eq!(again.ok(), Some(config));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
