@@ -77,6 +77,8 @@ pub struct Outcome {
     pub trace: u64,
     /// The readable trace, where asked for.
     pub log: String,
+    /// Some of the frames that were delivered.
+    pub frames: crate::decoders::recording::Recording,
 }
 
 impl Outcome {

@@ -181,6 +181,7 @@ impl Simulation {
         self.take_down(node);
         self.nodes[node].is_out = true;
         if matches!(event, Event::Removed { reason: RemovalReason::Operator }) && self.rng.permille(300) {
+            self.disconnect_all(node);
             return Ok(true);
         }
         let delay_us = self.rng.below(2 * delay_us);

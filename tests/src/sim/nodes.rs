@@ -167,6 +167,7 @@ impl Simulation {
         self.outcome.trace = mix(self.outcome.trace ^ frame.iter().fold(7, |h, b| mix(h ^ u64::from(*b))));
         let message =
             Message::from_frame(frame).map_err(|why| format!("a replica sent a bad frame: {why}"))?;
+        self.outcome.frames.note(&message, frame);
         self.note(|| format!("{from} -> {to} {message:?}"));
         let (now, peer) = (self.now(to), self.nodes[from].id);
         let Some(replica) = &mut self.nodes[to].replica else { return Ok(()) };
