@@ -240,7 +240,7 @@ impl Simulation {
     }
 
     fn record(&self, node: usize) -> MemberRecord {
-        MemberRecord { pop: format!("pop-{node}"), region: "sim".into() }
+        MemberRecord { pop: self.nodes[node].pop.clone(), region: "sim".into() }
     }
 
     fn now(&self, node: usize) -> Now {

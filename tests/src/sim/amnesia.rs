@@ -42,11 +42,12 @@ pub(super) fn forget(
                 Amnesia::Some => rng.permille(333),
                 Amnesia::Shard => key.name_hash(&id).leaf() >> BITS_BELOW_PART == part,
             };
-            let may_go = id.namespace == NAMESPACE && !own.contains(&id);
-            let is_chosen = is_meant && may_go && held_elsewhere(&id, Dot { hlc: row.hlc, replica });
-            // What is dropped one day must not come back as another thing.
+            // A tombstone that two have lost (who forgets it hands on a log without it) would be dropped by the others one
+            // day, and then nothing would say that an older value is dead.
             let stays = matches!(&row.body, Body::Value(value) if value.expires_at_s.is_none());
-            let is_removed = is_chosen && (!stays || kind == Amnesia::Shard || rng.permille(500));
+            let may_go = stays && id.namespace == NAMESPACE && !own.contains(&id);
+            let is_chosen = is_meant && may_go && held_elsewhere(&id, Dot { hlc: row.hlc, replica });
+            let is_removed = is_chosen && (kind == Amnesia::Shard || rng.permille(500));
             if is_chosen && !is_removed {
                 row.hlc = Hlc::from_bits(1);
                 set_back.insert(row_key.to_vec(), Some(row::encode_entry(row_key, &row)));

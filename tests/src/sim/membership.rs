@@ -116,7 +116,8 @@ impl Simulation {
         let clone = self.nodes.len();
         self.note(|| format!("{clone} is started from a copy of the disk of {node}"));
         self.oracle.doubt(id, None);
-        self.nodes.push(Node { id, disk, ..Node::new(clone) });
+        let pop = self.nodes[node].pop.clone();
+        self.nodes.push(Node { id, disk, pop, ..Node::new(clone) });
         self.restart(clone)
     }
 
@@ -203,8 +204,14 @@ impl Simulation {
         salvaged.map_err(|error| format!("nothing can be salvaged: {error}"))?;
         // The others notice the end of the old incarnation before they hear of the new one.
         self.disconnect_all(node);
+        let old = self.nodes[node].id;
+        let has_twin = self.nodes.iter().filter(|other| other.id == old).count() > 1;
         let made = &mut self.nodes[node];
         made.incarnation += 1;
+        if has_twin {
+            // Of two clones the last to be made anew takes the place that both had.
+            made.pop = format!("pop-{node}-{}", made.incarnation);
+        }
         made.id = Node::name(node, made.incarnation);
         (made.disk, made.backup) = (Disk::default(), None);
         self.note(|| format!("{node} is made anew, with {} salvaged states", states.len()));

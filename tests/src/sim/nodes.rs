@@ -31,6 +31,8 @@ const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
 /// One node: a disk, a clock, and a replica while it is up.
 pub(super) struct Node {
     pub(super) id: ReplicaId,
+    /// The PoP it says it is at.
+    pub(super) pop: String,
     /// Its wall clock less the true time.
     pub(super) clock_off_ms: i64,
     /// None while it is down.
@@ -51,6 +53,7 @@ impl Node {
     pub(super) fn new(number: usize) -> Self {
         Self {
             id: Self::name(number, 0),
+            pop: format!("pop-{number}"),
             clock_off_ms: 0,
             replica: None,
             disk: Disk::default(),

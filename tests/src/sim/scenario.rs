@@ -334,6 +334,7 @@ fn lost_shard(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn away(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![(Fault::Away, 4), (Fault::Crash, 2), (Fault::Cut, 2)];
     scenario.fault_every_us = 1_000_000;
     scenario.cut_us = *rng.pick(&[1_000_000, 4_000_000]);
@@ -345,6 +346,7 @@ fn away(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn evicted(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![(Fault::Isolate, 8), (Fault::Crash, 2), (Fault::Partition, 1)];
     scenario.fault_every_us = 1_500_000;
     scenario.partition_us = *rng.pick(&[5_000_000, 9_000_000]);
@@ -358,6 +360,7 @@ fn evicted(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn restore(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![(Fault::Restore, 8), (Fault::Crash, 2), (Fault::Isolate, *rng.pick(&[0, 3]))];
     scenario.fault_every_us = *rng.pick(&[400_000, 1_500_000]);
     scenario.partition_us = 3_000_000;
@@ -366,6 +369,7 @@ fn restore(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn clone(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![(Fault::Clone, 6), (Fault::Crash, 1), (Fault::Cut, 3)];
     scenario.fault_every_us = 1_000_000;
     scenario.max_away_ms = NEVER_MS;
@@ -388,6 +392,7 @@ fn gc_partition(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn membership(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![
         (Fault::Remove, 4),
         (Fault::Add, 4),
