@@ -2,7 +2,8 @@
 //!
 //! What a link is made of, by file: `tls` (who may connect, and the limits of a connection), `handshake`
 //! and `hello` (who it is), `refusal` (who is turned away, and why), `links` (one per replica), `link` (the
-//! lanes), `frame`, `dial` (how links come back), `chunk_fetch` (chunks of large values).
+//! lanes), `frame`, `dial` (how links come back), `chunk_fetch` (chunks of large values), `wire` (the socket
+//! and clock below all that).
 //!
 //! The rule upheld here: the transport carries frames and knows nothing of what is in them. It needs
 //! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
@@ -16,6 +17,7 @@ mod link;
 mod links;
 mod refusal;
 mod tls;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -25,7 +27,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
-use quinn::{ConnectionError, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{ConnectionError, Endpoint};
 use replication::{ChunkId, Lane, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -41,6 +43,7 @@ pub use link::{LANE_QUEUE_FRAMES, LinkQueues, LinkSender};
 use links::{Candidate, Links};
 pub use refusal::Reason;
 use refusal::{RefusalLog, close_code};
+pub use wire::{Seed, Wire};
 
 /// How many strangers may be in the handshake at once; more are turned away without one.
 const MAX_HANDSHAKES: usize = 64;
@@ -155,12 +158,16 @@ pub async fn start<E: LinkEvents, C: ChunkSource>(
         io::ErrorKind::AddrInUse => TransportError::PortInUse { listen: settings.listen },
         _ => TransportError::Listen { listen: settings.listen, source },
     };
-    let socket = UdpSocket::bind(settings.listen).map_err(failed)?;
-    start_on(socket, settings, identity, events, chunks)
+    let wire = UdpSocket::bind(settings.listen).and_then(Wire::of_system).map_err(failed)?;
+    start_on(wire, settings, identity, events, chunks)
 }
 
-fn start_on<E: LinkEvents, C: ChunkSource>(
-    socket: UdpSocket,
+/// As [`start`], on a wire that is there already. Call it within a tokio runtime.
+///
+/// # Errors
+/// Where identity and settings do not fit, or the wire cannot be used.
+pub fn start_on<E: LinkEvents, C: ChunkSource>(
+    wire: Wire,
     settings: Settings,
     identity: &Identity,
     events: E,
@@ -170,25 +177,22 @@ fn start_on<E: LinkEvents, C: ChunkSource>(
     describe_metrics();
     let failed = |source: io::Error| TransportError::Listen { listen: settings.listen, source };
     let tls = tls::Tls::new(identity)?;
+    let Wire { socket, runtime, endpoint, seed } = wire;
     let address = socket.local_addr().map_err(failed)?;
-    let runtime = Arc::new(TokioRuntime);
     let endpoint =
-        Endpoint::new(EndpointConfig::default(), Some(tls.server), socket, runtime).map_err(failed)?;
-    let mut boot_nonce = [0; 16];
-    getrandom::fill(&mut boot_nonce).map_err(|error| TransportError::Settings {
-        problem: format!("the system has no random bytes: {error}"),
-    })?;
+        Endpoint::new_with_abstract_socket(endpoint, Some(tls.server), socket, runtime).map_err(failed)?;
     let local = Arc::new(Local {
         hello: Hello {
             cluster: identity.cluster,
             replica: settings.replica,
-            boot_nonce,
+            boot_nonce: seed.draw("boot nonce"),
             pop: settings.pop,
             region: settings.region,
         },
         endpoint,
         address,
         client: tls.client,
+        seed,
         links: Links::default(),
         refusals: RefusalLog::new(),
         stop: CancellationToken::new(),
@@ -273,6 +277,7 @@ struct Local {
     endpoint: Endpoint,
     address: SocketAddr,
     client: quinn::ClientConfig,
+    seed: Seed,
     links: Links,
     refusals: RefusalLog,
     stop: CancellationToken,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519, SerialNumber,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
@@ -112,6 +112,7 @@ impl Authority {
         check_pop(pop)?;
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(issue_failed)?;
         let mut params = CertificateParams::new([pop_dns_name(pop)]).map_err(issue_failed)?;
+        params.serial_number = Some(serial_number(random()?));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, pop);
         (params.not_before, params.not_after) = (validity.not_before, validity.not_after);
@@ -131,6 +132,13 @@ fn authority_params(cluster: ClusterId) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
+}
+
+/// Positive, and of the same length whatever was drawn: DER leaves out leading zeros, and a handshake is to be
+/// as long with one certificate as with another, so that simulated networks give the same trace each time.
+fn serial_number(mut bytes: [u8; 16]) -> SerialNumber {
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    SerialNumber::from_slice(&bytes)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], IdentityError> {

@@ -5,9 +5,9 @@
 //! peer's address is looked up anew for each.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::handshake::{self, Failure, Greeted};
 use super::refusal::{is_duplicate, refused_by_peer};
@@ -32,12 +32,13 @@ pub(super) async fn keep_dialling<E: LinkEvents, C: ChunkSource>(
 ) {
     let local = driver.local.clone();
     let mut backoff = Backoff::default();
-    loop {
-        let attempt = async {
+    for attempt in 0_u64.. {
+        let jitter = u32::from_be_bytes(local.seed.draw(&format!("pause {attempt} of {pop}")));
+        let linking = async {
             local.links.until_absent(&pop).await;
             connect(&local, &pop, &address).await
         };
-        let Some(greeted) = local.stop.run_until_cancelled(attempt).await else { return };
+        let Some(greeted) = local.stop.run_until_cancelled(linking).await else { return };
         let result = match greeted {
             Ok(greeted) => {
                 let start = Instant::now();
@@ -52,7 +53,7 @@ pub(super) async fn keep_dialling<E: LinkEvents, C: ChunkSource>(
         };
         metrics::counter!("littoral_link_dials_total", "peer" => pop.clone(), "result" => result)
             .increment(1);
-        let pause = backoff.next_pause(random());
+        let pause = backoff.next_pause(jitter);
         if local.stop.run_until_cancelled(sleep(pause)).await.is_none() {
             return;
         }
@@ -98,17 +99,12 @@ struct Backoff {
 }
 
 impl Backoff {
-    /// A pause between nothing and the bound that doubles with each failure; `random` says where between.
-    fn next_pause(&mut self, random: u32) -> Duration {
+    /// A pause between nothing and the bound that doubles with each failure; `jitter` says where between.
+    fn next_pause(&mut self, jitter: u32) -> Duration {
         let bound = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LAST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        bound.mul_f64(f64::from(random) / f64::from(u32::MAX))
+        bound.mul_f64(f64::from(jitter) / f64::from(u32::MAX))
     }
-}
-
-/// Without randomness from the system, the longest pause is the safe one.
-fn random() -> u32 {
-    getrandom::u32().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

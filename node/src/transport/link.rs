@@ -95,14 +95,13 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
     let lanes_seen = Arc::new(AtomicU8::new(0));
     let mut closed = std::pin::pin!(connection.closed());
     let end = loop {
+        // In this order, so that a peer that keeps opening streams holds up neither the end of the link nor
+        // that of tasks, and one seed of the simulated network gives one trace.
         tokio::select! {
+            biased;
             end = &mut closed => break end,
-            Ok(stream) = connection.accept_uni() => {
-                tasks.spawn(read_lane(stream, lanes_seen.clone(), peer.clone(), events.clone()));
-            }
-            Ok((send, recv)) = connection.accept_bi() => {
-                let sent = sent_bytes(&peer.pop, Lane::Bulk);
-                tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), sent));
+            Ok(reason) = closing.wait_for(Option::is_some) => {
+                connection.close(close_code::ENGINE, reason.as_deref().unwrap_or_default().as_bytes());
             }
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Ok(())) => {}
@@ -116,8 +115,12 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
                     connection.close(close_code::FAULT, b"internal error");
                 }
             },
-            Ok(reason) = closing.wait_for(Option::is_some) => {
-                connection.close(close_code::ENGINE, reason.as_deref().unwrap_or_default().as_bytes());
+            Ok(stream) = connection.accept_uni() => {
+                tasks.spawn(read_lane(stream, lanes_seen.clone(), peer.clone(), events.clone()));
+            }
+            Ok((send, recv)) = connection.accept_bi() => {
+                let sent = sent_bytes(&peer.pop, Lane::Bulk);
+                tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), sent));
             }
         }
     };

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use quinn::Connection;
 use replication::ReplicaId;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::refusal::close_code;
 
@@ -39,16 +39,18 @@ impl Candidate {
 #[derive(Default)]
 pub(super) struct Links {
     table: Mutex<BTreeMap<ReplicaId, Candidate>>,
-    /// Changes with the table; what it holds does not matter.
-    changed: watch::Sender<()>,
+    /// Rung when the table changes. It wakes those who wait in the order they came; a watch channel would wake
+    /// them in any, and one seed of the simulated network is to give one trace.
+    changed: Notify,
 }
 
 impl Links {
     /// Enters the link into the table, once the one it replaces has ended. False, and the candidate
     /// closed, when another stays.
     pub(super) async fn admit(&self, replica: ReplicaId, candidate: &Candidate) -> bool {
-        let mut changed = self.changed.subscribe();
         loop {
+            // It hears whatever changes from here on, so a change after the look at the table is not missed.
+            let changed = self.changed.notified();
             if candidate.connection.close_reason().is_some() {
                 return false;
             }
@@ -56,16 +58,15 @@ impl Links {
                 let mut table = self.lock();
                 let Some(current) = table.get(&replica) else {
                     table.insert(replica, candidate.clone());
-                    self.changed.send_replace(());
+                    self.changed.notify_waiters();
                     return true;
                 };
                 let loser = if candidate.replaces(current) { current } else { candidate };
                 loser.connection.close(close_code::DUPLICATE, b"another link between the two stays");
             }
-            // Sent at the latest when the loser in the table has ended; it cannot be missed, for the
-            // subscription is older than the look at the table.
-            if candidate.connection.close_reason().is_none() && changed.changed().await.is_err() {
-                return false;
+            // Rung at the latest when the loser in the table has ended.
+            if candidate.connection.close_reason().is_none() {
+                changed.await;
             }
         }
     }
@@ -73,16 +74,17 @@ impl Links {
     /// Takes the ended link out of the table.
     pub(super) fn remove(&self, replica: ReplicaId) {
         self.lock().remove(&replica);
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     /// Waits until no link to this PoP is up.
     pub(super) async fn until_absent(&self, pop: &str) {
-        let mut changed = self.changed.subscribe();
-        while self.lock().values().any(|link| link.pop == pop) {
-            if changed.changed().await.is_err() {
+        loop {
+            let changed = self.changed.notified();
+            if !self.lock().values().any(|link| link.pop == pop) {
                 return;
             }
+            changed.await;
         }
     }
 

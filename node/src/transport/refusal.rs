@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, VarInt};
 use replication::Lane;
 use replication::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::handshake::Failure;
 use crate::identity::ClusterId;

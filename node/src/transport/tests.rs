@@ -7,7 +7,7 @@ mod refused;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use quinn::Connection;
+use quinn::{Connection, EndpointConfig, TokioRuntime};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
@@ -139,7 +139,8 @@ impl TestNode {
         let chunks = Arc::new(Chunks::default());
         let settings = settings(pop, replica, peers);
         let (identity, replica) = (cluster.identity(pop), settings.replica);
-        let transport = start_on(socket, settings, &identity, recorder.clone(), chunks.clone()).unwrap();
+        let wire = Wire::of_system(socket).unwrap();
+        let transport = start_on(wire, settings, &identity, recorder.clone(), chunks.clone()).unwrap();
         Self { transport, replica, events, recorder, chunks }
     }
 

@@ -94,8 +94,10 @@ pub struct Snapshot {
     pub from: Vec<u8>,
     /// And ends before this one.
     pub until: Vec<u8>,
-    /// With the first frame of a session: what the sender held durably before it, and its epoch.
-    pub base: Option<(VersionVector, Hlc)>,
+    /// With the first frame of a session: what the sender held durably before it.
+    pub base: Option<VersionVector>,
+    /// The sender's epoch now: what is over at it is not among the rows.
+    pub epoch: Hlc,
     /// Entries there are at the sender, for a progress bar.
     pub total: u64,
     /// The entries in the range.

@@ -45,7 +45,7 @@ pub(super) struct Copying {
     /// Everything before this row key is here.
     cursor: Vec<u8>,
     base: Option<VersionVector>,
-    /// The source's epoch when the session began.
+    /// The greatest epoch of a source so far: what is over at it may be missing here.
     epoch: Hlc,
     /// Entries there are at the source.
     total: u64,
@@ -74,6 +74,7 @@ impl Copying {
     fn restart(&mut self) {
         self.cursor = vec![keys::ENTRY];
         self.base = None;
+        self.session += 1;
     }
 }
 
@@ -172,7 +173,8 @@ impl<S: Store> Replica<S> {
                 session: source.session,
                 from: std::mem::replace(&mut source.cursor, until.clone()),
                 until: until.clone(),
-                base: std::mem::take(&mut source.is_first).then(|| (self.durable.clone(), self.epoch)),
+                base: std::mem::take(&mut source.is_first).then(|| self.durable.clone()),
+                epoch: self.epoch,
                 total: self.entries,
                 rows: gathered.rows,
                 log: gathered.log,
@@ -248,16 +250,16 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let newest = snapshot.rows.iter().map(|row| row.entry.dot.hlc).max().unwrap_or(Hlc::ZERO);
-        let newest = snapshot.base.iter().map(|(base, _)| base.newest()).fold(newest, Hlc::max);
+        let newest = snapshot.base.iter().map(VersionVector::newest).fold(newest, Hlc::max);
         if newest.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
             // It is asked for again when its time has come.
             self.counters.held_back += 1;
             return Ok(());
         }
-        if let Some((base, epoch)) = &snapshot.base {
+        if let Some(base) = &snapshot.base {
             copying.base = Some(copying.base.take().map_or_else(|| base.clone(), |known| meet(&known, base)));
-            copying.epoch = *epoch;
         }
+        copying.epoch = copying.epoch.max(snapshot.epoch);
         if copying.base.is_none() {
             return Err(MessageError::Protocol { reason: "a copy without a base".into() });
         }
@@ -319,7 +321,6 @@ impl<S: Store> Replica<S> {
             .all(|(id, _)| base.hlc(id) >= epoch);
         if !covers || !knows_itself {
             copying.restart();
-            copying.session += 1;
             return Ok(());
         }
         for (origin, position) in base.iter() {

@@ -209,6 +209,12 @@ impl<S: Store> Replica<S> {
         })
     }
 
+    /// Whether the cut of every removed replica is known.
+    pub(super) fn are_cuts_known(&self) -> bool {
+        let removals = self.members.iter().filter_map(|(id, member)| Some((id, member.removed?.1)));
+        removals.into_iter().all(|(id, removal)| self.is_cut_known(id, removal))
+    }
+
     /// Raises the epoch where the frontier has passed a step.
     pub(super) fn consider_epoch(&mut self, now: Now) {
         if self.stage() != Stage::Member {
@@ -268,9 +274,16 @@ impl<S: Store> Replica<S> {
         })
     }
 
-    /// The others have dropped what we have not heard of: what we hold may be dead.
+    /// The others have dropped what we have not heard of: what we hold may be dead, or what we lack cannot be told.
     pub(super) fn fall_behind(&mut self, epoch: Hlc) {
-        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && !self.covers_epoch(epoch) {
+        let lacks_for_ever = |(id, member): (ReplicaId, &crate::member::Member)| {
+            let held = self.held.hlc(id);
+            member.removed.is_some()
+                && held < epoch
+                && self.peers.values().any(|peer| peer.epoch >= epoch && peer.claims.hlc(id) > held)
+        };
+        let is_behind = !self.covers_epoch(epoch) || self.members.iter().any(lacks_for_ever);
+        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && is_behind {
             self.stop("the cluster has dropped what this store lacks", Event::Behind { epoch });
         }
     }

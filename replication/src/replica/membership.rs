@@ -233,18 +233,58 @@ impl<S: Store> Replica<S> {
     fn finish_catching_up(&mut self) {
         let Progress::CatchingUp { target } = &self.progress else { return };
         // What no connected member has any more cannot be waited for.
-        let on_offer = |origin| {
-            let peers = self.peers.values().filter(|peer| peer.connected && peer.stage == Stage::Member);
-            peers.map(|peer| peer.claims.hlc(origin)).max()
-        };
         let is_complete = target.iter().all(|(origin, wanted)| {
-            on_offer(origin).is_some_and(|best| self.durable.hlc(origin) >= wanted.hlc.min(best))
+            self.on_offer(origin).is_some_and(|best| self.durable.hlc(origin) >= wanted.hlc.min(best))
         });
-        if is_complete {
+        if is_complete && self.is_counted() {
             self.progress = Progress::Member;
             self.store_stage();
             self.emit(Event::MembersChanged);
         }
+    }
+
+    /// The most that a connected member holds of this origin.
+    fn on_offer(&self, origin: ReplicaId) -> Option<Hlc> {
+        let members = self.peers.values().filter(|peer| peer.connected && peer.stage == Stage::Member);
+        members.map(|peer| peer.claims.hlc(origin)).max()
+    }
+
+    /// Whether we cover every epoch that anyone may have found without counting us. Who does not know our record
+    /// holds less of its writer than its time, so that no such epoch reaches it: it is enough to hold all that
+    /// happened up to there. Of a member that nobody hears, all that is to be had must do; should it know more, we
+    /// learn that we are behind. (The model of joining in the tests crate shows what less than this leads to.)
+    fn is_counted(&self) -> bool {
+        let Some(joined) = self.joined_at(self.id) else { return false };
+        let members = || self.members.current().map(|(id, _)| id).filter(|id| *id != self.id);
+        let holds = |origin| {
+            let is_away =
+                !self.is_connected(origin) && self.on_offer(origin).is_none_or(|best| best < joined);
+            self.durable.hlc(origin) >= joined || is_away
+        };
+        let all_know_us = members().filter(|id| self.is_heard(*id)).all(|id| {
+            let told = self.peers.get(&id).and_then(|peer| peer.told.as_ref());
+            told.is_some_and(|told| self.record_of(self.id).is_some_and(|dot| told.covers(dot)))
+        });
+        all_know_us && members().all(holds) && self.holds_all_of_the_removed()
+    }
+
+    /// Whether no member we hear holds more of a removed replica: below the epoch its log is gone, and what we lacked
+    /// we should lack for ever.
+    fn holds_all_of_the_removed(&self) -> bool {
+        let removed = self.members.iter().filter(|(_, member)| member.removed.is_some());
+        removed.map(|(id, _)| id).all(|id| self.on_offer(id).is_none_or(|best| self.durable.hlc(id) >= best))
+    }
+
+    /// As [`Replica::is_counted`], and no member is away: only then can nothing be dropped that we have not seen.
+    pub(super) fn is_settled(&self) -> bool {
+        let Some(joined) = self.joined_at(self.id) else { return false };
+        let members = self.members.current().map(|(id, _)| id).filter(|id| *id != self.id);
+        let mut holders = members.into_iter();
+        holders.all(|origin| self.durable.hlc(origin) >= joined) && self.are_cuts_known()
+    }
+
+    fn record_of(&self, replica: ReplicaId) -> Option<Dot> {
+        self.members.find(replica)?.joined
     }
 
     /// Removes members that have been silent for too long, where most members are here to agree.

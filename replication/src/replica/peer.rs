@@ -51,7 +51,7 @@ pub(super) struct Peer {
     root: Option<Digest>,
     /// How far it has come into the cluster.
     pub(super) stage: Stage,
-    epoch: Hlc,
+    pub(super) epoch: Hlc,
     swept: bool,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
@@ -168,8 +168,9 @@ impl<S: Store> Replica<S> {
     /// When [`Replica::handle_timeout`] or [`Replica::poll_transmit`] next has something to do, by the
     /// monotonic clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let connected = self.peers.values().filter(|peer| peer.connected);
-        let due = connected.flat_map(|peer| {
+        let spoken_to = |id: &ReplicaId, peer: &Peer| peer.connected && self.members.removal(*id).is_none();
+        let connected = self.peers.iter().filter(|(id, peer)| spoken_to(id, peer));
+        let due = connected.flat_map(|(_, peer)| {
             let streams = peer.outgoing.values().filter_map(Outgoing::rewind_due_us);
             let rounds = peer
                 .initiator
@@ -179,7 +180,8 @@ impl<S: Store> Replica<S> {
             streams.chain(rounds).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
-        let at_once = self.sweep.is_some() || (self.returned_wait && self.stage() == Stage::Member);
+        let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
+        let at_once = self.sweep.is_some() || may_judge;
         let due = due.chain(peers).chain(self.membership_due_us()).chain([self.tick_due_us]);
         due.chain(at_once.then_some(0)).min()
     }
@@ -366,6 +368,10 @@ impl<S: Store> Replica<S> {
 
     /// The next message of the control lane.
     pub(super) fn next_control(&mut self, now: Now, to: ReplicaId) -> Option<Message> {
+        if self.members.removal(to).is_some() {
+            // Nothing else is for it to know.
+            return self.next_notice(to);
+        }
         let peer = self.peers.get_mut(&to)?;
         if now.mono_us >= peer.heartbeat_due_us {
             peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;

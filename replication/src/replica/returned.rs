@@ -106,7 +106,8 @@ impl<S: Store> Replica<S> {
 
     /// Looks at a slice of the returned states.
     pub(super) fn settle_returned(&mut self, now: Now) -> Result<(), StoreError> {
-        if !self.returned_wait || self.stage() != Stage::Member || !self.staged.is_empty() {
+        let may_judge = self.stage() == Stage::Member && self.is_settled();
+        if !self.returned_wait || !may_judge || !self.staged.is_empty() {
             return Ok(());
         }
         let from = std::mem::replace(&mut self.returned_cursor, vec![keys::RETURNED]);
