@@ -53,6 +53,15 @@ bugs! {
     LackNotAskedFor, "replica/anti_entropy.rs", "anti-entropy does not ask for what it lacks";
     EventsMiscounted, "vector.rs", "events are counted wrongly";
     ExpiryLostOnWire, "codec/delta.rs", "the expiry is lost on the wire";
+    DroppedAboveEpoch, "replica/epoch.rs", "tombstones from after the epoch are dropped";
+    DroppedOnceHeldByAll, "replica/epoch.rs", "a tombstone is dropped when all have it, whatever else is on its way";
+    RoundOutlivesEpoch, "replica/epoch.rs", "repairs of an ended epoch count";
+    EpochTakenOnTrust, "replica/epoch.rs", "an epoch is adopted without holding what it covers";
+    CutFromAcknowledgements, "replica/epoch.rs", "the cut of a removed replica is taken from acknowledgements";
+    DroppedAtExpiry, "replica/epoch.rs", "an expired value is dropped at its expiry, not by the epoch";
+    FenceForgotten, "replica.rs", "a removed replica is still listened to";
+    OlderCopyUnnoticed, "replica/peer.rs", "an older copy of a store is not noticed";
+    SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
 }
 
 /// The selected bug, counted from 1 as in [`Bug::ALL`]; 0 while there is none.

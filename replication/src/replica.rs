@@ -491,7 +491,7 @@ impl<S: Store> Replica<S> {
         if !self.peers.get(&from).is_some_and(|peer| peer.connected) || self.stage() == Stage::Removed {
             return Ok(());
         }
-        if self.members.removal(from).is_some() {
+        if self.members.removal(from).is_some() && !planted!(FenceForgotten) {
             self.turn_away(from);
             return Ok(());
         }

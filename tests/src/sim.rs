@@ -20,7 +20,7 @@ mod membership;
 pub mod mutants;
 mod network;
 mod nodes;
-mod oracle;
+pub(crate) mod oracle;
 mod rows;
 pub mod scenario;
 pub mod seeds;

@@ -188,7 +188,7 @@ impl Simulation {
         let replica = Replica::open(disk, settings, self.nodes[node].id);
         let mut replica =
             replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
-        self.oracle.started(replica.id(), replica.vector())?;
+        self.oracle.started(&replica)?;
         if node > 0 || self.nodes[node].incarnation > 0 {
             replica.join(self.record(node));
         }

@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 14] = [
+const HUNTS: [Hunt; 23] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 0),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -57,7 +57,16 @@ const HUNTS: [Hunt; 14] = [
     hunt("ClockFromClaimsOnly", "states-ahead", 0),
     hunt("LackNotAskedFor", "amnesia", 0),
     hunt("EventsMiscounted", "swarm", 0),
-    hunt("ExpiryLostOnWire", "swarm", 0),
+    hunt("ExpiryLostOnWire", "ttl", 0),
+    hunt("DroppedAboveEpoch", "gc-partition", 0),
+    hunt("DroppedOnceHeldByAll", "gc-partition", 0),
+    hunt("RoundOutlivesEpoch", "amnesia", 0),
+    hunt("EpochTakenOnTrust", "restore", 0),
+    hunt("CutFromAcknowledgements", "evicted", 0),
+    hunt("DroppedAtExpiry", "ttl", 0),
+    hunt("FenceForgotten", "evicted", 0),
+    hunt("OlderCopyUnnoticed", "restore", 0),
+    hunt("SalvageSkipped", "evicted", 0),
 ];
 
 /// What came of one search.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replication::{Body, Dot, EntryId, Hlc, NamespaceId, ReplicaId, VersionVector};
+use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
 
 mod claims;
 mod ending;
@@ -15,7 +15,7 @@ pub(super) const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
 
 /// Every write there was.
 #[derive(Default)]
-pub(super) struct Oracle {
+pub(crate) struct Oracle {
     /// Acknowledged as durable, or found so after a crash.
     durable: BTreeMap<Dot, (EntryId, Body)>,
     /// The dots of those, by entry.
@@ -42,7 +42,7 @@ impl Oracle {
     ///
     /// # Errors
     /// Where its dot was acknowledged before for another write.
-    pub(super) fn acknowledge(&mut self, dot: Dot, id: EntryId, body: Body) -> Result<(), String> {
+    pub(crate) fn acknowledge(&mut self, dot: Dot, id: EntryId, body: Body) -> Result<(), String> {
         if self.doubtful.contains(&dot.replica) {
             self.doubtful_writes.push((dot, id, body));
             return Ok(());
@@ -55,19 +55,20 @@ impl Oracle {
     }
 
     /// This write's node crashed before it was acknowledged.
-    pub(super) fn crashed(&mut self, dot: Dot, id: EntryId, body: Body) {
+    pub(crate) fn crashed(&mut self, dot: Dot, id: EntryId, body: Body) {
         self.unsettled.insert(dot, (id, body));
     }
 
     /// The node has started again: of its unacknowledged writes, those its store claims stand, and the others must
     /// never be seen anywhere.
-    pub(super) fn started(&mut self, id: ReplicaId, vector: &VersionVector) -> Result<(), String> {
+    pub(crate) fn started(&mut self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let id = replica.id();
         let (mine, others) =
             std::mem::take(&mut self.unsettled).into_iter().partition(|(dot, _)| dot.replica == id);
         self.unsettled = others;
         let mine: BTreeMap<Dot, (EntryId, Body)> = mine;
         for (dot, (id, body)) in mine {
-            if vector.covers(dot) {
+            if replica.vector().covers(dot) {
                 self.acknowledge(dot, id, body)?;
             }
         }
@@ -78,7 +79,7 @@ impl Oracle {
     ///
     /// # Errors
     /// Where there was no such write.
-    pub(super) fn written(&self, dot: Dot) -> Result<Vec<(EntryId, Body)>, String> {
+    pub(crate) fn written(&self, dot: Dot) -> Result<Vec<(EntryId, Body)>, String> {
         let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == dot);
         let written: Vec<_> = doubtful
             .map(|(_, id, body)| (id.clone(), body.clone()))
@@ -93,13 +94,13 @@ impl Oracle {
     }
 
     /// A write of an earlier incarnation was written anew.
-    pub(super) fn was_written_anew(&mut self, old: Dot, new: Dot) {
+    pub(crate) fn was_written_anew(&mut self, old: Dot, new: Dot) {
         self.written_anew.insert(old, new);
     }
 
     /// From now on there is, or was, more than one store of this replica. What this copy does not hold, and no replica
     /// claims, is on no disk.
-    pub(super) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
+    pub(crate) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
         self.doubtful.insert(id);
         let own: Vec<Dot> = self.durable.keys().filter(|dot| dot.replica == id).copied().collect();
         for dot in own {
@@ -117,12 +118,12 @@ impl Oracle {
     }
 
     /// Whether there has been more than one store of this replica.
-    pub(super) fn doubts(&self, id: ReplicaId) -> bool {
+    pub(crate) fn doubts(&self, id: ReplicaId) -> bool {
         self.doubtful.contains(&id)
     }
 
     /// Whether this replica was ever removed.
-    pub(super) fn was_removed(&self, id: ReplicaId) -> bool {
+    pub(crate) fn was_removed(&self, id: ReplicaId) -> bool {
         self.members.get(&id).is_some_and(|(_, removed)| *removed)
     }
 

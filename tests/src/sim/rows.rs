@@ -7,17 +7,16 @@ use bytes::Bytes;
 use replication::codec::row;
 use replication::{Body, Dot, Entry, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector, keys};
 
-use super::disk::Disk;
 
 /// One entry as its store has it, staged changes left out.
-pub(super) fn entry(disk: &Disk, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+pub(super) fn entry(disk: &impl Store, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
     let row_key = keys::entry(id);
     let row = disk.read(&row_key).map_err(|error| error.to_string())?;
     row.map(|row| decoded(&origins(disk)?, &row_key, &row)).transpose()
 }
 
 /// The entries of a store, with the dots that wrote them.
-pub(super) fn entries(disk: &Disk) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
+pub(super) fn entries(disk: &impl Store) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
     let origins = origins(disk)?;
     let mut entries = BTreeMap::new();
     let scanned = disk.scan(&[keys::ENTRY], &mut |row_key, row| {
@@ -33,7 +32,7 @@ pub(super) fn entries(disk: &Disk) -> Result<BTreeMap<EntryId, (Dot, Body)>, Str
 }
 
 /// What the disk claims to hold.
-pub(super) fn claims(disk: &Disk) -> Result<VersionVector, String> {
+pub(super) fn claims(disk: &impl Store) -> Result<VersionVector, String> {
     let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {
         return Ok(VersionVector::default());
     };
@@ -47,7 +46,7 @@ pub(super) fn is_over(dot: Dot, body: &Body, epoch: Hlc) -> bool {
 }
 
 /// What a replica's store has under an entry's name.
-pub(super) fn shown(replica: &Replica<Disk>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+pub(super) fn shown(replica: &Replica<impl Store>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
     entry(replica.store(), id)
 }
 
@@ -58,7 +57,7 @@ fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, B
 }
 
 /// The origins by their index in the rows of this store.
-fn origins(disk: &Disk) -> Result<Vec<ReplicaId>, String> {
+fn origins(disk: &impl Store) -> Result<Vec<ReplicaId>, String> {
     let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {
         return Ok(Vec::new());
     };

@@ -1,19 +1,18 @@
 //! What holds at any moment: claims, origins, lag, epochs.
 
-use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, VersionVector};
+use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
 
 use super::{NAMESPACE, Oracle};
-use crate::sim::disk::Disk;
 use crate::sim::rows;
 
 impl Oracle {
     /// Takes note of what this replica claims, and of the members it knows. Call it before [`Oracle::check_epoch`].
-    pub(in crate::sim) fn note(&mut self, id: ReplicaId, vector: &VersionVector) {
+    pub(crate) fn note(&mut self, id: ReplicaId, vector: &VersionVector) {
         self.claims.entry(id).or_default().join(vector);
     }
 
     /// Takes note of the members a replica knows.
-    pub(in crate::sim) fn note_members(&mut self, replica: &Replica<Disk>) {
+    pub(crate) fn note_members(&mut self, replica: &Replica<impl Store>) {
         for (id, member) in replica.members().iter() {
             let known = self.members.entry(id).or_default();
             known.0 = member.joined.map(|dot| dot.hlc).or(known.0);
@@ -22,7 +21,7 @@ impl Oracle {
     }
 
     /// The epoch is not above what every member holds durably of every member.
-    pub(in crate::sim) fn check_epoch(&self, replica: &Replica<Disk>) -> Result<(), String> {
+    pub(crate) fn check_epoch(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let epoch = replica.epoch();
         let counts = |joined: Option<Hlc>, removed: bool| !removed && joined.is_some_and(|at| at <= epoch);
         let members: Vec<ReplicaId> =
@@ -42,7 +41,7 @@ impl Oracle {
     }
 
     /// A replica claims all that it has acknowledged itself.
-    pub(in crate::sim) fn check_own(&self, id: ReplicaId, vector: &VersionVector) -> Result<(), String> {
+    pub(crate) fn check_own(&self, id: ReplicaId, vector: &VersionVector) -> Result<(), String> {
         let newest = self.durable.keys().filter(|dot| dot.replica == id).max();
         match newest.filter(|dot| !self.doubts(id) && !vector.covers(**dot)) {
             Some(dot) => Err(format!("{id:?} has acknowledged {dot:?}, and does not claim it")),
@@ -52,7 +51,7 @@ impl Oracle {
 
     /// `vector[o] >= t` implies the effect of all of `o`'s acknowledged events up to `t`. An entry may be absent where
     /// the newest of them is over at the replica's epoch.
-    pub(in crate::sim) fn check_claims(&self, replica: &Replica<Disk>) -> Result<(), String> {
+    pub(crate) fn check_claims(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let entries = rows::entries(replica.store())?;
         for id in self.by_entry.keys() {
             let Some((newest, body)) = self.newest_covered(id, replica.vector()) else { continue };
@@ -74,7 +73,7 @@ impl Oracle {
     }
 
     /// What a replica holds of another was durable there before it left.
-    pub(in crate::sim) fn check_origins(&self, replica: &Replica<Disk>) -> Result<(), String> {
+    pub(crate) fn check_origins(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let entries = rows::entries(replica.store())?;
         let is_known = |dot: &Dot| {
             self.durable.contains_key(dot) || self.doubtful_writes.iter().any(|(known, ..)| known == dot)
@@ -93,7 +92,7 @@ impl Oracle {
     }
 
     /// A replica knows of its own events exactly how many each member lacks.
-    pub(in crate::sim) fn check_lag(&self, replica: &Replica<Disk>, now: Now) -> Result<(), String> {
+    pub(crate) fn check_lag(&self, replica: &Replica<impl Store>, now: Now) -> Result<(), String> {
         let me = replica.id();
         if self.doubts(me) {
             return Ok(());
@@ -120,7 +119,7 @@ impl Oracle {
     }
 
     /// What is over at a replica's epoch is gone from its store when it says so.
-    pub(in crate::sim) fn check_swept(&self, replica: &Replica<Disk>) -> Result<(), String> {
+    pub(crate) fn check_swept(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         if !replica.is_swept() {
             return Ok(());
         }
@@ -137,7 +136,7 @@ impl Oracle {
 
     /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
     /// over.
-    pub(in crate::sim) fn may_be_gone(&self, id: &EntryId, replica: &Replica<Disk>) -> bool {
+    pub(crate) fn may_be_gone(&self, id: &EntryId, replica: &Replica<impl Store>) -> bool {
         let newest = self.newest_covered(id, replica.vector());
         newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
     }

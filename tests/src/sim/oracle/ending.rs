@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use replication::{Dot, EntryId, Replica, ReplicaId};
+use replication::{Dot, EntryId, Replica, ReplicaId, Store};
 
 use super::{NAMESPACE, Oracle};
-use crate::sim::disk::Disk;
 use crate::sim::rows;
 
 impl Oracle {
     /// The surviving state of every entry is a write that was issued, as it was issued, and no older than any that
     /// its replica claims; or it is gone, and was over.
-    pub(in crate::sim) fn check_end(&self, replica: &Replica<Disk>) -> Result<(), String> {
+    pub(crate) fn check_end(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let entries = rows::entries(replica.store())?;
         for id in self.by_entry.keys() {
             let newest = self.newest_covered(id, replica.vector());
@@ -39,9 +38,9 @@ impl Oracle {
 
     /// Every acknowledged write is visible, superseded by a newer one, written anew, or listed as a dead letter; but
     /// for those of replicas that are out, and those whose only disk is gone.
-    pub(in crate::sim) fn check_accounts(
+    pub(crate) fn check_accounts(
         &self,
-        replica: &Replica<Disk>,
+        replica: &Replica<impl Store>,
         letters: &BTreeSet<Dot>,
         out: &BTreeSet<ReplicaId>,
     ) -> Result<(), String> {
@@ -83,7 +82,7 @@ impl Oracle {
     }
 
     /// Whether a newer state was here, and is dropped since: it was over.
-    fn overtaken(&self, id: &EntryId, dot: Dot, replica: &Replica<Disk>) -> bool {
+    fn overtaken(&self, id: &EntryId, dot: Dot, replica: &Replica<impl Store>) -> bool {
         let epoch = replica.epoch();
         let durable = self.by_entry.get(id).into_iter().flatten();
         let durable = durable.filter(|later| replica.vector().covers(**later));
