@@ -10,7 +10,7 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 
 use crate::clock::{Hlc, ReplicaId};
-use crate::vector::{Position, VersionVector};
+use crate::vector::{MAX_ORIGINS, Position, VersionVector};
 
 pub mod delta;
 pub mod member;
@@ -117,7 +117,11 @@ impl Encode for VersionVector {
 
 impl<C> Decode<C> for VersionVector {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Ok(Vec::<(ReplicaId, Position)>::decode(decoder)?.into_iter().collect())
+        let positions = Vec::<(ReplicaId, Position)>::decode(decoder)?;
+        if positions.len() > MAX_ORIGINS {
+            return Err(DecodeError::Other("more origins than there may be"));
+        }
+        Ok(positions.into_iter().collect())
     }
 }
 bincode::impl_borrow_decode!(VersionVector);

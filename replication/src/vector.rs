@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 
 use crate::clock::{Dot, Hlc, ReplicaId};
 
+/// The most origins there may be in a vector: every incarnation of every store that a cluster has had. A vector of as
+/// many still fits a frame.
+pub const MAX_ORIGINS: usize = 4_096;
+
 /// A place in one origin's sequence of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -66,6 +70,15 @@ impl VersionVector {
         }
     }
 
+    /// As [`VersionVector::join`], but leaves out origins that would be more than [`MAX_ORIGINS`].
+    pub fn join_bounded(&mut self, other: &Self) {
+        for (origin, position) in other.iter() {
+            if self.0.len() < MAX_ORIGINS || self.0.contains_key(&origin) {
+                self.advance(origin, position);
+            }
+        }
+    }
+
     /// The origins with their positions, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, Position)> + '_ {
         self.0.iter().map(|(origin, position)| (*origin, *position))
@@ -102,6 +115,25 @@ mod tests {
         assert_eq!(vector.position(a), at(5));
         assert!(vector.covers(Dot { hlc: Hlc::new(5, 0), replica: a }));
         assert!(!vector.covers(Dot { hlc: Hlc::new(5, 1), replica: a }));
+    }
+
+    #[test]
+    fn a_bounded_join_stops_at_the_most_origins() {
+        let id = |number: usize| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            ReplicaId(id)
+        };
+        for (count, expected) in
+            [(MAX_ORIGINS - 1, MAX_ORIGINS - 1), (MAX_ORIGINS, MAX_ORIGINS), (MAX_ORIGINS + 1, MAX_ORIGINS)]
+        {
+            let mut vector = VersionVector::default();
+            for number in 0..count {
+                vector.join_bounded(&[(id(number), at(1))].into_iter().collect());
+            }
+            vector.join_bounded(&[(id(0), at(2))].into_iter().collect());
+            assert_eq!((vector.iter().count(), vector.position(id(0))), (expected, at(2)));
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Scenario {
             nodes: 3 + rng.below(3) as usize,
             keys: *rng.pick(&[5, 50, 500]),
             write_every_us: *rng.pick(&[20_000, 100_000]),
-            value_bytes: *rng.pick(&[100, 2_000, 30_000]),
+            value_bytes: *rng.pick(&[100, 2_000, 15_000]),
             path: Path {
                 delay_us,
                 jitter_us: *rng.pick(&[0, delay_us / 4, 2 * delay_us]),

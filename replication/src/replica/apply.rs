@@ -12,7 +12,7 @@ use crate::codec::row::{self, EntryRow, LogRow};
 use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload};
 use crate::keys;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
-use crate::vector::Position;
+use crate::vector::{MAX_ORIGINS, Position};
 
 impl<S: Store> Replica<S> {
     /// Applies one event of `origin`: merges the entry's state, which holds the event's effect, and writes
@@ -162,14 +162,18 @@ impl<S: Store> Replica<S> {
 
     /// The index under which rows of this store name `origin`; a new one when it is new.
     fn origin_index(&mut self, origin: ReplicaId) -> Result<u16, StoreError> {
-        let index = self.known_origin_index(origin).map_or_else(
-            || {
+        if let Some(index) = self.known_origin_index(origin) {
+            return Ok(index);
+        }
+        match u16::try_from(self.origins.len()) {
+            Ok(index) if self.origins.len() < MAX_ORIGINS => {
                 self.origins.push(origin);
-                u16::try_from(self.origins.len() - 1)
-            },
-            Ok,
-        );
-        index.map_err(|_| StoreError::new("this store has met 65,536 origins, the most it can name"))
+                Ok(index)
+            }
+            _ => Err(StoreError::new(format!(
+                "this store has met {MAX_ORIGINS} origins, the most it can name"
+            ))),
+        }
     }
 
     pub(super) fn known_origin_index(&self, origin: ReplicaId) -> Option<u16> {

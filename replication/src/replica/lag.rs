@@ -30,7 +30,9 @@ impl<S: Store> Replica<S> {
         let mut lags = Vec::new();
         for origin in self.known_origins() {
             let head = self.head(origin);
-            for replica in self.peers.keys().copied().chain([self.id]).filter(|replica| *replica != origin) {
+            let is_out = |replica: ReplicaId| self.members().removal(replica).is_some();
+            let replicas = self.peers.keys().copied().chain([self.id]);
+            for replica in replicas.filter(|replica| *replica != origin && !is_out(*replica)) {
                 lags.push(self.lag_behind(now, origin, replica, head)?);
             }
         }
@@ -47,9 +49,11 @@ impl<S: Store> Replica<S> {
         known
     }
 
-    /// The furthest position of `origin` that anyone is known to hold.
+    /// The furthest position of `origin` that anyone is known to hold. What a removed replica alone has does not
+    /// count: nobody will get it from there.
     fn head(&self, origin: ReplicaId) -> Position {
-        let claims = self.peers.values().map(|peer| peer.claims.position(origin));
+        let peers = self.peers.iter().filter(|(id, _)| self.members().removal(**id).is_none());
+        let claims = peers.map(|(_, peer)| peer.claims.position(origin));
         claims.chain([self.durable.position(origin)]).max_by_key(|position| position.hlc).unwrap_or_default()
     }
 

@@ -5,6 +5,7 @@
 //! before it can hold anything. It is a full member when it holds what the cluster had when it was let in.
 
 use super::copy::Copying;
+use super::peer::Peer;
 use super::{Event, Replica, WriteError};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::member::{self as member_codec, StageRow};
@@ -210,7 +211,11 @@ impl<S: Store> Replica<S> {
 
     /// The connected full member with the shortest round trip.
     pub(super) fn nearest_member(&self) -> Option<ReplicaId> {
-        let members = self.peers.iter().filter(|(_, p)| p.connected && p.stage == Stage::Member);
+        // One who knows no members yet takes the peers' word.
+        let is_out = |id: &ReplicaId| self.members.removal(*id).is_some();
+        let is_in =
+            |id: &ReplicaId, peer: &Peer| peer.connected && peer.stage == Stage::Member && !is_out(id);
+        let members = self.peers.iter().filter(|(id, peer)| is_in(id, peer));
         members.min_by_key(|(id, peer)| (peer.rtt_us.unwrap_or(u64::MAX), **id)).map(|(id, _)| *id)
     }
 
@@ -225,7 +230,8 @@ impl<S: Store> Replica<S> {
     /// The copy is complete; what the connected members hold beyond it is still to come.
     pub(super) fn catch_up_with_members(&mut self) {
         let mut target = VersionVector::default();
-        self.peers.values().filter(|peer| peer.connected).for_each(|peer| target.join(&peer.claims));
+        let connected = self.peers.iter().filter(|(id, peer)| peer.connected && self.members.contains(**id));
+        connected.for_each(|(_, peer)| target.join(&peer.claims));
         self.progress = Progress::CatchingUp { target };
         self.store_stage();
     }
@@ -245,8 +251,11 @@ impl<S: Store> Replica<S> {
 
     /// The most that a connected member holds of this origin.
     fn on_offer(&self, origin: ReplicaId) -> Option<Hlc> {
-        let members = self.peers.values().filter(|peer| peer.connected && peer.stage == Stage::Member);
-        members.map(|peer| peer.claims.hlc(origin)).max()
+        let is_in = |id: &ReplicaId, peer: &Peer| {
+            peer.connected && peer.stage == Stage::Member && self.members.contains(*id)
+        };
+        let members = self.peers.iter().filter(|(id, peer)| is_in(id, peer));
+        members.map(|(_, peer)| peer.claims.hlc(origin)).max()
     }
 
     /// Whether we cover every epoch that anyone may have found without counting us. Who does not know our record

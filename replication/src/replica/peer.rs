@@ -137,7 +137,10 @@ impl<S: Store> Replica<S> {
 
     /// The link to this peer is gone, and with it every frame on its way.
     pub fn handle_disconnected(&mut self, peer: ReplicaId) {
-        if let Some(known) = self.peers.remove(&peer) {
+        // What a removed one claims is of no use any more.
+        if let Some(known) = self.peers.remove(&peer)
+            && self.members.removal(peer).is_none()
+        {
             self.peers.insert(peer, known.without_link());
         }
     }
@@ -303,7 +306,7 @@ impl<S: Store> Replica<S> {
             }
         }
         if !peer.claims.covers_all(&claims) {
-            peer.claims.join(&claims);
+            peer.claims.join_bounded(&claims);
             self.peers_changed = true;
         }
     }
@@ -439,7 +442,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn store_peers(&mut self, now: Now) {
-        let claims: Vec<_> = self.peers.iter().map(|(id, peer)| (*id, peer.claims.clone())).collect();
+        let members = self.peers.iter().filter(|(id, _)| self.members.contains(**id));
+        let claims: Vec<_> = members.map(|(id, peer)| (*id, peer.claims.clone())).collect();
         self.staged.insert(keys::PEERS.to_vec(), Some(row::encode_peers(&claims)));
         self.peers_changed = false;
         self.peers_stored_us = now.mono_us;
