@@ -3,9 +3,9 @@
 use littoral_tests::sim::{Outcome, Scenario, run, seeds};
 
 /// Seeds of each scenario.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 12;
 /// Seeds of each scenario that are run twice.
-const REPEATED_SEEDS: u64 = 3;
+const REPEATED_SEEDS: u64 = 2;
 
 /// Runs the seeds of a scenario, none of which may find a violation.
 #[track_caller]
@@ -26,12 +26,14 @@ fn replicas_converge_and_lose_nothing_whatever_happens() {
     for (name, _) in Scenario::names() {
         let seen = check(name);
         // A run in which nothing was done shows nothing: where clocks jump all the time, much is refused.
-        let enough = seen.acknowledged > 100 * SEEDS && seen.acknowledged > seen.refused;
+        let enough = seen.acknowledged > 50 * SEEDS && seen.acknowledged > seen.refused + seen.turned_away;
         assert!(enough, "{name}: {seen}");
         total.add(&seen);
     }
     // Nor does one in which nothing went wrong.
-    assert!(total.crashes > SEEDS && total.repaired > 0 && total.refused > 0, "{total}");
+    let Outcome { crashes, repaired, refused, rebuilt, dropped, written_anew, dead_letters, .. } = total;
+    let seen = [crashes, repaired, refused, rebuilt, dropped, written_anew, dead_letters];
+    assert!(seen.iter().all(|count| *count > 0), "{total}");
 }
 
 #[test]

@@ -291,7 +291,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn adopt_epoch(&mut self, now: Now, epoch: Hlc) {
-        let in_round = !planted!(RoundOutlivesEpoch) && self.peers.values().any(|peer| peer.initiator.is_some() || peer.responder.is_some());
+        let in_round = !planted!(RoundOutlivesEpoch)
+            && self.peers.values().any(|peer| peer.initiator.is_some() || peer.responder.is_some());
         let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
         if in_round && now.mono_us < since_us + MAX_PUT_OFF_US {
             return;
@@ -418,7 +419,9 @@ impl<S: Store> Replica<S> {
             let Some(id) = keys::parse_expiry(&expiry_key).and_then(|(_, key)| keys::parse_entry(key)) else {
                 continue;
             };
-            if let Some(entry) = self.entry(&id)?.filter(|entry| planted!(DroppedAtExpiry) || self.is_droppable(entry)) {
+            if let Some(entry) =
+                self.entry(&id)?.filter(|entry| planted!(DroppedAtExpiry) || self.is_droppable(entry))
+            {
                 self.drop_entry(&id, &entry);
                 self.counters.dropped += 1;
             }

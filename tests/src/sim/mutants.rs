@@ -60,7 +60,7 @@ const HUNTS: [Hunt; 23] = [
     hunt("ExpiryLostOnWire", "ttl", 0),
     hunt("DroppedAboveEpoch", "gc-partition", 0),
     hunt("DroppedOnceHeldByAll", "gc-partition", 0),
-    hunt("RoundOutlivesEpoch", "amnesia", 0),
+    hunt("RoundOutlivesEpoch", "stale-repairs", 0),
     hunt("EpochTakenOnTrust", "restore", 0),
     hunt("CutFromAcknowledgements", "evicted", 0),
     hunt("DroppedAtExpiry", "ttl", 0),

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use replication::codec::row;
 use replication::{Body, Dot, Entry, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector, keys};
 
-
 /// One entry as its store has it, staged changes left out.
 pub(super) fn entry(disk: &impl Store, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
     let row_key = keys::entry(id);

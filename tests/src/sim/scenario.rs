@@ -141,7 +141,7 @@ pub struct Scenario {
 type Shape = fn(&mut Scenario, &mut Random);
 
 /// The named scenarios with what each pushes, in the order they are run in.
-const SCENARIOS: [(&str, &str, Shape); 17] = [
+const SCENARIOS: [(&str, &str, Shape); 18] = [
     ("swarm", "every option drawn, every fault that is drawn with it", |_, _| {}),
     ("clock-jumps", "clocks that jump, run apart and show coarse times", clock_jumps),
     ("one-way", "directions of links that drop everything in silence, and slow ones", one_way),
@@ -155,6 +155,7 @@ const SCENARIOS: [(&str, &str, Shape); 17] = [
     ),
     ("amnesia", "a replica without entries that it claims to hold: anti-entropy alone can tell", amnesia),
     ("lost-shard", "a replica without a whole part of its entries", lost_shard),
+    ("stale-repairs", "repairs that arrive epochs after they were sent", stale_repairs),
     ("away", "a node cut off for a week, and back", away),
     ("evicted", "a node away for too long: evicted, made anew, its own writes replayed", evicted),
     ("restore", "a node started from an old copy of its disk", restore),
@@ -172,15 +173,14 @@ impl Scenario {
         let name_bits = name.bytes().fold(0, |bits, byte| mix(bits ^ u64::from(byte)));
         let mut rng = Random::new(seed ^ name_bits);
         let mut scenario = Self::drawn(name, seed, &mut rng);
+        if scenario.amnesia != Amnesia::None {
+            scenario.leave_time_for_rounds();
+        }
         shape(&mut scenario, &mut rng);
         if scenario.amnesia != Amnesia::None {
             // The one other store that has what was forgotten must stay.
             scenario.faults.retain(|(fault, _)| !fault.costs_a_store());
             scenario.max_away_ms = NEVER_MS;
-            // A new epoch ends a round of anti-entropy: leave it the time to get somewhere.
-            scenario.epoch_every_ms = scenario.epoch_every_ms.max(LEAST_EPOCH_OF_ROUNDS_MS);
-            scenario.delay_us = scenario.delay_us.min(5_000);
-            scenario.busy_permille = scenario.busy_permille.min(300);
         }
         Some(scenario)
     }
@@ -240,6 +240,13 @@ impl Scenario {
             frame_bytes: *rng.pick(&[64, 1_000, 64 << 10]),
             amnesia: *rng.pick(&[Amnesia::None, Amnesia::None, Amnesia::None, Amnesia::Some, Amnesia::Shard]),
         }
+    }
+
+    /// A new epoch ends a round of anti-entropy: leaves it the time to get somewhere.
+    fn leave_time_for_rounds(&mut self) {
+        self.epoch_every_ms = self.epoch_every_ms.max(LEAST_EPOCH_OF_ROUNDS_MS);
+        self.delay_us = self.delay_us.min(5_000);
+        self.busy_permille = self.busy_permille.min(300);
     }
 
     /// Whether a replica may have reason to think that its clock is off.
@@ -324,13 +331,27 @@ fn amnesia(scenario: &mut Scenario, rng: &mut Random) {
     scenario.fault_every_us = *rng.pick(&[300_000, 1_000_000]);
     scenario.keys = *rng.pick(&[30, 1_000]);
     scenario.write_every_us = *rng.pick(&[4_000, 20_000]);
+    scenario.leave_time_for_rounds();
 }
 
 fn lost_shard(scenario: &mut Scenario, rng: &mut Random) {
     amnesia(scenario, rng);
     scenario.amnesia = Amnesia::Shard;
     scenario.delete_permille = 50;
-    scenario.epoch_every_ms = *rng.pick(&[300, 3_000]);
+}
+
+fn stale_repairs(scenario: &mut Scenario, rng: &mut Random) {
+    lost_shard(scenario, rng);
+    scenario.replicas = 2 + rng.below(2) as usize;
+    scenario.epoch_every_ms = *rng.pick(&[50, 200]);
+    scenario.late_permille = 400;
+    scenario.late_us = *rng.pick(&[2_000_000, 4_000_000]);
+    scenario.delete_permille = 500;
+    scenario.keys = *rng.pick(&[30, 100]);
+    scenario.write_every_us = 10_000;
+    scenario.frame_bytes = 64 << 10;
+    scenario.faults = vec![(Fault::Crash, 1)];
+    scenario.down_us = 1_000;
 }
 
 fn away(scenario: &mut Scenario, rng: &mut Random) {
@@ -377,6 +398,7 @@ fn clone(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn gc_partition(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.faults = vec![(Fault::OneWay, 8), (Fault::Partition, 3), (Fault::Crash, 2), (Fault::Cut, 2)];
     scenario.fault_every_us = *rng.pick(&[200_000, 800_000]);
     scenario.cut_us = *rng.pick(&[700_000, 3_000_000]);
@@ -409,6 +431,7 @@ fn membership(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn ttl(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
     scenario.expire_permille = 800;
     scenario.epoch_every_ms = *rng.pick(&[100, 500]);
     scenario.keys = *rng.pick(&[3, 30]);
