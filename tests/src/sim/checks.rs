@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use replication::codec::message::Stage;
 use replication::{Dot, Replica, ReplicaId};
 
-use super::Simulation;
 use super::disk::Disk;
+use super::{Simulation, rows};
 
 impl Simulation {
     pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica<Disk>> {
@@ -62,6 +62,26 @@ impl Simulation {
 
     /// What each replica holds and has counted, for a report.
     pub(super) fn views(&self) -> String {
+        self.reports() + &self.differences()
+    }
+
+    /// The entries that not all replicas have in the same state.
+    fn differences(&self) -> String {
+        let mut text = String::new();
+        let held: Result<Vec<_>, _> =
+            self.replicas().map(|replica| rows::entries(replica.store())).collect();
+        let Ok(held) = held else { return "\n  a store cannot be read".into() };
+        let ids: BTreeSet<_> = held.iter().flat_map(|entries| entries.keys()).collect();
+        for id in ids {
+            let states: Vec<_> = held.iter().map(|entries| entries.get(id)).collect();
+            if states.iter().any(|state| *state != states[0]) {
+                let _ = write!(text, "\n  {:?}: {states:?}", id.key);
+            }
+        }
+        text
+    }
+
+    fn reports(&self) -> String {
         self.replicas().fold(String::new(), |mut text, replica| {
             let _ = write!(text, "\n  {:?} {:?} root {:?}", replica.id(), replica.stage(), replica.root());
             for (origin, at) in replica.vector().iter() {

@@ -343,7 +343,7 @@ fn lost_shard(scenario: &mut Scenario, rng: &mut Random) {
 fn stale_repairs(scenario: &mut Scenario, rng: &mut Random) {
     lost_shard(scenario, rng);
     scenario.replicas = 2 + rng.below(2) as usize;
-    scenario.epoch_every_ms = *rng.pick(&[50, 200]);
+    scenario.epoch_every_ms = 1_000;
     scenario.late_permille = 400;
     scenario.late_us = *rng.pick(&[2_000_000, 4_000_000]);
     scenario.delete_permille = 500;
@@ -351,6 +351,7 @@ fn stale_repairs(scenario: &mut Scenario, rng: &mut Random) {
     scenario.write_every_us = 10_000;
     scenario.frame_bytes = 64 << 10;
     scenario.faults = vec![(Fault::Crash, 1)];
+    scenario.fault_every_us = 2_000_000;
     scenario.down_us = 1_000;
 }
 
