@@ -4,6 +4,7 @@
 //! turns in rounds, and ratios are taken within a round. `docs/benchmarks.md` has the figures and what they
 //! mean.
 
+mod anti_entropy;
 mod catch_up;
 mod cluster;
 
@@ -51,6 +52,8 @@ enum Part {
     Wire(wire::Options),
     /// A PoP that missed writes catches up: time, and bytes on the wire
     CatchUp(catch_up::Options),
+    /// Two replicas that differ: bytes and round trips of a round, against other ways to find differences
+    AntiEntropy(anti_entropy::Options),
     /// The replication core in memory: nanoseconds per step
     Core,
     /// Group commit on the real store, in this process
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Part::CatchUp(options) => {
             one_thread()?.block_on(catch_up::run(&options, scratch.path(), &mut tables))?;
         }
+        Part::AntiEntropy(options) => anti_entropy::run(&options, &mut tables)?,
         Part::Core => replica::run(&mut tables)?,
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;

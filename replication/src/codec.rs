@@ -12,9 +12,11 @@ use bincode::error::{DecodeError, EncodeError};
 use crate::clock::{Hlc, ReplicaId};
 use crate::vector::{MAX_ORIGINS, Position, VersionVector};
 
+pub mod copy;
 pub mod delta;
 pub mod member;
 pub mod message;
+pub mod round;
 pub mod row;
 
 /// The most bytes one decode may claim: the largest frame, with room for what decoding adds.

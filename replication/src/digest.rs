@@ -1,24 +1,23 @@
-//! The digest tree: a Merkle tree of fixed shape over the keyed hashes of the entries' names.
+//! Digests of entries' states, and what is kept of them in memory: the root, counts by place, and the sketch.
 //!
-//! A node is the *sum* of its children (mod 2^128), and a leaf the sum of its entries' digests, so changing
-//! one entry is five additions, whatever the size of the store, and the tree never lags the data. Sums of
-//! hashes are safe against accidents, not against someone who can choose the summands (Bellare and
-//! Micciancio, "A New Paradigm for Collision-Free Hashing", 1997): hence BLAKE3 is keyed with a secret of
-//! the cluster.
+//! The root is the *sum* of all digests (mod 2^128), so changing one entry is two additions, whatever the size of
+//! the store, and it never lags the data. Sums of hashes are safe against accidents, not against someone who can
+//! choose the summands (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997): hence BLAKE3
+//! is keyed with a secret of the cluster. The root says *whether* two replicas differ, the sketch *in what*
+//! ([`crate::sketch`]), and the counts whether a whole range is missing.
 
 use std::fmt;
 
 use crate::clock::ReplicaId;
 use crate::entry::{Body, Entry, EntryId, Payload};
+use crate::sketch::{Fold, Item, Sketch};
 
-/// How many bits of an entry's hash one level of the tree decides: 16 children a node.
-const BITS_PER_LEVEL: u32 = 4;
-/// Levels below the root.
-pub const DEPTH: u8 = 4;
-/// Leaves of the tree.
-pub const LEAVES: usize = 1 << (BITS_PER_LEVEL * DEPTH as u32);
-/// Children of a node.
-pub const FANOUT: usize = 1 << BITS_PER_LEVEL;
+/// Leaves, by the first 16 bits of the hash of an entry's name.
+pub const LEAVES: usize = 1 << 16;
+/// Nodes above them, by the first 8 bits.
+pub const NODES: usize = 1 << 8;
+/// Leaves below a node.
+pub const NODE_LEAVES: usize = LEAVES / NODES;
 
 /// A digest: of an entry's state, or the sum over many.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -35,9 +34,9 @@ impl Digest {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// Eight bytes that tell states of one entry apart within a round.
-    pub const fn short(self) -> u64 {
-        self.0 as u64
+    /// What the sketch knows the state by.
+    pub const fn item(self) -> Item {
+        Item::of(self.0 as u64)
     }
 
     fn add(&mut self, other: Digest) {
@@ -68,12 +67,7 @@ pub struct NameHash(u128);
 impl NameHash {
     /// The leaf it falls into.
     pub fn leaf(self) -> u16 {
-        (self.0 >> (128 - BITS_PER_LEVEL * u32::from(DEPTH))) as u16
-    }
-
-    /// Eight bytes that name the entry within a round.
-    pub fn short(self) -> u64 {
-        self.0 as u64
+        (self.0 >> (128 - 16)) as u16
     }
 }
 
@@ -130,47 +124,62 @@ fn first_half(hasher: &blake3::Hasher) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-/// The tree: 1.1 MiB, whatever the size of the store.
+/// What is kept of all states: 4 MiB, whatever the size of the store. A tree of two levels (its counts), with the
+/// root and the sketch beside them.
 #[derive(Clone)]
 pub struct DigestTree {
-    /// Level 0 is the root, level [`DEPTH`] the leaves.
-    levels: Vec<Vec<Digest>>,
+    root: Digest,
+    /// Entries by leaf.
+    leaves: Vec<u32>,
+    sketch: Sketch,
 }
 
 impl Default for DigestTree {
     fn default() -> Self {
-        Self { levels: (0..=DEPTH).map(|level| vec![Digest::default(); nodes_at(level)]).collect() }
+        Self { root: Digest::default(), leaves: vec![0; LEAVES], sketch: Sketch::default() }
     }
 }
 
 impl DigestTree {
     /// The digest of everything.
     pub fn root(&self) -> Digest {
-        self.levels[0][0]
+        self.root
     }
 
-    /// The digest of one node; `None` when there is no such node.
-    pub fn node(&self, level: u8, index: u16) -> Option<Digest> {
-        self.levels.get(usize::from(level))?.get(usize::from(index)).copied()
+    /// Entries below each of the [`NODES`].
+    pub fn node_counts(&self) -> Vec<u32> {
+        self.leaves.chunks_exact(NODE_LEAVES).map(|leaves| leaves.iter().sum()).collect()
+    }
+
+    /// Entries in each leaf below a node.
+    pub fn leaf_counts(&self, node: u8) -> &[u32] {
+        &self.leaves[usize::from(node) * NODE_LEAVES..][..NODE_LEAVES]
+    }
+
+    /// Entries by leaf.
+    pub fn leaves(&self) -> &[u32] {
+        &self.leaves
+    }
+
+    /// The sketch of all states, with tables of `size` cells.
+    pub fn fold(&self, size: u32) -> Fold {
+        self.sketch.fold(size)
     }
 
     /// Puts `new` in the place of `old` for the entry with this name.
     pub fn replace(&mut self, name: NameHash, old: Option<Digest>, new: Option<Digest>) {
-        for (level, nodes) in self.levels.iter_mut().enumerate() {
-            let index = usize::from(name.leaf()) >> (BITS_PER_LEVEL as usize * (usize::from(DEPTH) - level));
-            if let Some(old) = old.filter(|_| !planted!(DigestNeverSubtracts)) {
-                nodes[index].subtract(old);
-            }
-            if let Some(new) = new {
-                nodes[index].add(new);
-            }
+        let leaf = &mut self.leaves[usize::from(name.leaf())];
+        if let Some(old) = old.filter(|_| !planted!(DigestNeverSubtracts)) {
+            self.root.subtract(old);
+            self.sketch.remove(old.item());
+            *leaf = leaf.wrapping_sub(1);
+        }
+        if let Some(new) = new {
+            self.root.add(new);
+            self.sketch.add(new.item());
+            *leaf = leaf.wrapping_add(1);
         }
     }
-}
-
-/// How many nodes a level has.
-pub fn nodes_at(level: u8) -> usize {
-    FANOUT.pow(u32::from(level))
 }
 
 #[cfg(test)]
@@ -178,6 +187,7 @@ mod tests {
     use super::*;
     use crate::clock::{Dot, Hlc};
     use crate::entry::{NamespaceId, Value};
+    use crate::sketch::CELLS;
     use bytes::Bytes;
 
     const KEY: DigestKey = DigestKey([9; 32]);
@@ -210,28 +220,27 @@ mod tests {
     }
 
     #[test]
-    fn order_of_changes_does_not_show_and_every_level_sums_up() {
+    fn order_of_changes_does_not_show_and_undoing_them_leaves_nothing() {
         let changes: Vec<_> = (0..200u64)
             .map(|n| {
                 let name = KEY.name_hash(&EntryId::value(NamespaceId([0; 16]), n.to_string()));
                 (name, KEY.state_digest(name, &entry(n, Body::Tombstone)))
             })
             .collect();
+        let show = |tree: &DigestTree| (tree.root(), tree.node_counts(), tree.fold(CELLS));
         let mut forward = DigestTree::default();
         changes.iter().for_each(|(name, digest)| forward.replace(*name, None, Some(*digest)));
         let mut backward = DigestTree::default();
         changes.iter().rev().for_each(|(name, digest)| backward.replace(*name, None, Some(*digest)));
-        assert_eq!(forward.levels, backward.levels);
-        for level in 0..DEPTH {
-            for index in 0..nodes_at(level) {
-                let mut sum = Digest::default();
-                (0..FANOUT).for_each(|child| {
-                    sum.add(forward.levels[usize::from(level) + 1][index * FANOUT + child])
-                });
-                assert_eq!(forward.node(level, index as u16), Some(sum));
-            }
+        assert!(show(&forward) == show(&backward));
+        assert_eq!(forward.node_counts().iter().sum::<u32>(), 200);
+        for node in 0..=u8::MAX {
+            assert_eq!(
+                forward.leaf_counts(node).iter().sum::<u32>(),
+                forward.node_counts()[usize::from(node)]
+            );
         }
         changes.iter().for_each(|(name, digest)| forward.replace(*name, Some(*digest), None));
-        assert_eq!(forward.root(), Digest::default());
+        assert!(show(&forward) == show(&DigestTree::default()));
     }
 }

@@ -29,6 +29,7 @@ pub mod member;
 pub mod planted;
 pub mod read;
 pub mod replica;
+pub mod sketch;
 pub mod store;
 pub mod vector;
 

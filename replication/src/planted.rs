@@ -50,7 +50,8 @@ bugs! {
     DigestNeverSubtracts, "digest.rs", "the digest tree forgets to subtract";
     SeenTimeIgnored, "clock.rs", "the clock ignores what it sees";
     ClockFromClaimsOnly, "replica.rs", "the clock starts again at the claims only";
-    LackNotAskedFor, "replica/anti_entropy.rs", "anti-entropy does not ask for what it lacks";
+    LackNotAskedFor, "replica/anti_entropy/exchange.rs", "anti-entropy does not ask for what it lacks";
+    SketchCountForgotten, "sketch.rs", "what leaves the sketch is not counted out of its cells";
     EventsMiscounted, "vector.rs", "events are counted wrongly";
     ExpiryLostOnWire, "codec/delta.rs", "the expiry is lost on the wire";
     DroppedAboveEpoch, "replica/epoch.rs", "tombstones from after the epoch are dropped";

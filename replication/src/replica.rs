@@ -198,7 +198,7 @@ pub enum Event {
     RoundEnded {
         /// With whom.
         peer: ReplicaId,
-        /// Entries that were truly missing or different, on either side.
+        /// Entries that were truly missing or older here.
         repaired: u64,
     },
 }
@@ -258,6 +258,8 @@ pub struct Replica<S: Store> {
     sweep: Option<epoch::Sweep>,
     /// Since when a new epoch waits for rounds to end.
     put_off_since_us: Option<u64>,
+    /// When to look whether a round has left a difference that a thorough sweep may end.
+    thorough_due_us: Option<u64>,
     members: Members,
     progress: membership::Progress,
     /// When this replica was first told the time since it was opened.
@@ -299,6 +301,7 @@ impl<S: Store> Replica<S> {
             epoch: Hlc::ZERO,
             sweep: None,
             put_off_since_us: None,
+            thorough_due_us: None,
             members: Members::default(),
             progress: membership::Progress::default(),
             running_since_us: None,
@@ -506,20 +509,7 @@ impl<S: Store> Replica<S> {
                 Ok(())
             }
             Message::Delta(delta) => self.handle_delta(now, from, delta),
-            Message::Compare(_)
-            | Message::Differ(_)
-            | Message::Listing(_)
-            | Message::Findings(_)
-            | Message::Repair(_)
-                if !self.peers.get(&from).is_some_and(|peer| self.may_compare(peer)) =>
-            {
-                Ok(())
-            }
-            Message::Compare(compare) => self.handle_compare(now, from, compare),
-            Message::Differ(differ) => self.handle_differ(now, from, differ),
-            Message::Listing(listing) => self.handle_listing(now, from, listing),
-            Message::Findings(findings) => self.handle_findings(now, from, findings),
-            Message::Repair(repair) => self.handle_repair(now, from, repair),
+            Message::Round(round) => self.handle_round(now, from, round),
             Message::Join { pop, region } => self.handle_join(now, from, MemberRecord { pop, region }),
             Message::Admitted { at } => {
                 self.handle_admitted(now, from, at);
@@ -538,8 +528,8 @@ impl<S: Store> Replica<S> {
                 self.stop("two processes run under this replica's id", Event::Cloned { peer: from });
                 Ok(())
             }
-            Message::Fetch { session, from: cursor } => {
-                self.handle_fetch(now, from, session, cursor);
+            Message::Copy { session, from: cursor } => {
+                self.handle_copy(from, session, cursor);
                 Ok(())
             }
             Message::Snapshot(snapshot) => self.handle_snapshot(now, from, snapshot),
@@ -567,7 +557,7 @@ impl<S: Store> Replica<S> {
                 Some(delta) => Some(Message::Delta(delta)),
                 None => self.next_snapshot(to, max_bytes)?.map(Message::Snapshot),
             },
-            Lane::AntiEntropy => self.next_anti_entropy(now, to, max_bytes)?,
+            Lane::AntiEntropy => self.next_anti_entropy(now, to),
             Lane::Bulk => None,
         };
         Ok(message.map(|message| message.to_frame()))

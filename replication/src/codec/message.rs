@@ -1,24 +1,19 @@
 //! What two replicas say to each other, and the frames it travels in.
 //!
-//! A frame is a version byte and one message. Messages of anti-entropy carry the number of their round; each
-//! is described where it is handled ([`crate::replica::anti_entropy`]).
+//! A frame is a version byte and one message. Those of anti-entropy are in [`super::round`].
 
-use bincode::de::{BorrowDecode, BorrowDecoder, Decode};
-use bincode::enc::{Encode, Encoder};
-use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 use bytes::Bytes;
 
-use super::delta::{decode_body, decode_key, encode_body};
-use super::row::{LogRow, flags};
 use super::{Malformed, decode_exact, encode_into};
-use crate::clock::{Dot, Hlc, ReplicaId};
+use crate::clock::{Hlc, ReplicaId};
 use crate::digest::Digest;
-use crate::entry::{Entry, EntryId, Kind, NamespaceId};
 use crate::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use crate::vector::{Position, VersionVector};
 
+pub use super::copy::{Snapshot, SnapshotLog};
 pub use super::delta::{Delta, DeltaRow};
+pub use super::round::Round;
 
 /// Everything that crosses a link between two cores.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
@@ -38,16 +33,8 @@ pub enum Message {
     },
     /// Events.
     Delta(Delta),
-    /// Initiator: digests of these nodes of my tree.
-    Compare(Compare),
-    /// Responder: these nodes differ here. Of level [`crate::digest::DEPTH`]: these leaves will be listed.
-    Differ(Differ),
-    /// Initiator: all I have in the differing leaves, for one range of row keys.
-    Listing(Listing),
-    /// Responder: what I have against your listing.
-    Findings(Findings),
-    /// Initiator: the entries you wanted; the round goes on or ends.
-    Repair(Repair),
+    /// Anti-entropy.
+    Round(Round),
     /// Make me a member, and let me copy what you hold.
     Join {
         /// My PoP, at most [`crate::member::MAX_NAME_BYTES`].
@@ -75,7 +62,7 @@ pub enum Message {
     /// There are two of you: two nodes run under one replica id.
     Cloned,
     /// Send me rows from this row key on; what came before it in this session has arrived.
-    Fetch {
+    Copy {
         /// Chosen by the one who copies; a new one starts anew.
         session: u32,
         /// Where the next range begins: the end of an earlier [`Snapshot`], or the start.
@@ -83,54 +70,6 @@ pub enum Message {
     },
     /// Rows you asked for.
     Snapshot(Snapshot),
-}
-
-/// A range of rows, for a replica that copies the store. It replaces all that the receiver has in the range.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Snapshot {
-    /// The session.
-    pub session: u32,
-    /// The range begins with this row key of the sender.
-    pub from: Vec<u8>,
-    /// And ends before this one.
-    pub until: Vec<u8>,
-    /// With the first frame of a session: what the sender held durably before it.
-    pub base: Option<VersionVector>,
-    /// The sender's epoch now: what is over at it is not among the rows.
-    pub epoch: Hlc,
-    /// Entries there are at the sender, for a progress bar.
-    pub total: u64,
-    /// The entries in the range.
-    pub rows: Vec<RepairRow>,
-    /// The events in the range, with their origins.
-    pub log: Vec<SnapshotLog>,
-    /// Whether nothing comes after it.
-    pub last: bool,
-}
-
-/// A log row on its way to a replica that copies the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotLog {
-    /// Whose event.
-    pub origin: ReplicaId,
-    /// The row.
-    pub row: LogRow,
-}
-
-impl Encode for SnapshotLog {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        (self.origin, self.row.position, self.row.previous).encode(encoder)?;
-        (self.row.id.namespace.0, self.row.id.key.as_ref()).encode(encoder)
-    }
-}
-
-impl<'de, C> BorrowDecode<'de, C> for SnapshotLog {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let (origin, position, previous) = Decode::decode(decoder)?;
-        let namespace = NamespaceId(Decode::decode(decoder)?);
-        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
-        Ok(Self { origin, row: LogRow { position, previous, id } })
-    }
 }
 
 /// How far a replica has come into its cluster, as it tells its peers.
@@ -181,91 +120,6 @@ impl Heartbeat {
     }
 }
 
-/// Digests of some nodes of one level.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Compare {
-    /// The round.
-    pub round: u32,
-    /// The level of the nodes.
-    pub level: u8,
-    /// Index and digest of each.
-    pub nodes: Vec<(u16, [u8; 16])>,
-}
-
-/// Which of the compared nodes differ.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Differ {
-    /// The round.
-    pub round: u32,
-    /// The level of the nodes.
-    pub level: u8,
-    /// Their indices.
-    pub nodes: Vec<u16>,
-}
-
-/// What the initiator has in the differing leaves between two row keys.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Listing {
-    /// The round.
-    pub round: u32,
-    /// First row key of the range.
-    pub from: Vec<u8>,
-    /// The row key after its last; `None` for the end of the store.
-    pub until: Option<Vec<u8>>,
-    /// Short name hash and first half of the state digest of each entry, by rising hash.
-    pub items: Vec<(u64, u64)>,
-}
-
-/// The responder's answer to a listing.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Findings {
-    /// The round.
-    pub round: u32,
-    /// Items of the listing that the responder lacks or has in another state.
-    pub wanted: Vec<u64>,
-    /// Entries the initiator lacks, or has in another state, although its vector covers them.
-    pub rows: Vec<RepairRow>,
-    /// Whether more answers to the same listing follow.
-    pub more: bool,
-}
-
-/// Entries the responder wanted, and truly lacks.
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
-pub struct Repair {
-    /// The round.
-    pub round: u32,
-    /// The entries.
-    pub rows: Vec<RepairRow>,
-    /// Whether the round is over.
-    pub last: bool,
-}
-
-/// One entry on its way to where it is missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepairRow {
-    /// Its name.
-    pub id: EntryId,
-    /// Its state.
-    pub entry: Entry,
-}
-
-impl Encode for RepairRow {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        (self.id.namespace.0, self.id.key.as_ref()).encode(encoder)?;
-        (self.entry.dot.replica, self.entry.dot.hlc, flags(&self.entry.body)).encode(encoder)?;
-        encode_body(&self.entry.body, encoder)
-    }
-}
-
-impl<'de, C> BorrowDecode<'de, C> for RepairRow {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let namespace = NamespaceId(Decode::decode(decoder)?);
-        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
-        let (replica, hlc, bits): (_, _, u8) = Decode::decode(decoder)?;
-        Ok(Self { id, entry: Entry { dot: Dot { hlc, replica }, body: decode_body(bits, decoder)? } })
-    }
-}
-
 impl Message {
     /// The frame that carries this message.
     pub fn to_frame(&self) -> Bytes {
@@ -291,7 +145,10 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Body, MAX_INLINE_BYTES, MAX_METADATA_BYTES, Payload, Value};
+    use crate::clock::Dot;
+    use crate::entry::{
+        Body, Entry, EntryId, MAX_INLINE_BYTES, MAX_METADATA_BYTES, NamespaceId, Payload, Value,
+    };
 
     fn row(ms: u64, ops: u64, key: &'static str, dot: Option<(u64, u8)>) -> DeltaRow {
         let entry = dot.map(|(ms, replica)| Entry {

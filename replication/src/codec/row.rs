@@ -8,7 +8,7 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
-use super::message::RepairRow;
+use super::round::RepairRow;
 use super::{Malformed, decode_exact, decode_head, encode_into, seal, unseal};
 use crate::clock::{Hlc, ReplicaId};
 use crate::digest::Digest;

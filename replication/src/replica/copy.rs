@@ -14,7 +14,8 @@ use super::membership::Progress;
 use super::{Event, MAX_AHEAD_MS, MessageError, Replica, entry_of_row};
 use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::member::StageRow;
-use crate::codec::message::{RepairRow, Snapshot, SnapshotLog, Stage};
+use crate::codec::message::{Snapshot, SnapshotLog, Stage};
+use crate::codec::round::RepairRow;
 use crate::codec::row;
 use crate::entry::EntryId;
 use crate::keys;
@@ -131,7 +132,7 @@ impl<S: Store> Replica<S> {
         is_due.then(|| (copying.session, copying.cursor.clone()))
     }
 
-    pub(super) fn handle_fetch(&mut self, _now: Now, from: ReplicaId, session: u32, cursor: Vec<u8>) {
+    pub(super) fn handle_copy(&mut self, from: ReplicaId, session: u32, cursor: Vec<u8>) {
         let may_serve = self.stage() == Stage::Member && self.members.contains(from);
         let Some(peer) = self.peers.get_mut(&from).filter(|_| may_serve) else { return };
         match &mut peer.source {

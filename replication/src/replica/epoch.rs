@@ -19,6 +19,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use super::peer::Peer;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::message::Stage;
@@ -464,8 +465,13 @@ impl<S: Store> Replica<S> {
 
     /// Looks for what is over and was not found by the indices, as a lost log row leaves it: two replicas that differ
     /// in nothing else would compare for ever.
-    pub(super) fn sweep_thoroughly(&mut self) {
-        if self.sweep.is_none() {
+    pub(super) fn consider_thorough_sweep(&mut self, now: Now) {
+        if self.thorough_due_us.is_none_or(|due_us| due_us > now.mono_us) {
+            return;
+        }
+        self.thorough_due_us = None;
+        let differs = |peer: &Peer| peer.connected && self.may_compare(peer) && self.root_differs(peer);
+        if self.sweep.is_none() && self.peers.values().any(differs) {
             self.sweep = Some(Sweep::thorough());
             self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         }

@@ -52,7 +52,7 @@ pub(super) struct Peer {
     /// How far it has come into the cluster.
     pub(super) stage: Stage,
     pub(super) epoch: Hlc,
-    swept: bool,
+    pub(super) swept: bool,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
     /// The run of its process its latest heartbeat came from, and the one before it.
@@ -161,6 +161,7 @@ impl<S: Store> Replica<S> {
             self.consider_epoch(now);
         }
         self.settle_returned(now)?;
+        self.consider_thorough_sweep(now);
         self.sweep_slice()?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
@@ -438,7 +439,7 @@ impl<S: Store> Replica<S> {
         {
             return Some(Message::Join { pop, region });
         }
-        self.next_fetch(to).map(|(session, from)| Message::Fetch { session, from })
+        self.next_fetch(to).map(|(session, from)| Message::Copy { session, from })
     }
 
     fn store_peers(&mut self, now: Now) {

@@ -10,28 +10,28 @@ use crate::store::memory::MemoryStore;
 use crate::vector::Position;
 
 const START_MS: u64 = 1_800_000_000_000;
-const A: ReplicaId = ReplicaId([1; 16]);
-const B: ReplicaId = ReplicaId([2; 16]);
-const SETTINGS: Settings = Settings::new([7; 16], DigestKey::new([8; 32]));
+pub(super) const A: ReplicaId = ReplicaId([1; 16]);
+pub(super) const B: ReplicaId = ReplicaId([2; 16]);
+pub(super) const SETTINGS: Settings = Settings::new([7; 16], DigestKey::new([8; 32]));
 
 /// What A has written to make itself and B members.
-const MEMBERSHIP_OPS: u64 = 2;
+pub(super) const MEMBERSHIP_OPS: u64 = 2;
 
 fn record(pop: &str) -> MemberRecord {
     MemberRecord { pop: pop.into(), region: "here".into() }
 }
 
 /// Two members A and B on virtual time, each with a wall clock that may be off.
-struct Pair {
-    replicas: [Replica<MemoryStore>; 2],
+pub(super) struct Pair {
+    pub(super) replicas: [Replica<MemoryStore>; 2],
     skew_ms: [i64; 2],
-    now_us: u64,
+    pub(super) now_us: u64,
     /// Bytes of the frames each has sent.
-    sent_bytes: [usize; 2],
+    pub(super) sent_bytes: [usize; 2],
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let open = |id| Replica::open(MemoryStore::default(), SETTINGS, id).unwrap();
         let mut pair = Self { replicas: [open(A), open(B)], skew_ms: [0, 0], now_us: 0, sent_bytes: [0, 0] };
         pair.replicas[0].found(pair.now(0), &record("a")).unwrap();
@@ -49,13 +49,13 @@ impl Pair {
         pair
     }
 
-    fn connected() -> Self {
+    pub(super) fn connected() -> Self {
         let mut pair = Self::new();
         pair.connect();
         pair
     }
 
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         for side in 0..2 {
             let (now, peer) = (self.now(side), self.replicas[1 - side].id());
             self.replicas[side].handle_connected(now, peer);
@@ -63,19 +63,19 @@ impl Pair {
         self.run_ms(0);
     }
 
-    fn disconnect(&mut self) {
+    pub(super) fn disconnect(&mut self) {
         for side in 0..2 {
             let peer = self.replicas[1 - side].id();
             self.replicas[side].handle_disconnected(peer);
         }
     }
 
-    fn now(&self, side: usize) -> Now {
+    pub(super) fn now(&self, side: usize) -> Now {
         let wall_ms = (START_MS + self.now_us / 1000).saturating_add_signed(self.skew_ms[side]);
         Now { wall_ms, mono_us: self.now_us }
     }
 
-    fn put(&mut self, side: usize, key: &str, text: &str) -> Result<Dot, WriteError> {
+    pub(super) fn put(&mut self, side: usize, key: &str, text: &str) -> Result<Dot, WriteError> {
         let payload = Payload::Inline(Bytes::from(text.to_owned()));
         let value = Value { payload, metadata: None, expires_at_s: None };
         let id = EntryId::value(NamespaceId([9; 16]), key.to_owned());
@@ -84,7 +84,7 @@ impl Pair {
         Ok(dot)
     }
 
-    fn text(&self, side: usize, key: &str) -> Option<String> {
+    pub(super) fn text(&self, side: usize, key: &str) -> Option<String> {
         let store = self.replicas[side].store();
         let value =
             crate::read::value(store, NamespaceId([9; 16]), key.as_bytes(), START_MS / 1000).unwrap()?;
@@ -95,7 +95,7 @@ impl Pair {
     }
 
     /// Exchanges frames for so much virtual time, in steps of a millisecond.
-    fn run_ms(&mut self, for_ms: u64) {
+    pub(super) fn run_ms(&mut self, for_ms: u64) {
         for _ in 0..=for_ms {
             while self.exchange() > 0 {}
             self.now_us += 1000;
@@ -125,7 +125,7 @@ impl Pair {
         frames
     }
 
-    fn receive(&mut self, side: usize, frame: &[u8]) {
+    pub(super) fn receive(&mut self, side: usize, frame: &[u8]) {
         let (now, from) = (self.now(side), self.replicas[1 - side].id());
         let message = Message::from_frame(frame).unwrap();
         // A replica that has failed refuses; that is what some tests are about.
@@ -134,7 +134,7 @@ impl Pair {
         }
     }
 
-    fn assert_equal(&self) {
+    pub(super) fn assert_equal(&self) {
         assert_eq!(self.replicas[0].vector(), self.replicas[1].vector());
         assert_eq!(self.replicas[0].root(), self.replicas[1].root());
     }

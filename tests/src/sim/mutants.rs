@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 23] = [
+const HUNTS: [Hunt; 24] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 0),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -56,6 +56,7 @@ const HUNTS: [Hunt; 23] = [
     hunt("SeenTimeIgnored", "swarm", 0),
     hunt("ClockFromClaimsOnly", "states-ahead", 0),
     hunt("LackNotAskedFor", "amnesia", 0),
+    hunt("SketchCountForgotten", "amnesia", 0),
     hunt("EventsMiscounted", "swarm", 0),
     hunt("ExpiryLostOnWire", "ttl", 0),
     hunt("DroppedAboveEpoch", "gc-partition", 0),

@@ -1,7 +1,7 @@
 //! Members, epochs and returns, between two replicas over a perfect link.
 
 use super::*;
-use crate::codec::message::RepairRow;
+use crate::codec::round::RepairRow;
 use crate::member::RemovalReason;
 
 const EPOCH_MS: u64 = SETTINGS.epoch_every_ms;
