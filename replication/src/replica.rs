@@ -154,8 +154,8 @@ pub enum Event {
     SystemChanged,
     /// Values have come in whose chunks may not be here yet.
     ChunksWanted(Vec<ChunkId>),
-    /// What a peer holds of our own events is not what this store says we wrote: it is an older copy, or was
-    /// cloned. Stop serving; the replica takes no more writes. Make it anew ([`returned`]).
+    /// What a peer holds of our own events is not what this store says we wrote, or we have claimed more to it than
+    /// is here: this store is an older copy, or was cloned. Stop serving; the replica takes no more writes. Make it anew ([`returned`]).
     OlderCopy {
         /// The peer that says so.
         peer: ReplicaId,
@@ -264,6 +264,8 @@ pub struct Replica<S: Store> {
     progress: membership::Progress,
     /// When this replica was first told the time since it was opened.
     running_since_us: Option<u64>,
+    /// When to ask for another record of our membership, if ours is lost.
+    record_due_us: u64,
     /// When to look at the time again though nobody speaks to us.
     tick_due_us: u64,
     /// Whether returned states may wait to be written anew.
@@ -305,6 +307,7 @@ impl<S: Store> Replica<S> {
             members: Members::default(),
             progress: membership::Progress::default(),
             running_since_us: None,
+            record_due_us: 0,
             tick_due_us: 0,
             returned_wait: true,
             returned_cursor: vec![keys::RETURNED],
@@ -526,6 +529,10 @@ impl<S: Store> Replica<S> {
             }
             Message::Cloned => {
                 self.stop("two processes run under this replica's id", Event::Cloned { peer: from });
+                Ok(())
+            }
+            Message::OlderCopy => {
+                self.stop("this store is an older copy of itself", Event::OlderCopy { peer: from });
                 Ok(())
             }
             Message::Copy { session, from: cursor } => {

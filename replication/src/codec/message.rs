@@ -61,6 +61,8 @@ pub enum Message {
     },
     /// There are two of you: two nodes run under one replica id.
     Cloned,
+    /// You claim less than you did: your store is an older copy.
+    OlderCopy,
     /// Send me rows from this row key on; what came before it in this session has arrived.
     Copy {
         /// Chosen by the one who copies; a new one starts anew.

@@ -146,12 +146,13 @@ impl<S: Store> Replica<S> {
         if self.stage() != Stage::Member {
             return Ok(());
         }
-        if !self.members.contains(from) {
+        if !self.members.contains(from) || !self.is_recorded(from) {
             let earlier: Vec<ReplicaId> = self
                 .members
                 .current()
                 .filter(|(_, member)| member.record.as_ref().is_some_and(|known| known.pop == record.pop))
                 .map(|(id, _)| id)
+                .filter(|id| *id != from)
                 .collect();
             // Two nodes of one PoP at a time would take each other's place for ever.
             if earlier.contains(&self.id) || earlier.iter().any(|id| self.is_connected(*id)) {
@@ -202,7 +203,10 @@ impl<S: Store> Replica<S> {
                 }
             }
             Progress::Copying(_) => self.mind_copy(now),
-            Progress::CatchingUp { .. } => self.finish_catching_up(),
+            Progress::CatchingUp { .. } => {
+                self.ask_to_be_recorded(now);
+                self.finish_catching_up();
+            }
             Progress::Member => self.evict_silent(now)?,
             Progress::Fresh | Progress::Asking { .. } | Progress::Removed => {}
         }
@@ -249,6 +253,17 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// Our record may be lost to the others with the one who wrote it, who was removed: then one of them writes another.
+    fn ask_to_be_recorded(&mut self, now: Now) {
+        if self.is_recorded(self.id) || now.mono_us < self.record_due_us {
+            return;
+        }
+        self.record_due_us = now.mono_us + JOIN_EVERY_US;
+        if let Some(peer) = self.nearest_member().and_then(|id| self.peers.get_mut(&id)) {
+            peer.join_due = true;
+        }
+    }
+
     /// The most that a connected member holds of this origin.
     fn on_offer(&self, origin: ReplicaId) -> Option<Hlc> {
         let is_in = |id: &ReplicaId, peer: &Peer| {
@@ -270,11 +285,10 @@ impl<S: Store> Replica<S> {
                 !self.is_connected(origin) && self.on_offer(origin).is_none_or(|best| best < joined);
             self.durable.hlc(origin) >= joined || is_away
         };
-        let all_know_us = members().filter(|id| self.is_heard(*id)).all(|id| {
-            let told = self.peers.get(&id).and_then(|peer| peer.told.as_ref());
-            told.is_some_and(|told| self.record_of(self.id).is_some_and(|dot| told.covers(dot)))
-        });
-        all_know_us && members().all(holds) && self.holds_all_of_the_removed()
+        let all_know_us = members()
+            .filter(|id| self.is_heard(*id))
+            .all(|id| self.peers.get(&id).is_some_and(|peer| peer.members == Some(self.members.digest())));
+        self.is_recorded(self.id) && all_know_us && members().all(holds) && self.holds_all_of_the_removed()
     }
 
     /// Whether no member we hear holds more of a removed replica: below the epoch its log is gone, and what we lacked
@@ -292,8 +306,11 @@ impl<S: Store> Replica<S> {
         holders.all(|origin| self.durable.hlc(origin) >= joined) && self.are_cuts_known()
     }
 
-    fn record_of(&self, replica: ReplicaId) -> Option<Dot> {
-        self.members.find(replica)?.joined
+    /// Whether this member's record is by one whose events reach everyone. Those of a removed one from above its cut
+    /// do not.
+    fn is_recorded(&self, replica: ReplicaId) -> bool {
+        let joined = self.members.find(replica).and_then(|member| member.joined);
+        joined.is_some_and(|dot| self.members.removal(dot.replica).is_none())
     }
 
     /// Removes members that have been silent for too long, where most members are here to agree.

@@ -46,6 +46,8 @@ pub(super) struct Peer {
     pub(super) heard: bool,
     /// What it holds durably, as it said.
     pub(super) claims: VersionVector,
+    /// What it had claimed when the present link came up.
+    claimed_before: VersionVector,
     /// Its whole vector in its latest heartbeat; acknowledgements are not in it.
     pub(super) told: Option<VersionVector>,
     root: Option<Digest>,
@@ -69,6 +71,7 @@ pub(super) struct Peer {
     pub(super) removal_due: bool,
     pub(super) behind_due: bool,
     clone_due: bool,
+    older_copy_due: bool,
     /// It copies this store.
     pub(super) source: Option<Source>,
     /// Origins it was asked for, and when to give up waiting.
@@ -128,6 +131,7 @@ impl<S: Store> Replica<S> {
         let known = self.peers.remove(&peer).unwrap_or_default();
         let fresh = Peer {
             connected: true,
+            claimed_before: known.claims.clone(),
             heartbeat_due_us: now.mono_us,
             next_round_us: now.mono_us,
             ..known.without_link()
@@ -233,6 +237,8 @@ impl<S: Store> Replica<S> {
         peer.root = Some(heartbeat.root());
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
         peer.members = Some(heartbeat.members);
+        // Claims are durable before they are said, so they never fall, but in a store that was put back.
+        peer.older_copy_due |= !heartbeat.vector.covers_all(&peer.claimed_before);
         peer.note_boot(heartbeat.boot);
         peer.echo = Some((heartbeat.mono_us, now.mono_us));
         if let Some((sent_us, lay_us)) = heartbeat.echo_us {
@@ -414,7 +420,7 @@ impl<S: Store> Replica<S> {
         let joined_at = self.joined_at(to);
         let record = match &self.progress {
             Progress::Asking { record, .. } => Some(record.clone()),
-            _ => None,
+            _ => self.members.find(self.id).and_then(|member| member.record.clone()),
         };
         let cut = self.durable.hlc(to);
         let peer = self.peers.get_mut(&to)?;
@@ -425,6 +431,9 @@ impl<S: Store> Replica<S> {
         }
         if std::mem::take(&mut peer.clone_due) {
             return Some(Message::Cloned);
+        }
+        if std::mem::take(&mut peer.older_copy_due) {
+            return Some(Message::OlderCopy);
         }
         if std::mem::take(&mut peer.behind_due) {
             return Some(Message::Behind { epoch: self.epoch });

@@ -161,7 +161,7 @@ impl<S: Store> Replica<S> {
                 }
                 let entry = replica.walked_entry(row_key, row)?;
                 if pick.takes(|| replica.short_id(name, &entry))
-                    && theirs.covers(entry.dot)
+                    && replica.is_settled_dot(&theirs, entry.dot)
                     && !replica.is_droppable(&entry)
                 {
                     *rows_bytes += row_bytes(&id, &entry);
