@@ -68,8 +68,7 @@ impl Simulation {
     /// The entries that not all replicas have in the same state.
     fn differences(&self) -> String {
         let mut text = String::new();
-        let held: Result<Vec<_>, _> =
-            self.replicas().map(|replica| rows::entries(replica.store())).collect();
+        let held: Result<Vec<_>, _> = self.replicas().map(|replica| rows::entries(replica.store())).collect();
         let Ok(held) = held else { return "\n  a store cannot be read".into() };
         let ids: BTreeSet<_> = held.iter().flat_map(|entries| entries.keys()).collect();
         for id in ids {
