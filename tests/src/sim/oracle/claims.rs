@@ -15,7 +15,8 @@ impl Oracle {
     pub(crate) fn note_members(&mut self, replica: &Replica<impl Store>) {
         for (id, member) in replica.members().iter() {
             let known = self.members.entry(id).or_default();
-            known.0 = member.joined.map(|dot| dot.hlc).or(known.0);
+            // One whose sponsor was removed is recorded anew, later.
+            known.0 = member.joined.map(|dot| dot.hlc).max(known.0);
             known.1 |= member.removed.is_some();
         }
     }
