@@ -169,7 +169,7 @@ impl DigestTree {
     /// Puts `new` in the place of `old` for the entry with this name.
     pub fn replace(&mut self, name: NameHash, old: Option<Digest>, new: Option<Digest>) {
         let leaf = &mut self.leaves[usize::from(name.leaf())];
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|_| !planted!(DigestNeverSubtracts)) {
             self.root.subtract(old);
             self.sketch.remove(old.item());
             *leaf = leaf.wrapping_sub(1);

@@ -4,6 +4,20 @@
 //! threads, clocks or random numbers here, and no map whose order could show, so that a cluster of replicas
 //! runs in one thread, on virtual time, from one seed: the simulator tests the very code that ships.
 
+/// Whether this bug is planted: the constant `false`, but in the build that `cargo sim -- --mutants` makes.
+#[cfg(not(planted_bugs))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+#[cfg(planted_bugs)]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_selected($crate::planted::Bug::$bug)
+    };
+}
+
 pub mod clock;
 pub mod codec;
 pub mod digest;
@@ -11,6 +25,8 @@ pub mod entry;
 pub mod keys;
 pub mod link;
 pub mod member;
+#[cfg(planted_bugs)]
+pub mod planted;
 pub mod read;
 pub mod replica;
 pub mod sketch;

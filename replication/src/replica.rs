@@ -396,7 +396,9 @@ impl<S: Store> Replica<S> {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
                     let id = keys::parse_entry(row_key).ok_or(Malformed::Form("a foreign row key".into()))?;
                     let entry = entry_of_row(origins, decoded)?;
-                    clock.observe(entry.dot.hlc);
+                    if !planted!(ClockFromClaimsOnly) {
+                        clock.observe(entry.dot.hlc);
+                    }
                     let name = settings.digest_key.name_hash(&id);
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
@@ -506,7 +508,7 @@ impl<S: Store> Replica<S> {
         if !self.peers.get(&from).is_some_and(|peer| peer.connected) || self.stage() == Stage::Removed {
             return Ok(());
         }
-        if self.members.removal(from).is_some() {
+        if self.members.removal(from).is_some() && !planted!(FenceForgotten) {
             self.turn_away(from);
             return Ok(());
         }
@@ -562,7 +564,7 @@ impl<S: Store> Replica<S> {
         max_bytes: usize,
     ) -> Result<Option<Bytes>, StoreError> {
         self.check_usable()?;
-        let sendable = !self.unflushed && self.staged.is_empty();
+        let sendable = planted!(SentBeforeFlush) || !self.unflushed && self.staged.is_empty();
         if !sendable || !self.peers.get(&to).is_some_and(|peer| peer.connected) {
             return Ok(None);
         }
@@ -583,7 +585,7 @@ impl<S: Store> Replica<S> {
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.commit()?;
         if self.unflushed {
-            let flushed = self.store.flush();
+            let flushed = if planted!(AcknowledgedBeforeFlush) { Ok(()) } else { self.store.flush() };
             self.fail_on_error(flushed)?;
             self.unflushed = false;
             self.durable = self.held.clone();

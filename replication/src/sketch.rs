@@ -106,7 +106,9 @@ impl Sketch {
         for table in 0..TABLES {
             let cell = &mut self.cells[table * CELLS as usize + item.position(table, CELLS)];
             cell[0] ^= item.0;
-            cell[1] = cell[1].wrapping_add(by);
+            if !planted!(SketchCountForgotten) || by == 1 {
+                cell[1] = cell[1].wrapping_add(by);
+            }
         }
     }
 

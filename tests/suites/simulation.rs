@@ -1,29 +1,58 @@
-//! Seeds of the simulator, few enough for every test run; `cargo sim` runs more.
+//! Seeds of every scenario of the simulator, few enough for every test run; `cargo sim` runs more.
 
-use littoral_tests::sim::{self, Scenario};
+use littoral_tests::sim::{Outcome, Scenario, run, seeds};
 
-/// Seeds each test runs.
-const SEEDS: u64 = 200;
+/// Seeds of each scenario.
+const SEEDS: u64 = 12;
+/// Seeds of each scenario that are run twice.
+const REPEATED_SEEDS: u64 = 2;
+
+/// Runs the seeds of a scenario, none of which may find a violation.
+#[track_caller]
+fn check(name: &str) -> Outcome {
+    let mut total = Outcome::default();
+    seeds::run_all(name, 0..SEEDS, |seed, outcome| {
+        total.add(&outcome.unwrap_or_else(|violation| {
+            panic!("seed {seed}: {violation}\nreplay it with: cargo sim -- --scenario {name} --seed {seed}")
+        }));
+        true
+    });
+    total
+}
 
 #[test]
 fn replicas_converge_and_lose_nothing_whatever_happens() {
-    let (mut crashes, mut repaired) = (0, 0);
-    for seed in 0..SEEDS {
-        let outcome = sim::run(&Scenario::of(seed), false);
-        let outcome = outcome.unwrap_or_else(|violation| {
-            panic!("seed {seed}: {violation}\nreplay it with: cargo sim -- --seed {seed}")
-        });
-        crashes += outcome.crashes;
-        repaired += outcome.repaired;
+    let mut total = Outcome::default();
+    for (name, _) in Scenario::names() {
+        let seen = check(name);
+        // A run in which nothing was done shows nothing: where clocks jump all the time, much is refused.
+        let enough = seen.acknowledged > 50 * SEEDS && seen.acknowledged > seen.refused + seen.turned_away;
+        assert!(enough, "{name}: {seen}");
+        total.add(&seen);
     }
-    // A run in which nothing went wrong shows nothing.
-    assert!(crashes > SEEDS && repaired > 0, "{crashes} crashes, {repaired} repaired");
+    // Nor does one in which nothing went wrong.
+    let Outcome { crashes, repaired, refused, rebuilt, dropped, written_anew, dead_letters, .. } = total;
+    let seen = [crashes, repaired, refused, rebuilt, dropped, written_anew, dead_letters];
+    assert!(seen.iter().all(|count| *count > 0), "{total}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in 0..5 {
-        let traces = [0, 1].map(|_| sim::run(&Scenario::of(seed), false).map(|outcome| outcome.trace));
-        assert_eq!(traces[0], traces[1], "seed {seed}");
+    for (name, _) in Scenario::names() {
+        for seed in 0..REPEATED_SEEDS {
+            let scenario = Scenario::named(name, seed).expect("it is one of the names");
+            let traces = [0, 1].map(|_| run(&scenario, false).map(|outcome| outcome.trace));
+            assert_eq!(traces[0], traces[1], "{name}, seed {seed}");
+        }
     }
+}
+
+#[test]
+fn other_seeds_and_scenarios_give_other_traces() {
+    let trace = |name, seed| {
+        let scenario = Scenario::named(name, seed).expect("it is one of the names");
+        run(&scenario, false).map(|outcome| outcome.trace)
+    };
+    assert_ne!(trace("swarm", 1), trace("swarm", 2));
+    assert_ne!(trace("swarm", 1), trace("partitions", 1));
 }

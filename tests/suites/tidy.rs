@@ -27,6 +27,18 @@ const CORE_DEV_DEPENDENCIES: [&str; 1] = ["proptest"];
 const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "misc", "types"];
 /// The most lines of a file above its unit tests.
 const MAX_LINES: usize = 600;
+/// What tells cargo how to build, beside the manifests.
+const BUILD_FILES: [&str; 2] = [".cargo/config.toml", ".ci/run"];
+/// The only files that may speak of the planted bugs: who declares them, and who builds and looks for them.
+const PLANTING_FILES: [&str; 7] = [
+    "Cargo.toml",
+    "replication/src/lib.rs",
+    "replication/src/planted.rs",
+    "tests/scripts/planted-rustc",
+    "tests/src/bin/planted.rs",
+    "tests/src/sim/mutants.rs",
+    "tests/suites/tidy.rs",
+];
 /// The fewest words that can tell what a file is for.
 const MIN_OPENING_WORDS: usize = 3;
 
@@ -52,6 +64,10 @@ fn hold(rule: Rule) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is around this crate");
     let mut files = Vec::new();
     read_files(root, "", &mut files);
+    for path in BUILD_FILES {
+        let text = fs::read_to_string(root.join(path)).expect("the repository has it");
+        files.push(File { path: path.into(), text });
+    }
     assert!(
         files.iter().any(|file| file.path == "tests/suites/tidy.rs"),
         "found {} files, but not this one",
@@ -164,6 +180,35 @@ fn only_the_codec_knows_bincode() {
         &["replication/src/codecs.rs:2: uses bincode: only replication/src/codec.rs may (DESIGN, section 4)"],
     );
     hold(only_the_codec_uses_bincode);
+}
+
+#[test]
+fn no_feature_and_no_default_plants_a_bug() {
+    check(
+        planted_bugs,
+        &[
+            ("Cargo.toml", "check-cfg = [\"cfg(planted_bugs)\"]"),
+            ("replication/Cargo.toml", "[features]\nplanted_bugs = []"),
+            ("replication/build.rs", "println!(\"cargo::rustc-cfg=planted_bugs\");"),
+            (".cargo/config.toml", "[build]\nrustflags = [\"--cfg\", \"planted_bugs\"]"),
+            (".ci/run", "RUSTC_WORKSPACE_WRAPPER=tests/scripts/planted-rustc cargo build"),
+            ("node/src/a.rs", "if cfg!(planted_bugs) {}"),
+        ],
+        &[
+            "replication/Cargo.toml:2: only the simulator's own build may plant bugs",
+            "replication/build.rs:1: only the simulator's own build may plant bugs",
+            ".cargo/config.toml:2: only the simulator's own build may plant bugs",
+            ".ci/run:1: only the simulator's own build may plant bugs",
+            "node/src/a.rs:1: only the simulator's own build may plant bugs",
+        ],
+    );
+    check(
+        planted_bugs,
+        &[("Cargo.toml", "[workspace.features]\nplanted_bugs = []")],
+        &["Cargo.toml:2: only the simulator's own build may plant bugs"],
+    );
+    hold(planted_bugs);
+    assert!(!cfg!(planted_bugs), "this build has planted bugs in it");
 }
 
 #[test]
@@ -393,6 +438,23 @@ fn lengths(files: &[File]) -> Vec<String> {
     let long = files.iter().filter(|file| is_rust(file) && above_tests(file) > MAX_LINES);
     let rule = format!("more than {MAX_LINES} lines above its tests: split it");
     long.map(|file| finding(file, MAX_LINES + 1, &rule)).collect()
+}
+
+/// The root's manifest may declare the name to the compiler, and no more.
+fn planted_bugs(files: &[File]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for file in files {
+        let is_allowed = PLANTING_FILES.contains(&file.path.as_str());
+        for (at, line) in file.text.lines().enumerate() {
+            let declares = is_allowed && (file.path != "Cargo.toml" || line.contains("check-cfg"));
+            let is_comment = line.trim_start().starts_with(['#', '/']) && !line.contains("#[");
+            let plants = line.contains("planted_bugs") || line.contains("planted-rustc");
+            if plants && !declares && !is_comment {
+                findings.push(finding(file, at + 1, "only the simulator's own build may plant bugs"));
+            }
+        }
+    }
+    findings
 }
 
 fn finding(file: &File, line: usize, rule: &str) -> String {

@@ -254,6 +254,7 @@ pub(super) fn decode_body<'de, D: BorrowDecoder<'de>>(
         return Ok(Body::Tombstone);
     }
     let expires_at_s = if bits & EXPIRES != 0 { Some(u64::decode(decoder)?) } else { None };
+    let expires_at_s = expires_at_s.filter(|_| !planted!(ExpiryLostOnWire));
     let metadata = if bits & METADATA != 0 { Some(copied(decoder, MAX_METADATA_BYTES)?) } else { None };
     let payload = if bits & CHUNKED != 0 {
         Payload::Chunked(BorrowDecode::borrow_decode(decoder)?)

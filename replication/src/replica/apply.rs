@@ -39,7 +39,7 @@ impl<S: Store> Replica<S> {
             (None, Some(current)) => (current.dot.hlc, current.dot.replica) >= (position.hlc, origin),
             (None, None) => false,
         };
-        if !holds_effect {
+        if !holds_effect && !planted!(EventTakenOnTrust) {
             return Ok(false);
         }
         if let Some(entry) = entry {
@@ -61,7 +61,7 @@ impl<S: Store> Replica<S> {
     /// Applies an entry that anti-entropy found missing here, although the claims cover it. Gives whether
     /// it changed anything.
     pub(super) fn apply_repair(&mut self, id: &EntryId, entry: Entry) -> Result<bool, StoreError> {
-        if self.is_droppable(&entry) {
+        if self.is_droppable(&entry) && !planted!(RoundOutlivesEpoch) {
             return Ok(false);
         }
         let dot = entry.dot;
@@ -79,7 +79,8 @@ impl<S: Store> Replica<S> {
     /// Merges a state into the entry and the tree. Gives whether it replaced the current one.
     fn merge(&mut self, id: &EntryId, current: Option<Entry>, entry: Entry) -> Result<bool, StoreError> {
         self.clock.observe(entry.dot.hlc);
-        if current.as_ref().is_some_and(|current| !current.is_replaced_by(&entry)) {
+        let wins = current.as_ref().is_none_or(|current| current.is_replaced_by(&entry));
+        if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }
         self.put_entry(id, current, entry)?;
@@ -150,6 +151,9 @@ impl<S: Store> Replica<S> {
     }
 
     pub(super) fn append_log(&mut self, origin: ReplicaId, log_row: &LogRow) -> Result<(), StoreError> {
+        if planted!(LogRowForgotten) && origin != self.id {
+            return Ok(());
+        }
         let row_key = keys::log(self.origin_index(origin)?, log_row.position.hlc);
         // An interval that was cut short by a crash or a gap comes again, with rows that are here already. Our own
         // events are always new.

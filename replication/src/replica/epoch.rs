@@ -204,7 +204,9 @@ impl<S: Store> Replica<S> {
         }
         let cut = self.durable.hlc(removed);
         self.members.current().filter(|(member, _)| *member != self.id).all(|(member, _)| {
-            let told = self.peers.get(&member).and_then(|peer| peer.told.as_ref());
+            let peer = self.peers.get(&member);
+            let told = peer.and_then(|peer| peer.told.as_ref());
+            let told = if planted!(CutFromAcknowledgements) { peer.map(|peer| &peer.claims) } else { told };
             told.is_some_and(|told| {
                 // Whom this member has let in before it fenced, we must know of too.
                 told.covers(removal)
@@ -243,7 +245,7 @@ impl<S: Store> Replica<S> {
             return;
         }
         match self.stage() {
-            Stage::CatchingUp | Stage::Member if self.covers_epoch(epoch) => {
+            Stage::CatchingUp | Stage::Member if planted!(EpochTakenOnTrust) || self.covers_epoch(epoch) => {
                 self.adopt_epoch(now, epoch);
             }
             Stage::CatchingUp | Stage::Member => self.fall_behind(epoch),
@@ -295,10 +297,9 @@ impl<S: Store> Replica<S> {
 
     fn adopt_epoch(&mut self, now: Now, epoch: Hlc) {
         // A peer that has gone on to another epoch has ended its round.
-        let in_round = self
-            .peers
-            .values()
-            .any(|peer| (peer.initiator.is_some() || peer.responder.is_some()) && self.may_compare(peer));
+        let is_on =
+            |peer: &Peer| (peer.initiator.is_some() || peer.responder.is_some()) && self.may_compare(peer);
+        let in_round = !planted!(RoundOutlivesEpoch) && self.peers.values().any(is_on);
         let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
         if in_round && now.mono_us < since_us + MAX_PUT_OFF_US {
             return;
@@ -311,6 +312,9 @@ impl<S: Store> Replica<S> {
             self.thorough_epochs -= 1;
         }
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        if planted!(RoundOutlivesEpoch) {
+            return;
+        }
         // What a round has found is true of its epoch only.
         for peer in self.peers.values_mut() {
             peer.initiator = None;
@@ -357,10 +361,18 @@ impl<S: Store> Replica<S> {
 
     fn sweep_log(&mut self, sweep: &mut Sweep) -> Result<(), StoreError> {
         let index = sweep.origin_index;
+        let mut upto = self.epoch;
+        if planted!(DroppedAboveEpoch) {
+            upto = Hlc::new(upto.wall_ms() + 500, 0);
+        }
+        if planted!(DroppedOnceHeldByAll) {
+            let held = self.peers.values().map(|peer| peer.claims.hlc(self.origins[usize::from(index)]));
+            upto = held.min().unwrap_or_default();
+        }
         let mut over: Vec<(LogRow, usize)> = Vec::new();
         let mut fault = None;
         self.store.scan(&keys::log(index, Hlc::ZERO), &mut |row_key, row| {
-            let Some(hlc) = keys::parse_log(row_key, index).filter(|hlc| *hlc <= self.epoch) else {
+            let Some(hlc) = keys::parse_log(row_key, index).filter(|hlc| *hlc <= upto) else {
                 return ControlFlow::Break(());
             };
             match row::decode_log(row_key, hlc, &row) {
@@ -400,13 +412,14 @@ impl<S: Store> Replica<S> {
 
     /// Gives whether the index is swept to its end.
     fn sweep_expired(&mut self, sweep: &mut Sweep) -> Result<bool, StoreError> {
+        let upto = if planted!(DroppedAtExpiry) { self.clock.last() } else { self.epoch };
         let mut listed = Vec::new();
         let mut next = None;
         let from =
             if sweep.expiry_cursor.is_empty() { vec![keys::EXPIRY] } else { sweep.expiry_cursor.clone() };
         self.store.scan(&from, &mut |row_key, _| {
             let is_over = keys::parse_expiry(row_key)
-                .is_some_and(|(at, _)| Hlc::new(at.saturating_mul(1000), 0) <= self.epoch);
+                .is_some_and(|(at, _)| Hlc::new(at.saturating_mul(1000), 0) <= upto);
             if !is_over {
                 return ControlFlow::Break(());
             }
@@ -421,7 +434,9 @@ impl<S: Store> Replica<S> {
             let Some(id) = keys::parse_expiry(&expiry_key).and_then(|(_, key)| keys::parse_entry(key)) else {
                 continue;
             };
-            if let Some(entry) = self.entry(&id)?.filter(|entry| self.is_droppable(entry)) {
+            if let Some(entry) =
+                self.entry(&id)?.filter(|entry| planted!(DroppedAtExpiry) || self.is_droppable(entry))
+            {
                 self.drop_entry(&id, &entry);
                 self.counters.dropped += 1;
             }

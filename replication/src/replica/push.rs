@@ -195,7 +195,9 @@ impl<S: Store> Replica<S> {
             };
             // An interval ends only where the counts are known; at a repaired event they are not.
             if bytes >= max_bytes && delta.rows.last().is_some_and(|row| row.position.ops > 0) {
-                delta.upto = delta.rows.last().map_or(after, |row| row.position);
+                if !planted!(ClaimBeyondCut) {
+                    delta.upto = delta.rows.last().map_or(after, |row| row.position);
+                }
                 return ControlFlow::Break(());
             }
             match self.delta_row(hlc, row_key, &row, &run) {
@@ -254,7 +256,7 @@ impl<S: Store> Replica<S> {
             self.counters.held_back += 1;
             return Ok(());
         }
-        if delta.after.hlc > held {
+        if delta.after.hlc > held && !planted!(GapIgnored) {
             self.counters.gaps += 1;
             self.request_once(now, from, origin, false);
             return Ok(());

@@ -41,6 +41,9 @@ pub fn salvage<S: Store>(
     let identity = read(keys::IDENTITY).and_then(|row| row::decode_identity(&row).ok());
     let summary = read(keys::SUMMARY).and_then(|row| row::decode_summary(&row).ok());
     let (Some(identity), Some(summary)) = (identity, summary) else { return Ok(0) };
+    if planted!(SalvageSkipped) {
+        return Ok(0);
+    }
     let origins: Vec<_> = summary.origins.iter().map(|(origin, _)| *origin).collect();
     let mut unreadable = 0;
     let mut fault = None;

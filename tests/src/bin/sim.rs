@@ -1,13 +1,15 @@
 //! The simulator as a command: `cargo sim -- --seeds 1000`, and `cargo sim -- --seed 7` to see one run.
 
-use anyhow::bail;
+use std::process::ExitCode;
+
+use anyhow::Context;
 use clap::Parser;
-use littoral_tests::sim::{self, Outcome, Scenario};
+use littoral_tests::sim::{self, Outcome, Scenario, mutants, seeds};
 
 /// Runs seeds of the simulator and checks what must hold.
 #[derive(Parser)]
 struct Arguments {
-    /// How many seeds to run.
+    /// How many seeds of each scenario to run.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// The first of them.
@@ -16,51 +18,64 @@ struct Arguments {
     /// Run this one alone, and print its scenario and trace.
     #[arg(long)]
     seed: Option<u64>,
+    /// The scenario; without it all of them, and of a single seed `swarm`.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Look for every planted bug instead, in a build that has them; each must be found.
+    #[arg(long)]
+    mutants: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Some(seed) = arguments.seed {
-        let scenario = Scenario::of(seed);
-        println!("{scenario:#?}");
-        let outcome = sim::run(&scenario, true).map_err(|violation| anyhow::anyhow!(violation))?;
-        println!("{}{}", outcome.log, summary(&outcome));
-        return Ok(());
+    if arguments.mutants {
+        let (found, missed) = mutants::run()?;
+        return Ok(ended(found, missed));
     }
-    let (mut passed, mut failed) = (0, 0);
-    let mut total = Outcome::default();
-    for seed in arguments.from..arguments.from + arguments.seeds {
-        match sim::run(&Scenario::of(seed), false) {
+    let names: Vec<&str> = match &arguments.scenario {
+        Some(name) => vec![name],
+        None => Scenario::names().map(|(name, _)| name).collect(),
+    };
+    let known: Vec<_> = Scenario::names().map(|(name, pushes)| format!("  {name}: {pushes}")).collect();
+    let unknown = || format!("no such scenario; there are\n{}", known.join("\n"));
+    if let Some(seed) = arguments.seed {
+        let scenario = Scenario::named(names[0], seed).with_context(unknown)?;
+        println!("{scenario:#?}");
+        return Ok(match sim::run(&scenario, true) {
             Ok(outcome) => {
-                passed += 1;
-                total.acknowledged += outcome.acknowledged;
-                total.delivered += outcome.delivered;
-                total.crashes += outcome.crashes;
-                total.repaired += outcome.repaired;
-                total.healed_after_us = total.healed_after_us.max(outcome.healed_after_us);
+                println!("{}{outcome}", outcome.log);
+                ended(1, 0)
             }
             Err(violation) => {
-                failed += 1;
-                println!("seed {seed}: {violation}\nreplay it with: cargo sim -- --seed {seed}");
+                println!("{violation}");
+                ended(0, 1)
             }
-        }
+        });
     }
-    println!("{}", summary(&total));
-    println!("{passed} passed, {failed} failed");
-    if failed > 0 {
-        bail!("{failed} seeds found a violation");
+    let (mut passed, mut failed) = (0, 0);
+    for name in names {
+        Scenario::named(name, 0).with_context(unknown)?;
+        let mut total = Outcome::default();
+        seeds::run_all(name, arguments.from..arguments.from + arguments.seeds, |seed, result| {
+            match result {
+                Ok(outcome) => {
+                    passed += 1;
+                    total.add(&outcome);
+                }
+                Err(violation) => {
+                    failed += 1;
+                    println!("{name}, seed {seed}: {violation}");
+                    println!("replay it with: cargo sim -- --scenario {name} --seed {seed}");
+                }
+            }
+            true
+        });
+        println!("{name}: {total}");
     }
-    Ok(())
+    Ok(ended(passed, failed))
 }
 
-fn summary(outcome: &Outcome) -> String {
-    format!(
-        "{} writes acknowledged, {} frames delivered, {} crashes, {} entries repaired, healed within {:.1} s, trace {:016x}",
-        outcome.acknowledged,
-        outcome.delivered,
-        outcome.crashes,
-        outcome.repaired,
-        outcome.healed_after_us as f64 / 1e6,
-        outcome.trace
-    )
+fn ended(passed: usize, failed: usize) -> ExitCode {
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

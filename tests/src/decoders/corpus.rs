@@ -76,8 +76,8 @@ fn add(inputs: &mut Inputs, target: &'static str, named: Named) {
 pub fn frames() -> BTreeMap<String, Vec<u8>> {
     let mut frames = BTreeMap::new();
     for seed in SEEDS {
-        let outcome =
-            sim::run(&Scenario::of(seed), false).expect("the simulator's own suite runs these seeds");
+        let scenario = Scenario::named("swarm", seed).expect("the scenario of all options");
+        let outcome = sim::run(&scenario, false).expect("the simulator's own suite runs these seeds");
         for (name, frame) in outcome.frames.frames().filter(|(_, frame)| frame.len() <= MAX_FRAME_BYTES) {
             frames.entry(name).or_insert_with(|| frame.to_vec());
         }

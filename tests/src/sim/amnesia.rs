@@ -10,14 +10,20 @@ use replication::store::Batch;
 use replication::store::memory::MemoryStore;
 use replication::{Body, DigestKey, Dot, Entry, EntryId, Hlc, Store, keys};
 
+use super::oracle::NAMESPACE;
+use super::scenario::Amnesia;
 use crate::random::Random;
 
-/// Removes about a third of the entries that `held_elsewhere` says are safe, or sets them back, takes their log
-/// rows away, and makes counts and root fit again. Gives how many.
-pub fn forget(
+/// Bits of a leaf's number below those that tell which of four parts of the tree it is in.
+const BITS_BELOW_PART: u32 = 14;
+
+/// Removes entries that `held_elsewhere` says are safe, about a third or one part of the tree, or sets some back, takes
+/// their log rows away, and makes counts and root fit again. Gives how many. Entries with events of the store's own in
+/// the log stay: of those, more than entries would tell.
+pub(super) fn forget(
     store: &mut MemoryStore,
     key: &DigestKey,
-    rng: &mut Random,
+    (kind, rng): (Amnesia, &mut Random),
     held_elsewhere: &dyn Fn(&EntryId, Dot) -> bool,
 ) -> usize {
     let Some(summary) = store.read(keys::SUMMARY).expect("memory reads") else { return 0 };
@@ -26,14 +32,24 @@ pub fn forget(
     let mut forgotten = BTreeSet::new();
     let mut set_back = Batch::new();
     let mut doomed = Vec::new();
+    let part = rng.below(1 << (16 - BITS_BELOW_PART)) as u16;
+    let own = own_events(store);
     let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
         if let (Some(id), Ok(mut row)) = (keys::parse_entry(row_key), row::decode_entry(row_key, &bytes)) {
             let replica = summary.origins[usize::from(row.origin_index)].0;
-            let is_chosen = rng.permille(333) && held_elsewhere(&id, Dot { hlc: row.hlc, replica });
-            let is_removed = is_chosen && rng.permille(500);
+            let is_meant = match kind {
+                Amnesia::None => false,
+                Amnesia::Some => rng.permille(333),
+                Amnesia::Shard => key.name_hash(&id).leaf() >> BITS_BELOW_PART == part,
+            };
+            // A tombstone that two have lost (who forgets it hands on a log without it) would be dropped by the others one
+            // day, and then nothing would say that an older value is dead.
+            let stays = matches!(&row.body, Body::Value(value) if value.expires_at_s.is_none());
+            let may_go = stays && id.namespace == NAMESPACE && !own.contains(&id);
+            let is_chosen = is_meant && may_go && held_elsewhere(&id, Dot { hlc: row.hlc, replica });
+            let is_removed = is_chosen && (kind == Amnesia::Shard || rng.permille(500));
             if is_chosen && !is_removed {
                 row.hlc = Hlc::from_bits(1);
-                row.body = Body::Tombstone;
                 set_back.insert(row_key.to_vec(), Some(row::encode_entry(row_key, &row)));
             }
             if is_chosen {
@@ -69,4 +85,20 @@ pub fn forget(
     set_back.insert(keys::SUMMARY.to_vec(), Some(row::encode_summary(&summary)));
     store.commit(set_back).and_then(|()| store.flush()).expect("memory commits");
     forgotten.len()
+}
+
+/// The entries that events of the store's own wrote, as far as its log goes back.
+fn own_events(store: &MemoryStore) -> BTreeSet<EntryId> {
+    let mut own = BTreeSet::new();
+    let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
+        if keys::parse_log(row_key, 0).is_none() {
+            return ControlFlow::Break(());
+        }
+        if let Ok(row) = row::decode_log(row_key, Hlc::ZERO, &bytes) {
+            own.insert(row.id);
+        }
+        ControlFlow::Continue(())
+    };
+    store.scan(&keys::log(0, Hlc::ZERO), &mut visit).expect("memory scans");
+    own
 }

@@ -1,22 +1,40 @@
-//! What must hold, said without a word of how replicas work: only of writes, acknowledgements and claims.
+//! What must hold, said without a word of how replicas work: only of writes, acknowledgements, claims and epochs.
+//!
+//! It remembers all that was ever written and what became of it. Its questions are in [`claims`](self::claims), which
+//! hold at any moment, and in [`ending`](self::ending), which hold when all agree.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use replication::codec::row;
-use replication::store::memory::MemoryStore;
-use replication::{Body, Dot, Entry, EntryId, Hlc, Now, Replica, ReplicaId, Store, keys};
+use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
+
+mod claims;
+mod ending;
+
+/// The namespace that clients of a simulation write to.
+pub(super) const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
 
 /// Every write there was.
 #[derive(Default)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     /// Acknowledged as durable, or found so after a crash.
     durable: BTreeMap<Dot, (EntryId, Body)>,
+    /// The dots of those, by entry.
+    by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
     /// Staged when their node crashed: its store tells at the next start whether they survived.
     unsettled: BTreeMap<Dot, (EntryId, Body)>,
-    /// The newest durable write of each entry.
-    newest: BTreeMap<EntryId, Dot>,
+    /// Replicas of whose store there has been more than one. Their events have no one history any more: what they
+    /// acknowledge from then on must be accounted for in the end, and nothing is said of claims.
+    doubtful: BTreeSet<ReplicaId>,
+    /// What those acknowledged.
+    doubtful_writes: Vec<(Dot, EntryId, Body)>,
+    /// Acknowledged, and on no disk any more: an old copy took the place of the only one that had it.
+    gone: BTreeSet<Dot>,
+    /// Events of earlier incarnations, and the events that took their place.
+    written_anew: BTreeMap<Dot, Dot>,
+    /// The most each replica ever claimed durably.
+    claims: BTreeMap<ReplicaId, VersionVector>,
+    /// When each member's record was written, and whether it was ever removed.
+    members: BTreeMap<ReplicaId, (Option<Hlc>, bool)>,
 }
 
 impl Oracle {
@@ -24,9 +42,12 @@ impl Oracle {
     ///
     /// # Errors
     /// Where its dot was acknowledged before for another write.
-    pub fn acknowledge(&mut self, dot: Dot, id: EntryId, body: Body) -> Result<(), String> {
-        let newest = self.newest.entry(id.clone()).or_insert(dot);
-        *newest = dot.max(*newest);
+    pub(crate) fn acknowledge(&mut self, dot: Dot, id: EntryId, body: Body) -> Result<(), String> {
+        if self.doubtful.contains(&dot.replica) {
+            self.doubtful_writes.push((dot, id, body));
+            return Ok(());
+        }
+        self.by_entry.entry(id.clone()).or_default().insert(dot);
         match self.durable.insert(dot, (id, body)) {
             Some(_) => Err(format!("the dot {dot:?} was used twice")),
             None => Ok(()),
@@ -34,149 +55,90 @@ impl Oracle {
     }
 
     /// This write's node crashed before it was acknowledged.
-    pub fn crashed(&mut self, dot: Dot, id: EntryId, body: Body) {
+    pub(crate) fn crashed(&mut self, dot: Dot, id: EntryId, body: Body) {
         self.unsettled.insert(dot, (id, body));
     }
 
-    /// The node has started again: of its unacknowledged writes, those in its store stand, and the others
-    /// must never be seen anywhere.
-    pub fn started(&mut self, replica: &Replica<MemoryStore>) -> Result<(), String> {
+    /// The node has started again: of its unacknowledged writes, those its store claims stand, and the others must
+    /// never be seen anywhere.
+    pub(crate) fn started(&mut self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let id = replica.id();
         let (mine, others) =
-            std::mem::take(&mut self.unsettled).into_iter().partition(|(dot, _)| dot.replica == replica.id());
+            std::mem::take(&mut self.unsettled).into_iter().partition(|(dot, _)| dot.replica == id);
         self.unsettled = others;
         let mine: BTreeMap<Dot, (EntryId, Body)> = mine;
-        for (dot, (id, body)) in mine.into_iter().filter(|(dot, _)| replica.vector().covers(*dot)) {
-            self.acknowledge(dot, id, body)?;
-        }
-        Ok(())
-    }
-
-    /// `vector[o] >= t` implies the effect of all of `o`'s acknowledged events up to `t`.
-    pub fn check_claims(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
-        let entries = entries(replica)?;
-        for (dot, (id, _)) in self.durable.iter().filter(|(dot, _)| replica.vector().covers(**dot)) {
-            let held = entries.get(id);
-            // What was over everywhere may be gone.
-            if held.is_none() && self.is_over(id, replica) {
-                continue;
-            }
-            if held.is_none_or(|(held, _)| held < dot) {
-                return Err(format!(
-                    "{:?} claims to hold {dot:?} on {:?}, and does not",
-                    replica.id(),
-                    id.key
-                ));
+        for (dot, (id, body)) in mine {
+            if replica.vector().covers(dot) {
+                self.acknowledge(dot, id, body)?;
             }
         }
         Ok(())
     }
 
-    /// Whether the newest write of this entry that the replica claims is a delete, or a value that has expired, at or
-    /// below its epoch.
-    fn is_over(&self, id: &EntryId, replica: &Replica<MemoryStore>) -> bool {
-        let of_entry = self.durable.iter().rev().filter(|(_, (written, _))| written == id);
-        let mut claimed = of_entry.filter(|(dot, _)| replica.vector().covers(**dot));
-        claimed.next().is_some_and(|(dot, (_, body))| {
-            let entry = Entry { dot: *dot, body: body.clone() };
-            entry.is_over_at().is_some_and(|at| at <= replica.epoch())
-        })
-    }
-
-    /// What a replica holds of another was durable there before it left.
-    pub fn check_origins(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
-        let foreign = entries(replica)?.into_iter().filter(|(_, (dot, _))| dot.replica != replica.id());
-        match foreign.map(|(id, (dot, _))| (id, dot)).find(|(_, dot)| !self.durable.contains_key(dot)) {
-            Some((id, dot)) => Err(format!(
-                "{:?} holds {dot:?} on {:?}, which its origin has not made durable",
-                replica.id(),
-                id.key
-            )),
-            None => Ok(()),
+    /// What a write of an earlier incarnation wrote.
+    ///
+    /// # Errors
+    /// Where there was no such write.
+    pub(crate) fn written(&self, dot: Dot) -> Result<Vec<(EntryId, Body)>, String> {
+        let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == dot);
+        let written: Vec<_> = doubtful
+            .map(|(_, id, body)| (id.clone(), body.clone()))
+            .chain(self.durable.get(&dot).cloned())
+            .chain(self.unsettled.get(&dot).cloned())
+            .collect();
+        if written.is_empty() {
+            Err(format!("{dot:?} was written anew, and nobody issued it"))
+        } else {
+            Ok(written)
         }
     }
 
-    /// A replica knows of its own events exactly how many each peer lacks.
-    pub fn check_lag(&self, replica: &Replica<MemoryStore>, now: Now) -> Result<(), String> {
-        let me = replica.id();
-        let lags = replica.lag(now).map_err(|error| error.to_string())?;
-        for peer in replica.peers() {
-            let missing = self.durable_after(me, peer.claims.hlc(me), replica.vector().hlc(me));
-            let said = lags.iter().find(|lag| lag.origin == me && lag.replica == peer.replica);
-            let said = said.ok_or_else(|| format!("{me:?} does not tell the lag of {:?}", peer.replica))?;
-            if said.ops != missing {
-                return Err(format!(
-                    "{me:?} says {:?} lacks {} events, and it lacks {missing}",
-                    peer.replica, said.ops
-                ));
+    /// A write of an earlier incarnation was written anew.
+    pub(crate) fn was_written_anew(&mut self, old: Dot, new: Dot) {
+        self.written_anew.insert(old, new);
+    }
+
+    /// From now on there is, or was, more than one store of this replica. What this copy does not hold, and no replica
+    /// claims, is on no disk.
+    pub(crate) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
+        self.doubtful.insert(id);
+        let own: Vec<Dot> = self.durable.keys().filter(|dot| dot.replica == id).copied().collect();
+        for dot in own {
+            let (entry, body) = self.durable.remove(&dot).expect("its key was found");
+            if let Some(dots) = self.by_entry.get_mut(&entry) {
+                dots.remove(&dot);
             }
+            self.doubtful_writes.push((dot, entry, body));
         }
-        Ok(())
+        let Some(copy) = copy else { return };
+        let others = || self.claims.iter().filter(|(other, _)| **other != id).map(|(_, claims)| claims);
+        let mine = self.doubtful_writes.iter().map(|(dot, ..)| *dot).filter(|dot| dot.replica == id);
+        let gone = mine.filter(|dot| !copy.covers(*dot) && !others().any(|claims| claims.covers(*dot)));
+        self.gone.extend(gone.collect::<Vec<_>>());
     }
 
-    /// Durable events of `origin` after one time and up to another.
-    fn durable_after(&self, origin: ReplicaId, after: Hlc, upto: Hlc) -> u64 {
-        let inside = |dot: &&Dot| dot.replica == origin && dot.hlc > after && dot.hlc <= upto;
-        self.durable.keys().filter(inside).count() as u64
+    /// Whether there has been more than one store of this replica.
+    pub(crate) fn doubts(&self, id: ReplicaId) -> bool {
+        self.doubtful.contains(&id)
     }
 
-    /// At the end: the surviving state of every entry is a write that was issued, as it was issued, and no older
-    /// than any that was acknowledged.
-    pub fn check_end(&self, replica: &Replica<MemoryStore>) -> Result<(), String> {
-        let entries = entries(replica)?;
-        for (id, newest) in &self.newest {
-            let Some((dot, body)) = entries.get(id) else {
-                if self.is_over(id, replica) {
-                    continue;
-                }
-                return Err(format!("the entry {:?} is lost", id.key));
-            };
-            if dot < newest {
-                return Err(format!("{:?} stands at {dot:?}, though {newest:?} was acknowledged", id.key));
-            }
-            let issued = self.durable.get(dot);
-            if issued != Some(&(id.clone(), body.clone())) {
-                return Err(format!(
-                    "{:?} has {body:?} by {dot:?}, but what was issued is {issued:?}",
-                    id.key
-                ));
-            }
-        }
-        Ok(())
+    /// Whether this replica was ever removed.
+    pub(crate) fn was_removed(&self, id: ReplicaId) -> bool {
+        self.members.get(&id).is_some_and(|(_, removed)| *removed)
     }
-}
 
-/// One entry as its store has it, staged changes left out.
-pub(super) fn entry(replica: &Replica<MemoryStore>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
-    let row_key = keys::entry(id);
-    let row = replica.store().read(&row_key).map_err(|error| error.to_string())?;
-    row.map(|row| decoded(&origins(replica)?, &row_key, &row)).transpose()
-}
+    /// The newest state of an entry that this vector covers.
+    fn newest_covered(&self, id: &EntryId, vector: &VersionVector) -> Option<(Dot, &Body)> {
+        let dots = self.by_entry.get(id)?;
+        let dot = dots.iter().rev().find(|dot| vector.covers(**dot))?;
+        Some((*dot, &self.durable.get(dot)?.1))
+    }
 
-/// The entries of a store, with the dots that wrote them.
-pub(super) fn entries(replica: &Replica<MemoryStore>) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
-    let origins = origins(replica)?;
-    let mut entries = BTreeMap::new();
-    let scanned = replica.store().scan(&[keys::ENTRY], &mut |row_key, row| {
-        if let Some(id) = keys::parse_entry(row_key) {
-            entries.insert(id, decoded(&origins, row_key, &row));
-        }
-        ControlFlow::Continue(())
-    });
-    scanned.map_err(|error| error.to_string())?;
-    entries.into_iter().map(|(id, entry)| Ok((id, entry?))).collect()
-}
-
-fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {
-    let row = row::decode_entry(row_key, row).map_err(|why| why.to_string())?;
-    let replica = origins.get(usize::from(row.origin_index)).ok_or("a row of an origin without a name")?;
-    Ok((Dot { hlc: row.hlc, replica: *replica }, row.body))
-}
-
-/// The origins by their index in the rows of this store.
-fn origins(replica: &Replica<MemoryStore>) -> Result<Vec<ReplicaId>, String> {
-    let Some(summary) = replica.store().read(keys::SUMMARY).map_err(|error| error.to_string())? else {
-        return Ok(Vec::new());
-    };
-    let summary = row::decode_summary(&summary).map_err(|why| why.to_string())?;
-    Ok(summary.origins.into_iter().map(|(origin, _)| origin).collect())
+    /// Whether an entry may be absent where this is the newest of its states that must be known: it is over, or a
+    /// state of a replica without one history came after it, and that is over.
+    fn may_be_absent(&self, id: &EntryId, newest: Dot, body: &Body, epoch: Hlc) -> bool {
+        let later = self.doubtful_writes.iter().filter(|(dot, written, _)| written == id && *dot >= newest);
+        super::rows::is_over(newest, body, epoch)
+            || later.into_iter().any(|(dot, _, body)| super::rows::is_over(*dot, body, epoch))
+    }
 }

@@ -1,0 +1,180 @@
+//! When what is checked: the oracle's questions put to every replica, throughout and at the end.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use replication::codec::message::Stage;
+use replication::{Dot, Replica, ReplicaId};
+
+use super::disk::Disk;
+use super::{Simulation, rows};
+
+impl Simulation {
+    pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica<Disk>> {
+        self.nodes.iter().filter_map(|node| node.replica.as_ref())
+    }
+
+    /// Everyone holds the same, and everyone knows it; and nothing is left of what was over.
+    pub(super) fn agreed(&self) -> bool {
+        let is_back = self.nodes.iter().all(|node| node.replica.is_some() || self.stays_out(node.id));
+        let mut ids: Vec<ReplicaId> = self.replicas().map(Replica::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let Some(first) = self.replicas().next() else { return false };
+        // Claims follow the clocks while nothing is written; events do not.
+        let events = |replica: &Replica<Disk>| -> Vec<_> {
+            replica.vector().iter().map(|(origin, at)| (origin, at.ops)).collect()
+        };
+        let same = |replica: &Replica<Disk>| {
+            let garbage = replica.garbage();
+            let is_collected = garbage.waiting.tombstones == 0
+                && garbage.waiting.expiring == 0
+                && garbage.log_rows == 0
+                && garbage.swept;
+            replica.stage() == Stage::Member
+                && is_collected
+                && replica.epoch() == first.epoch()
+                && replica.root() == first.root()
+                && events(replica) == events(first)
+        };
+        is_back
+            && ids.len() == self.replicas().count()
+            && self.replicas().all(same)
+            && (0..self.nodes.len()).all(|node| self.nobody_lags(node))
+    }
+
+    /// Whether a node that is down will not come back: an operator has removed it for good.
+    fn stays_out(&self, id: ReplicaId) -> bool {
+        self.replicas().any(|replica| replica.members().removal(id).is_some())
+            && !self.happenings.values().any(|happening| match happening {
+                super::Happening::Rebuild { node } => self.nodes[*node].id == id,
+                _ => false,
+            })
+    }
+
+    fn nobody_lags(&self, node: usize) -> bool {
+        let Some(replica) = &self.nodes[node].replica else { return true };
+        let is_in = |id| replica.members().contains(id);
+        let lags = replica.lag(self.now(node)).unwrap_or_default();
+        let between_members = lags.iter().filter(|lag| is_in(lag.replica) && is_in(lag.origin));
+        between_members.map(|lag| lag.ops).sum::<u64>() == 0
+    }
+
+    /// What each replica holds and has counted, for a report.
+    pub(super) fn views(&self) -> String {
+        self.reports() + &self.differences()
+    }
+
+    /// The entries that not all replicas have in the same state.
+    fn differences(&self) -> String {
+        let mut text = String::new();
+        let held: Result<Vec<_>, _> = self.replicas().map(|replica| rows::entries(replica.store())).collect();
+        let Ok(held) = held else { return "\n  a store cannot be read".into() };
+        let ids: BTreeSet<_> = held.iter().flat_map(|entries| entries.keys()).collect();
+        for id in ids {
+            let states: Vec<_> = held.iter().map(|entries| entries.get(id)).collect();
+            if states.iter().any(|state| *state != states[0]) {
+                let _ = write!(text, "\n  {:?}: {states:?}", id.key);
+            }
+        }
+        text
+    }
+
+    fn reports(&self) -> String {
+        self.replicas().fold(String::new(), |mut text, replica| {
+            let _ = write!(text, "\n  {:?} {:?} root {:?}", replica.id(), replica.stage(), replica.root());
+            for (origin, at) in replica.vector().iter() {
+                let _ = write!(text, " {origin:?}:{}/{}", at.hlc, at.ops);
+            }
+            let garbage = replica.garbage();
+            let _ = write!(
+                text,
+                "\n    epoch {} swept {} frontier {} {:?} log {}",
+                garbage.epoch, garbage.swept, garbage.frontier, garbage.waiting, garbage.log_rows
+            );
+            for holder in garbage.holders.iter().take(2) {
+                let _ =
+                    write!(text, "\n    {:?} holds {:?} up to {}", holder.member, holder.origin, holder.upto);
+            }
+            let removed = replica.members().iter().filter(|(_, member)| member.removed.is_some());
+            let _ = write!(text, "\n    removed {:?}", removed.map(|(id, _)| id).collect::<Vec<_>>());
+            let _ = write!(text, "\n    {:?}", replica.counters());
+            text
+        })
+    }
+
+    /// Lets the oracle know all that is claimed durably.
+    pub(super) fn note_claims(&mut self) {
+        for replica in self.nodes.iter().filter_map(|node| node.replica.as_ref()) {
+            self.oracle.note(replica.id(), replica.vector());
+            self.oracle.note_members(replica);
+        }
+    }
+
+    /// Holds at any moment.
+    pub(super) fn check_always(&mut self) -> Result<(), String> {
+        self.note_claims();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Some(replica) = &node.replica else { continue };
+            if !self.forgot && !self.oracle.doubts(node.id) {
+                self.oracle.check_claims(replica)?;
+                self.oracle.check_origins(replica)?;
+            }
+            self.oracle.check_epoch(replica)?;
+            self.oracle.check_own(replica.id(), replica.vector())?;
+            self.oracle.check_lag(replica, self.now(number))?;
+        }
+        Ok(())
+    }
+
+    /// Holds on every disk, of nodes that are down too: what a node acknowledged is there, and digests are right.
+    pub(super) fn check_disks(&self) -> Result<(), String> {
+        for node in &self.nodes {
+            let (disk, root) = match &node.replica {
+                Some(replica) => (replica.store().clone(), Some(replica.root())),
+                None => (node.disk.clone(), None),
+            };
+            // Opening reads every row, and compares counts and root with the summary.
+            let reopened = Replica::open(disk, self.settings(0), node.id);
+            let reopened =
+                reopened.map_err(|error| format!("the stored digest is not the recomputed one: {error}"))?;
+            let is_settled =
+                node.replica.as_ref().is_some_and(|replica| replica.store().memory.unflushed() == 0);
+            if is_settled && root.is_some_and(|root| root != reopened.root()) {
+                return Err("the root changes when the store is opened again".into());
+            }
+            self.oracle.check_own(reopened.id(), reopened.vector())?;
+            self.oracle.check_swept(&reopened)?;
+        }
+        Ok(())
+    }
+
+    /// Holds when all agree.
+    pub(super) fn check_end(&mut self) -> Result<(), String> {
+        let counters: Vec<_> = self.replicas().map(|replica| replica.counters()).collect();
+        for counters in counters {
+            self.outcome.repaired += counters.repaired;
+            self.outcome.dropped += counters.dropped;
+            self.outcome.written_anew += counters.written_anew;
+        }
+        let is_doubtful = self.nodes.iter().any(|node| node.incarnation > 0);
+        if !self.forgot && !is_doubtful && self.outcome.repaired > 0 {
+            return Err(
+                "anti-entropy repaired what bookkeeping had claimed, and nothing was forgotten".into()
+            );
+        }
+        let mut letters: BTreeSet<Dot> = BTreeSet::new();
+        for replica in self.replicas() {
+            let listed = replica.dead_letters().map_err(|error| error.to_string())?;
+            letters.extend(listed.iter().map(|letter| letter.entry.dot));
+        }
+        self.outcome.dead_letters += letters.len() as u64;
+        let out: BTreeSet<ReplicaId> =
+            self.nodes.iter().filter(|node| node.replica.is_none()).map(|node| node.id).collect();
+        for replica in self.replicas() {
+            self.oracle.check_end(replica)?;
+            self.oracle.check_accounts(replica, &letters, &out)?;
+        }
+        self.check_disks()
+    }
+}

@@ -1,0 +1,225 @@
+//! Who comes and goes in a simulation: what an operator does, and how a node is made anew.
+
+use replication::codec::message::Stage;
+use replication::replica::{Event, WriteError, returned};
+use replication::{Body, EntryId, RemovalReason, Replica, ReplicaId};
+
+use super::disk::Disk;
+use super::nodes::Node;
+use super::scenario::{Fault, WEEK_MS};
+use super::{Happening, Simulation, rows};
+
+/// The most nodes a cluster grows to.
+const MAX_NODES: usize = 7;
+
+/// The least members that a removal or a second life may leave alone.
+const MIN_MEMBERS: usize = 2;
+
+/// How long an operator takes to notice that a node has stopped.
+const OPERATOR_US: u64 = 400_000;
+
+/// How often it is tried to end all draining, once there are no faults.
+const UNDRAIN_EVERY_US: u64 = 300_000;
+
+impl Simulation {
+    fn members_up(&self) -> Vec<usize> {
+        let is_in = |node: &usize| {
+            self.nodes[*node].replica.as_ref().is_some_and(|replica| replica.stage() == Stage::Member)
+        };
+        (0..self.nodes.len()).filter(is_in).collect()
+    }
+
+    /// A member that is up, where enough others are.
+    fn any_member(&mut self) -> Option<usize> {
+        let members = self.members_up();
+        (members.len() > MIN_MEMBERS).then(|| *self.rng.pick(&members))
+    }
+
+    pub(super) fn add_node(&mut self) -> Result<(), String> {
+        if self.nodes.len() >= MAX_NODES {
+            return Ok(());
+        }
+        self.nodes.push(Node::new(self.nodes.len()));
+        self.restart(self.nodes.len() - 1)
+    }
+
+    pub(super) fn remove_member(&mut self) -> Result<(), String> {
+        let (Some(actor), Some(target)) = (self.any_member(), self.any_member()) else { return Ok(()) };
+        if actor == target {
+            return Ok(());
+        }
+        let id = self.nodes[target].id;
+        self.note(|| format!("the operator removes {target} ({id:?}) at {actor}"));
+        self.operate(actor, |replica, now| replica.remove_member(now, id, RemovalReason::Operator).map(drop))
+    }
+
+    pub(super) fn drain_member(&mut self) -> Result<(), String> {
+        let (Some(actor), Some(target)) = (self.any_member(), self.any_member()) else { return Ok(()) };
+        let (id, draining) = (self.nodes[target].id, self.rng.permille(500));
+        self.note(|| format!("the operator sets draining of {target} to {draining}"));
+        self.operate(actor, |replica, now| replica.drain_member(now, id, draining).map(drop))
+    }
+
+    fn operate(
+        &mut self,
+        actor: usize,
+        act: impl FnOnce(&mut Replica<Disk>, replication::Now) -> Result<(), WriteError>,
+    ) -> Result<(), String> {
+        let now = self.now(actor);
+        let Some(replica) = &mut self.nodes[actor].replica else { return Ok(()) };
+        match act(replica, now) {
+            Ok(()) => self.drive(actor, true),
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    /// Ends all draining, once there are no faults: a draining member refuses writes, those that return too.
+    pub(super) fn undrain(&mut self) -> Result<(), String> {
+        let members = self.members_up();
+        let Some(actor) = members.first().copied() else { return Ok(()) };
+        let replica = self.nodes[actor].replica.as_ref().ok_or("it is up")?;
+        let draining: Vec<ReplicaId> =
+            replica.members().current().filter(|(_, member)| member.draining).map(|(id, _)| id).collect();
+        if !draining.is_empty() {
+            self.after(UNDRAIN_EVERY_US, Happening::Undrain);
+        }
+        for id in draining {
+            self.operate(actor, |replica, now| replica.drain_member(now, id, false).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a copy of a disk aside; or starts the node from the copy there is.
+    pub(super) fn back_up_or_restore(&mut self) -> Result<(), String> {
+        let Some(node) = self.any_member() else { return Ok(()) };
+        let backup = self.nodes[node].backup.take_if(|_| self.rng.permille(600));
+        let Some(backup) = backup else {
+            self.note(|| format!("the disk of {node} is backed up"));
+            self.nodes[node].backup = self.nodes[node].durable_copy();
+            return Ok(());
+        };
+        self.note(|| format!("{node} is restored"));
+        self.note_claims();
+        self.take_down(node);
+        self.oracle.doubt(self.nodes[node].id, Some(&rows::claims(&backup)?));
+        self.sessions.forget(node);
+        self.nodes[node].disk = backup;
+        let down_us = self.rng.below(self.scenario.down_us);
+        self.after(down_us, Happening::Restart { node });
+        Ok(())
+    }
+
+    pub(super) fn clone_node(&mut self) -> Result<(), String> {
+        let Some(node) = self.any_member().filter(|_| self.nodes.len() < MAX_NODES) else { return Ok(()) };
+        let Some(disk) = self.nodes[node].durable_copy() else { return Ok(()) };
+        let id = self.nodes[node].id;
+        let clone = self.nodes.len();
+        self.note(|| format!("{clone} is started from a copy of the disk of {node}"));
+        self.oracle.doubt(id, None);
+        let pop = self.nodes[node].pop.clone();
+        self.nodes.push(Node { id, disk, pop, ..Node::new(clone) });
+        self.restart(clone)
+    }
+
+    /// A node will be cut off, and in the middle of it a week goes by.
+    pub(super) fn send_away(&mut self) -> Result<(), String> {
+        let lasts_us = self.scenario.cut_us;
+        let node = self.any_node();
+        self.isolate(node, lasts_us)?;
+        let skip_us = self.rng.below(lasts_us);
+        self.after(skip_us, Happening::Skip);
+        Ok(())
+    }
+
+    pub(super) fn skip_a_week(&mut self) {
+        self.note(|| "a week goes by".into());
+        self.skipped_us += WEEK_MS * 1000;
+    }
+
+    /// What the node's driver does on an event of its replica. Gives whether the replica is down now.
+    ///
+    /// # Errors
+    /// Where nothing has happened that would call for it.
+    pub(super) fn answer(&mut self, node: usize, event: Event) -> Result<bool, String> {
+        let id = self.nodes[node].id;
+        let (is_expected, delay_us) = match &event {
+            Event::Recorded { dot, id, body } => {
+                self.nodes[node].staged.push((*dot, id.clone(), body.clone()));
+                return Ok(false);
+            }
+            Event::WrittenAnew { old, new } => {
+                self.note(|| format!("{node} writes {old:?} anew as {new:?}"));
+                let mut candidates = self.oracle.written(*old)?;
+                // Of two clones' writes under one dot, the one that is there now.
+                let disk = self.nodes[node].replica.as_ref().map(Replica::store);
+                let is_there = |(id, body): &(EntryId, Body)| {
+                    let there = disk.and_then(|disk| rows::entry(disk, id).ok().flatten());
+                    there == Some((*new, body.clone()))
+                };
+                let at = candidates.iter().position(is_there).unwrap_or(0);
+                let (entry, body) = candidates.swap_remove(at);
+                self.oracle.was_written_anew(*old, *new);
+                self.nodes[node].staged.push((*new, entry, body));
+                return Ok(false);
+            }
+            Event::OlderCopy { .. } | Event::Cloned { .. } => (self.oracle.doubts(id), OPERATOR_US),
+            // Who was removed may hear of the epoch first.
+            Event::Behind { .. } => {
+                self.note_claims();
+                (self.oracle.doubts(id) || self.oracle.was_removed(id), OPERATOR_US)
+            }
+            Event::Removed { reason: RemovalReason::Silent } => (self.scenario.evicts(), 1_000),
+            Event::Removed { reason: RemovalReason::Operator } => {
+                (self.scenario.has(Fault::Remove), 4 * OPERATOR_US)
+            }
+            Event::Removed { reason: RemovalReason::Replaced } => (self.oracle.doubts(id), OPERATOR_US),
+            _ => return Ok(false),
+        };
+        self.note(|| format!("{node} stops: {event:?}"));
+        if !is_expected {
+            return Err(format!("node {node} ({id:?}) has no reason for {event:?}"));
+        }
+        self.take_down(node);
+        self.nodes[node].is_out = true;
+        if matches!(event, Event::Removed { reason: RemovalReason::Operator }) && self.rng.permille(300) {
+            self.disconnect_all(node);
+            return Ok(true);
+        }
+        let delay_us = self.rng.below(2 * delay_us);
+        self.after(delay_us, Happening::Rebuild { node });
+        Ok(true)
+    }
+
+    /// Makes a stopped node anew: a new identity and an empty store, and what its old store alone may hold.
+    pub(super) fn rebuild(&mut self, node: usize) -> Result<(), String> {
+        if !std::mem::take(&mut self.nodes[node].is_out) {
+            return Ok(());
+        }
+        self.outcome.rebuilt += 1;
+        let mut states = Vec::new();
+        let salvaged = returned::salvage(&self.nodes[node].disk, &mut |state| {
+            states.push(state);
+            Ok(())
+        });
+        salvaged.map_err(|error| format!("nothing can be salvaged: {error}"))?;
+        // The others notice the end of the old incarnation before they hear of the new one.
+        self.disconnect_all(node);
+        let old = self.nodes[node].id;
+        let has_twin = self.nodes.iter().filter(|other| other.id == old).count() > 1;
+        let made = &mut self.nodes[node];
+        made.incarnation += 1;
+        if has_twin {
+            // Of two clones the last to be made anew takes the place that both had.
+            made.pop = format!("pop-{node}-{}", made.incarnation);
+        }
+        made.id = Node::name(node, made.incarnation);
+        (made.disk, made.backup) = (Disk::default(), None);
+        self.note(|| format!("{node} is made anew, with {} salvaged states", states.len()));
+        self.sessions.forget(node);
+        self.open(node)?;
+        let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
+        let kept: Result<(), _> = states.iter().try_for_each(|state| replica.keep_returned(state));
+        kept.and_then(|()| replica.flush()).map_err(|error| format!("states cannot be kept: {error}"))?;
+        self.connect_all(node)
+    }
+}

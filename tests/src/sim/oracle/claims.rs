@@ -1,0 +1,144 @@
+//! What holds at any moment: claims, origins, lag, epochs.
+
+use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
+
+use super::{NAMESPACE, Oracle};
+use crate::sim::rows;
+
+impl Oracle {
+    /// Takes note of what this replica claims, and of the members it knows. Call it before [`Oracle::check_epoch`].
+    pub(crate) fn note(&mut self, id: ReplicaId, vector: &VersionVector) {
+        self.claims.entry(id).or_default().join(vector);
+    }
+
+    /// Takes note of the members a replica knows.
+    pub(crate) fn note_members(&mut self, replica: &Replica<impl Store>) {
+        for (id, member) in replica.members().iter() {
+            let known = self.members.entry(id).or_default();
+            // One whose sponsor was removed is recorded anew, later.
+            known.0 = member.joined.map(|dot| dot.hlc).max(known.0);
+            known.1 |= member.removed.is_some();
+        }
+    }
+
+    /// The epoch is not above what every member holds durably of every member.
+    pub(crate) fn check_epoch(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let epoch = replica.epoch();
+        let counts = |joined: Option<Hlc>, removed: bool| !removed && joined.is_some_and(|at| at <= epoch);
+        let members: Vec<ReplicaId> =
+            self.members.iter().filter(|(_, (at, out))| counts(*at, *out)).map(|(id, _)| *id).collect();
+        let nothing = VersionVector::default();
+        for member in &members {
+            let claims = self.claims.get(member).unwrap_or(&nothing);
+            if let Some(origin) = members.iter().find(|origin| claims.hlc(**origin) < epoch) {
+                let upto = claims.hlc(*origin);
+                return Err(format!(
+                    "{:?} has adopted epoch {epoch}, but {member:?} holds {origin:?} up to {upto} only",
+                    replica.id()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica claims all that it has acknowledged itself.
+    pub(crate) fn check_own(&self, id: ReplicaId, vector: &VersionVector) -> Result<(), String> {
+        let newest = self.durable.keys().filter(|dot| dot.replica == id).max();
+        match newest.filter(|dot| !self.doubts(id) && !vector.covers(**dot)) {
+            Some(dot) => Err(format!("{id:?} has acknowledged {dot:?}, and does not claim it")),
+            None => Ok(()),
+        }
+    }
+
+    /// `vector[o] >= t` implies the effect of all of `o`'s acknowledged events up to `t`. An entry may be absent where
+    /// the newest of them is over at the replica's epoch.
+    pub(crate) fn check_claims(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let entries = rows::entries(replica.store())?;
+        for id in self.by_entry.keys() {
+            let Some((newest, body)) = self.newest_covered(id, replica.vector()) else { continue };
+            let held = entries.get(id).map(|(dot, _)| *dot);
+            let is_right = match held {
+                Some(held) => held >= newest,
+                None => self.may_be_absent(id, newest, body, replica.epoch()),
+            };
+            if !is_right {
+                return Err(format!(
+                    "{:?} claims to hold {newest:?} ({body:?}) on {:?}, and has {held:?}; its epoch is {}",
+                    replica.id(),
+                    id.key,
+                    replica.epoch()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a replica holds of another was durable there before it left.
+    pub(crate) fn check_origins(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let entries = rows::entries(replica.store())?;
+        let is_known = |dot: &Dot| {
+            self.durable.contains_key(dot) || self.doubtful_writes.iter().any(|(known, ..)| known == dot)
+        };
+        let foreign = entries
+            .into_iter()
+            .filter(|(id, (dot, _))| id.namespace == NAMESPACE && dot.replica != replica.id());
+        match foreign.map(|(id, (dot, _))| (id, dot)).find(|(_, dot)| !is_known(dot)) {
+            Some((id, dot)) => Err(format!(
+                "{:?} holds {dot:?} on {:?}, which its origin has not made durable",
+                replica.id(),
+                id.key
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// A replica knows of its own events exactly how many each member lacks.
+    pub(crate) fn check_lag(&self, replica: &Replica<impl Store>, now: Now) -> Result<(), String> {
+        let me = replica.id();
+        if self.doubts(me) {
+            return Ok(());
+        }
+        let lags = replica.lag(now).map_err(|error| error.to_string())?;
+        for peer in replica.peers().filter(|peer| replica.members().contains(peer.replica)) {
+            let missing = self.durable_after(me, peer.claims.hlc(me), replica.vector().hlc(me));
+            let said = lags.iter().find(|lag| lag.origin == me && lag.replica == peer.replica);
+            let said = said.ok_or_else(|| format!("{me:?} does not tell the lag of {:?}", peer.replica))?;
+            if said.ops != missing {
+                return Err(format!(
+                    "{me:?} says {:?} lacks {} events, and it lacks {missing}",
+                    peer.replica, said.ops
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Durable events of `origin` after one time and up to another.
+    fn durable_after(&self, origin: ReplicaId, after: Hlc, upto: Hlc) -> u64 {
+        let inside = |dot: &&Dot| dot.replica == origin && dot.hlc > after && dot.hlc <= upto;
+        self.durable.keys().filter(inside).count() as u64
+    }
+
+    /// What is over at a replica's epoch is gone from its store when it says so.
+    pub(crate) fn check_swept(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        if !replica.is_swept() {
+            return Ok(());
+        }
+        let epoch = replica.epoch();
+        let entries = rows::entries(replica.store())?;
+        let left = entries.iter().find(|(_, (dot, body))| rows::is_over(*dot, body, epoch));
+        match left {
+            Some((id, (dot, _))) => {
+                Err(format!("{:?} still has {:?} by {dot:?} after epoch {epoch}", replica.id(), id.key))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
+    /// over.
+    pub(crate) fn may_be_gone(&self, id: &EntryId, replica: &Replica<impl Store>) -> bool {
+        let newest = self.newest_covered(id, replica.vector());
+        newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
+    }
+}

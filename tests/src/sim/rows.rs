@@ -1,0 +1,65 @@
+//! A replica's store as the oracle reads it: row by row, past the replica's own bookkeeping.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use replication::codec::row;
+use replication::{Body, Dot, Entry, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector, keys};
+
+/// One entry as its store has it, staged changes left out.
+pub(super) fn entry(disk: &impl Store, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+    let row_key = keys::entry(id);
+    let row = disk.read(&row_key).map_err(|error| error.to_string())?;
+    row.map(|row| decoded(&origins(disk)?, &row_key, &row)).transpose()
+}
+
+/// The entries of a store, with the dots that wrote them.
+pub(super) fn entries(disk: &impl Store) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
+    let origins = origins(disk)?;
+    let mut entries = BTreeMap::new();
+    let scanned = disk.scan(&[keys::ENTRY], &mut |row_key, row| {
+        if let Some(id) = keys::parse_entry(row_key) {
+            entries.insert(id, decoded(&origins, row_key, &row));
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    scanned.map_err(|error| error.to_string())?;
+    entries.into_iter().map(|(id, entry)| Ok((id, entry?))).collect()
+}
+
+/// What the disk claims to hold.
+pub(super) fn claims(disk: &impl Store) -> Result<VersionVector, String> {
+    let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {
+        return Ok(VersionVector::default());
+    };
+    let summary = row::decode_summary(&summary).map_err(|why| why.to_string())?;
+    Ok(summary.origins.into_iter().collect())
+}
+
+/// From when on nobody needs this state.
+pub(super) fn is_over(dot: Dot, body: &Body, epoch: Hlc) -> bool {
+    Entry { dot, body: body.clone() }.is_over_at().is_some_and(|at| at <= epoch)
+}
+
+/// What a replica's store has under an entry's name.
+pub(super) fn shown(replica: &Replica<impl Store>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
+    entry(replica.store(), id)
+}
+
+fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {
+    let row = row::decode_entry(row_key, row).map_err(|why| why.to_string())?;
+    let replica = origins.get(usize::from(row.origin_index)).ok_or("a row of an origin without a name")?;
+    Ok((Dot { hlc: row.hlc, replica: *replica }, row.body))
+}
+
+/// The origins by their index in the rows of this store.
+fn origins(disk: &impl Store) -> Result<Vec<ReplicaId>, String> {
+    let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {
+        return Ok(Vec::new());
+    };
+    let summary = row::decode_summary(&summary).map_err(|why| why.to_string())?;
+    Ok(summary.origins.into_iter().map(|(origin, _)| origin).collect())
+}
