@@ -263,12 +263,12 @@ pub struct Replica<S: Store> {
     sweep: Option<epoch::Sweep>,
     /// Since when a new epoch waits for rounds to end.
     put_off_since_us: Option<u64>,
-    /// How many of the next sweeps are to be thorough.
-    thorough_epochs: u8,
     /// When to look whether a round has left a difference that a thorough sweep may end.
     thorough_due_us: Option<u64>,
     members: Members,
     progress: membership::Progress,
+    /// What this replica says of itself when it asks to be let in.
+    own_record: Option<MemberRecord>,
     /// When this replica was first told the time since it was opened.
     running_since_us: Option<u64>,
     /// When to ask for another record of our membership, if ours is lost.
@@ -312,10 +312,10 @@ impl<S: Store> Replica<S> {
             epoch: Hlc::ZERO,
             sweep: None,
             put_off_since_us: None,
-            thorough_epochs: epoch::THOROUGH_EPOCHS,
             thorough_due_us: None,
             members: Members::default(),
             progress: membership::Progress::default(),
+            own_record: None,
             running_since_us: None,
             record_due_us: 0,
             tick_due_us: 0,

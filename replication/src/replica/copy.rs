@@ -122,6 +122,10 @@ impl<S: Store> Replica<S> {
             copying.source = next;
             copying.session += 1;
             copying.fetch_due = true;
+            // The source may not know us: our record may be lost with the one who wrote it.
+            if let Some(peer) = next.and_then(|id| self.peers.get_mut(&id)) {
+                peer.join_due = true;
+            }
         }
     }
 

@@ -38,10 +38,6 @@ const THOROUGH_SLICE_ROWS: usize = 1_000;
 /// A new epoch ends open rounds, so it is put off while there is one, but not longer than this.
 const MAX_PUT_OFF_US: u64 = 60_000_000;
 
-/// So many epochs after a removal are swept thoroughly: states of the removed replica that ran ahead of its claims have
-/// no log row.
-pub(super) const THOROUGH_EPOCHS: u8 = 3;
-
 /// In how many steps an idle replica's own claim follows its clock within one epoch.
 const CLAIMS_AN_EPOCH: u64 = 4;
 
@@ -163,9 +159,11 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Whether a state is over at the epoch, so that nobody needs it.
+    /// Whether a state is over at the epoch, so that nobody needs it. A state of a removed replica from above its cut,
+    /// which ran ahead of its claims, is not held by everyone and never will be by its event: it stays, and rounds
+    /// bring it to the others.
     pub(super) fn is_droppable(&self, entry: &Entry) -> bool {
-        entry.is_over_at().is_some_and(|at| at <= self.epoch)
+        entry.is_over_at().is_some_and(|at| at <= self.epoch) && self.held.covers(entry.dot)
     }
 
     /// For each member, this replica included, the origin it is furthest behind with.
@@ -306,11 +304,7 @@ impl<S: Store> Replica<S> {
         }
         self.put_off_since_us = None;
         self.epoch = epoch;
-        let is_thorough = self.thorough_epochs > 0;
-        self.sweep = Some(if is_thorough { Sweep::thorough() } else { Sweep::default() });
-        if is_thorough && self.are_cuts_known() {
-            self.thorough_epochs -= 1;
-        }
+        self.sweep = Some(Sweep::default());
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         if planted!(RoundOutlivesEpoch) {
             return;
@@ -402,6 +396,7 @@ impl<S: Store> Replica<S> {
             // Only the event that wrote the present state speaks for it.
             if let Some(entry) = self.entry(&log_row.id)?.filter(|entry| entry.dot == dot)
                 && matches!(entry.body, Body::Tombstone)
+                && self.is_droppable(&entry)
             {
                 self.drop_entry(&log_row.id, &entry);
                 self.counters.dropped += 1;

@@ -6,7 +6,7 @@
 
 use super::copy::Copying;
 use super::peer::Peer;
-use super::{Event, Replica, WriteError};
+use super::{Event, MAX_AHEAD_MS, Replica, WriteError};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::member::{self as member_codec, StageRow};
 use crate::codec::message::Stage;
@@ -35,12 +35,11 @@ const EVICTION_GRACE: u64 = 100;
 /// How far this replica has come into its cluster.
 #[derive(Debug, Default)]
 pub(super) enum Progress {
-    /// Not a member; with a record, it wants to be one.
+    /// Not a member.
     #[default]
     Fresh,
     /// Wants to be a member.
     Asking {
-        record: MemberRecord,
         next_us: u64,
     },
     Copying(Copying),
@@ -82,8 +81,9 @@ impl<S: Store> Replica<S> {
 
     /// Has this empty replica ask a member to let it in, as soon as one is connected.
     pub fn join(&mut self, record: MemberRecord) {
+        self.own_record = Some(record);
         if matches!(self.progress, Progress::Fresh) {
-            self.progress = Progress::Asking { record, next_us: 0 };
+            self.progress = Progress::Asking { next_us: 0 };
         }
     }
 
@@ -114,7 +114,6 @@ impl<S: Store> Replica<S> {
         self.emit(Event::SystemChanged);
         if crate::member::is_about_members(&id.key) {
             self.emit(Event::MembersChanged);
-            self.thorough_epochs = super::epoch::THOROUGH_EPOCHS;
         }
         if let Some((reason, _)) = self.members.removal(self.id)
             && matches!(self.progress, Progress::CatchingUp { .. } | Progress::Member)
@@ -188,9 +187,12 @@ impl<S: Store> Replica<S> {
     }
 
     pub(super) fn handle_admitted(&mut self, now: Now, from: ReplicaId, at: Hlc) {
+        if at.wall_ms() > now.wall_ms + MAX_AHEAD_MS {
+            return;
+        }
+        // All that we write comes after our record, also after a second one.
+        self.clock.observe(at);
         if matches!(self.progress, Progress::Asking { .. }) {
-            // All that we write comes after our record.
-            self.clock.observe(at);
             self.progress = Progress::Copying(Copying::new(now, from));
             self.store_stage();
         }
@@ -202,7 +204,7 @@ impl<S: Store> Replica<S> {
             Progress::Asking { next_us, .. } if *next_us <= now.mono_us => {
                 let sponsor = self.nearest_member();
                 let pause_us = if sponsor.is_some() { JOIN_EVERY_US } else { LOOK_EVERY_US };
-                if let Progress::Asking { next_us, .. } = &mut self.progress {
+                if let Progress::Asking { next_us } = &mut self.progress {
                     *next_us = now.mono_us + pause_us;
                 }
                 if let Some(peer) = sponsor.and_then(|id| self.peers.get_mut(&id)) {

@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 
 use super::anti_entropy::{Initiator, Responder};
 use super::copy::Source;
-use super::membership::Progress;
 use super::push::Outgoing;
 use super::verify;
 use super::{Event, MessageError, Replica};
@@ -421,10 +420,7 @@ impl<S: Store> Replica<S> {
     fn next_notice(&mut self, to: ReplicaId) -> Option<Message> {
         let removal = self.members.removal(to);
         let joined_at = self.joined_at(to);
-        let record = match &self.progress {
-            Progress::Asking { record, .. } => Some(record.clone()),
-            _ => self.members.find(self.id).and_then(|member| member.record.clone()),
-        };
+        let record = self.own_record.clone();
         let cut = self.durable.hlc(to);
         let peer = self.peers.get_mut(&to)?;
         if std::mem::take(&mut peer.removal_due)

@@ -163,10 +163,12 @@ impl Simulation {
                 return Ok(false);
             }
             Event::OlderCopy { .. } | Event::Cloned { .. } => (self.oracle.doubts(id), OPERATOR_US),
-            // Who was removed may hear of the epoch first.
+            // Who was removed may hear of the epoch first, and who is not in yet may be passed by one.
             Event::Behind { .. } => {
                 self.note_claims();
-                (self.oracle.doubts(id) || self.oracle.was_removed(id), OPERATOR_US)
+                let replica = self.nodes[node].replica.as_ref();
+                let is_coming_in = replica.is_some_and(|replica| replica.stage() == Stage::CatchingUp);
+                (is_coming_in || self.oracle.doubts(id) || self.oracle.was_removed(id), OPERATOR_US)
             }
             Event::Removed { reason: RemovalReason::Silent } => (self.scenario.evicts(), 1_000),
             Event::Removed { reason: RemovalReason::Operator } => {

@@ -35,6 +35,8 @@ pub(crate) struct Oracle {
     claims: BTreeMap<ReplicaId, VersionVector>,
     /// When each member's record was written, and whether it was ever removed.
     members: BTreeMap<ReplicaId, (Option<Hlc>, bool)>,
+    /// Who has been a full member at some time.
+    full_members: BTreeSet<ReplicaId>,
 }
 
 impl Oracle {

@@ -1,5 +1,6 @@
 //! What holds at any moment: claims, origins, lag, epochs.
 
+use replication::codec::message::Stage;
 use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
 
 use super::{NAMESPACE, Oracle};
@@ -11,8 +12,11 @@ impl Oracle {
         self.claims.entry(id).or_default().join(vector);
     }
 
-    /// Takes note of the members a replica knows.
+    /// Takes note of the members a replica knows, and whether it is a full one itself.
     pub(crate) fn note_members(&mut self, replica: &Replica<impl Store>) {
+        if replica.stage() == Stage::Member {
+            self.full_members.insert(replica.id());
+        }
         for (id, member) in replica.members().iter() {
             let known = self.members.entry(id).or_default();
             // One whose sponsor was removed is recorded anew, later.
@@ -21,12 +25,17 @@ impl Oracle {
         }
     }
 
-    /// The epoch is not above what every member holds durably of every member.
+    /// The epoch is not above what every full member holds durably of every other. One on its way in may be passed: its
+    /// record can be lost with whoever wrote it, and it finds out before it is a member.
     pub(crate) fn check_epoch(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let epoch = replica.epoch();
         let counts = |joined: Option<Hlc>, removed: bool| !removed && joined.is_some_and(|at| at <= epoch);
-        let members: Vec<ReplicaId> =
-            self.members.iter().filter(|(_, (at, out))| counts(*at, *out)).map(|(id, _)| *id).collect();
+        let members: Vec<ReplicaId> = self
+            .members
+            .iter()
+            .filter(|(id, (at, out))| counts(*at, *out) && self.full_members.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
         let nothing = VersionVector::default();
         for member in &members {
             let claims = self.claims.get(member).unwrap_or(&nothing);
@@ -126,7 +135,10 @@ impl Oracle {
         }
         let epoch = replica.epoch();
         let entries = rows::entries(replica.store())?;
-        let left = entries.iter().find(|(_, (dot, body))| rows::is_over(*dot, body, epoch));
+        // What a removed replica wrote above its cut, and this one holds ahead of its claims, stays.
+        let is_claimed = |dot: &Dot| replica.vector().covers(*dot);
+        let left =
+            entries.iter().find(|(_, (dot, body))| rows::is_over(*dot, body, epoch) && is_claimed(dot));
         match left {
             Some((id, (dot, _))) => {
                 Err(format!("{:?} still has {:?} by {dot:?} after epoch {epoch}", replica.id(), id.key))
