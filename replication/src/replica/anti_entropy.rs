@@ -164,13 +164,13 @@ impl<S: Store> Replica<S> {
     fn end_finished_round(&mut self, now: Now, with: ReplicaId) {
         let Some(peer) = self.peers.get_mut(&with) else { return };
         if let Some(ended) = peer.responder.take_if(|responder| responder.exchange.is_finished()) {
-            self.thorough_due_us = Some(now.mono_us + THOROUGH_AFTER_US);
+            self.thorough_due_us.get_or_insert(now.mono_us + THOROUGH_AFTER_US);
             self.emit(Event::RoundEnded { peer: with, repaired: ended.exchange.repaired });
         }
         let Some(peer) = self.peers.get_mut(&with) else { return };
         if let Some(ended) = peer.initiator.take_if(|initiator| initiator.exchange.is_finished()) {
             peer.next_round_us = now.mono_us + ROUND_PAUSE_US;
-            self.thorough_due_us = Some(now.mono_us + THOROUGH_AFTER_US);
+            self.thorough_due_us.get_or_insert(now.mono_us + THOROUGH_AFTER_US);
             self.emit(Event::RoundEnded { peer: with, repaired: ended.exchange.repaired });
             if let Some(next) = ended.following().filter(|_| self.may_compare_with(with)) {
                 self.begin_round(now, with, Some(next));

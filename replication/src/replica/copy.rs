@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
+use super::epoch::Sweep;
 use super::membership::Progress;
 use super::{Event, MAX_AHEAD_MS, MessageError, Replica, entry_of_row};
 use crate::clock::{Hlc, Now, ReplicaId};
@@ -333,6 +334,8 @@ impl<S: Store> Replica<S> {
             self.claim(origin, position)?;
         }
         self.epoch = epoch;
+        // The source may have gone on to it between the entries and the log.
+        self.sweep = Some(Sweep::thorough());
         let own = Position { hlc: self.clock.tick(now), ..Position::default() };
         self.claim(self.id, own)?;
         self.catch_up_with_members();

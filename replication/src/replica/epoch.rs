@@ -58,7 +58,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// One that looks at the entries too, for those that no index tells of any more.
-    fn thorough() -> Self {
+    pub(super) fn thorough() -> Self {
         Self { entry_cursor: Some(vec![keys::ENTRY]), ..Self::default() }
     }
 }
