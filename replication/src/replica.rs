@@ -364,7 +364,7 @@ impl<S: Store> Replica<S> {
         self.held = summary.origins.iter().copied().collect();
         self.clock = Clock::after(self.held.newest());
         self.epoch = summary.epoch;
-        self.sweep = (!summary.swept).then(epoch::Sweep::default);
+        self.sweep = (!summary.swept).then(epoch::Sweep::thorough);
         self.scan_rows()?;
         let found = self.summary();
         if found != summary {

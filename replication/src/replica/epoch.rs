@@ -188,36 +188,35 @@ impl<S: Store> Replica<S> {
     /// The members, and of the removed replicas those whose cut is not known yet.
     fn counted_origins(&self) -> BTreeSet<ReplicaId> {
         let counts = |(id, member): (ReplicaId, &crate::member::Member)| match member.removed {
-            Some((_, removal)) => !self.is_cut_known(id, removal),
+            Some(_) => !self.is_cut_known(id),
             None => member.joined.is_some(),
         };
         self.members.iter().filter(|(id, member)| counts((*id, member))).map(|(id, _)| id).collect()
     }
 
     /// Whether all members have fenced this removed replica, and hold the same of it. Full heartbeats tell, not
-    /// acknowledgements, which raise one component of what is known of a peer and leave the others old.
-    fn is_cut_known(&self, removed: ReplicaId, removal: Dot) -> bool {
-        if !self.durable.covers(removal) {
-            return false;
-        }
+    /// acknowledgements, which raise one component of what is known of a peer and leave the others old. That they have
+    /// fenced it shows in the members they know: the record of a removal may be by one who was removed in turn, and
+    /// reach them by other ways than its log.
+    fn is_cut_known(&self, removed: ReplicaId) -> bool {
         let cut = self.durable.hlc(removed);
         self.members.current().filter(|(member, _)| *member != self.id).all(|(member, _)| {
-            let peer = self.peers.get(&member);
-            let told = peer.and_then(|peer| peer.told.as_ref());
-            let told = if planted!(CutFromAcknowledgements) { peer.map(|peer| &peer.claims) } else { told };
-            told.is_some_and(|told| {
-                // Whom this member has let in before it fenced, we must know of too.
-                told.covers(removal)
-                    && told.hlc(removed) == cut
-                    && self.durable.hlc(member) >= told.hlc(member)
+            let Some(peer) = self.peers.get(&member) else { return false };
+            if planted!(CutFromAcknowledgements) {
+                return peer.claims.hlc(removed) == cut;
+            }
+            let has_fenced = peer.members == Some(self.members.digest());
+            // Whom this member has let in before it fenced, we must know of too.
+            peer.told.as_ref().is_some_and(|told| {
+                has_fenced && told.hlc(removed) == cut && self.durable.hlc(member) >= told.hlc(member)
             })
         })
     }
 
     /// Whether the cut of every removed replica is known.
     pub(super) fn are_cuts_known(&self) -> bool {
-        let removals = self.members.iter().filter_map(|(id, member)| Some((id, member.removed?.1)));
-        removals.into_iter().all(|(id, removal)| self.is_cut_known(id, removal))
+        let removed = self.members.iter().filter(|(_, member)| member.removed.is_some());
+        removed.map(|(id, _)| id).all(|id| self.is_cut_known(id))
     }
 
     /// Raises the epoch where the frontier has passed a step.
@@ -304,7 +303,9 @@ impl<S: Store> Replica<S> {
         }
         self.put_off_since_us = None;
         self.epoch = epoch;
-        self.sweep = Some(Sweep::default());
+        // A thorough sweep that is not done begins again as one.
+        let is_thorough = self.sweep.as_ref().is_some_and(|sweep| sweep.entry_cursor.is_some());
+        self.sweep = Some(if is_thorough { Sweep::thorough() } else { Sweep::default() });
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         if planted!(RoundOutlivesEpoch) {
             return;
