@@ -15,7 +15,6 @@
 //! latest state.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
@@ -23,9 +22,9 @@ use crate::clock::{Clock, Dot, Hlc, Now, ReplicaId};
 use crate::codec::Malformed;
 use crate::codec::member as member_codec;
 use crate::codec::message::{Message, Stage};
-use crate::codec::row::{self, Identity, Summary};
+use crate::codec::row::{self, Summary};
 use crate::digest::{Digest, DigestKey, DigestTree};
-use crate::entry::{Body, ChunkId, Entry, EntryId, NamespaceId};
+use crate::entry::{Body, ChunkId, Entry, EntryId};
 use crate::keys;
 use crate::link::Lane;
 use crate::member::{MemberRecord, Members, RemovalReason};
@@ -38,6 +37,7 @@ mod copy;
 pub mod epoch;
 mod lag;
 mod membership;
+mod open;
 mod peer;
 mod push;
 pub mod returned;
@@ -290,141 +290,6 @@ pub struct Replica<S: Store> {
 }
 
 impl<S: Store> Replica<S> {
-    /// Opens a store; an empty one becomes the replica `fresh`. Reads every row: a row that fails its check,
-    /// or rows missing against the last batch's summary, give [`OpenError::Damaged`].
-    pub fn open(store: S, settings: Settings, fresh: ReplicaId) -> Result<Self, OpenError> {
-        let mut replica = Self {
-            id: fresh,
-            settings,
-            store,
-            staged: Batch::new(),
-            unflushed: false,
-            failed: None,
-            held: VersionVector::default(),
-            durable: VersionVector::default(),
-            durable_root: Digest::default(),
-            origins: Vec::new(),
-            clock: Clock::default(),
-            tree: DigestTree::default(),
-            entries: 0,
-            log_rows: 0,
-            waiting: epoch::Waiting::default(),
-            epoch: Hlc::ZERO,
-            sweep: None,
-            put_off_since_us: None,
-            thorough_due_us: None,
-            members: Members::default(),
-            progress: membership::Progress::default(),
-            own_record: None,
-            running_since_us: None,
-            record_due_us: 0,
-            tick_due_us: 0,
-            returned_wait: true,
-            returned_cursor: vec![keys::RETURNED],
-            peers: BTreeMap::new(),
-            peers_changed: false,
-            peers_stored_us: 0,
-            walk: None,
-            events: VecDeque::new(),
-            counters: Counters::default(),
-        };
-        match replica.store.read(keys::IDENTITY)? {
-            Some(identity) => replica.load(&identity)?,
-            None => replica.initialise()?,
-        }
-        Ok(replica)
-    }
-
-    fn initialise(&mut self) -> Result<(), OpenError> {
-        let mut found = None;
-        self.store.scan(&[], &mut |key, _| {
-            found = Some(key.to_vec());
-            ControlFlow::Break(())
-        })?;
-        if found.is_some() {
-            return Err(OpenError::Damaged { reason: "there are rows, but no identity".into() });
-        }
-        let identity = Identity { replica: self.id, cluster: self.settings.cluster };
-        self.staged.insert(keys::IDENTITY.to_vec(), Some(row::encode_identity(&identity)));
-        self.origins.push(self.id);
-        Ok(self.flush()?)
-    }
-
-    fn load(&mut self, identity: &[u8]) -> Result<(), OpenError> {
-        let identity = row::decode_identity(identity).map_err(|why| damaged("the identity row", &why))?;
-        if identity.cluster != self.settings.cluster {
-            return Err(OpenError::OtherCluster);
-        }
-        self.id = identity.replica;
-        let summary = self.store.read(keys::SUMMARY)?;
-        let summary =
-            summary.ok_or_else(|| OpenError::Damaged { reason: "the summary row is missing".into() })?;
-        let summary = row::decode_summary(&summary).map_err(|why| damaged("the summary row", &why))?;
-        self.origins = summary.origins.iter().map(|(origin, _)| *origin).collect();
-        self.held = summary.origins.iter().copied().collect();
-        self.clock = Clock::after(self.held.newest());
-        self.epoch = summary.epoch;
-        self.sweep = (!summary.swept).then(epoch::Sweep::thorough);
-        self.scan_rows()?;
-        let found = self.summary();
-        if found != summary {
-            return Err(OpenError::Damaged {
-                reason: format!(
-                    "it has {} entries, {} log rows and root {}, but its last batch left {}, {} and {}",
-                    found.entries,
-                    found.log_rows,
-                    found.root,
-                    summary.entries,
-                    summary.log_rows,
-                    summary.root
-                ),
-            });
-        }
-        self.durable = self.held.clone();
-        self.durable_root = self.tree.root();
-        self.load_stage()?;
-        self.load_peers()
-    }
-
-    /// Checks every row, and builds the tree and the counts from them. The clock takes note of every entry: states
-    /// run ahead of claims, and a write must not lose to what its writer has seen.
-    fn scan_rows(&mut self) -> Result<(), OpenError> {
-        let mut fault = None;
-        let Self { store, clock, tree, entries, log_rows, origins, settings, waiting, members, .. } = self;
-        store.scan(&[], &mut |row_key, row| {
-            let checked = match row_key.first() {
-                Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
-                    let id = keys::parse_entry(row_key).ok_or(Malformed::Form("a foreign row key".into()))?;
-                    let entry = entry_of_row(origins, decoded)?;
-                    if !planted!(ClockFromClaimsOnly) {
-                        clock.observe(entry.dot.hlc);
-                    }
-                    let name = settings.digest_key.name_hash(&id);
-                    tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
-                    *entries += 1;
-                    waiting.entry_came(&id, &entry);
-                    if id.namespace == NamespaceId::SYSTEM {
-                        members.note(&id, &entry);
-                    }
-                    Ok(())
-                }),
-                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| {
-                    *log_rows += 1;
-                    waiting.log_row_came(row_key.len() + row.len());
-                }),
-                _ => Ok(()),
-            };
-            match checked {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(why) => {
-                    fault = Some(damaged(&format!("the row {}", row_key.escape_ascii()), &why));
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        fault.map_or(Ok(()), Err)
-    }
-
     /// This replica's name.
     pub fn id(&self) -> ReplicaId {
         self.id
