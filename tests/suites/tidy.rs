@@ -30,8 +30,9 @@ const MAX_LINES: usize = 600;
 /// What tells cargo how to build, beside the manifests.
 const BUILD_FILES: [&str; 2] = [".cargo/config.toml", ".ci/run"];
 /// The only files that may speak of the planted bugs: who declares them, and who builds and looks for them.
-const PLANTING_FILES: [&str; 7] = [
+const PLANTING_FILES: [&str; 8] = [
     "Cargo.toml",
+    "tests/fuzz/Cargo.toml",
     "replication/src/lib.rs",
     "replication/src/planted.rs",
     "tests/scripts/planted-rustc",
@@ -441,13 +442,14 @@ fn lengths(files: &[File]) -> Vec<String> {
     long.map(|file| finding(file, MAX_LINES + 1, &rule)).collect()
 }
 
-/// The root's manifest may declare the name to the compiler, and no more.
+/// The manifests of workspaces may declare the name to the compiler, and no more.
 fn planted_bugs(files: &[File]) -> Vec<String> {
     let mut findings = Vec::new();
     for file in files {
         let is_allowed = PLANTING_FILES.contains(&file.path.as_str());
         for (at, line) in file.text.lines().enumerate() {
-            let declares = is_allowed && (file.path != "Cargo.toml" || line.contains("check-cfg"));
+            let is_manifest = file.path.ends_with("Cargo.toml");
+            let declares = is_allowed && (!is_manifest || line.contains("check-cfg"));
             let is_comment = line.trim_start().starts_with(['#', '/']) && !line.contains("#[");
             let plants = line.contains("planted_bugs") || line.contains("planted-rustc");
             if plants && !declares && !is_comment {
