@@ -476,12 +476,16 @@ impl<S: Store> Replica<S> {
     /// Looks for what is over and was not found by the indices, as a lost log row leaves it: two replicas that differ
     /// in nothing else would compare for ever.
     pub(super) fn consider_thorough_sweep(&mut self, now: Now) {
-        if self.thorough_due_us.is_none_or(|due_us| due_us > now.mono_us) {
+        if self.sweep.is_some() || self.thorough_due_us.is_none_or(|due_us| due_us > now.mono_us) {
             return;
         }
+        let comparable = || self.peers.values().filter(|peer| peer.connected && self.may_compare(peer));
+        if comparable().next().is_none() {
+            return;
+        }
+        let differs = comparable().any(|peer| self.root_differs(peer));
         self.thorough_due_us = None;
-        let differs = |peer: &Peer| peer.connected && self.may_compare(peer) && self.root_differs(peer);
-        if self.sweep.is_none() && self.peers.values().any(differs) {
+        if differs {
             self.sweep = Some(Sweep::thorough());
             self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         }

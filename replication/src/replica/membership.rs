@@ -149,7 +149,9 @@ impl<S: Store> Replica<S> {
         if self.stage() != Stage::Member {
             return Ok(());
         }
-        if !self.members.contains(from) || !self.is_recorded(from) {
+        // Who is in already asks only where what it has of its record is lost to others.
+        let asks_again = self.peers.get(&from).is_some_and(|peer| peer.stage == Stage::CatchingUp);
+        if asks_again || !self.members.contains(from) || !self.is_recorded(from) {
             let earlier: Vec<ReplicaId> = self
                 .members
                 .current()

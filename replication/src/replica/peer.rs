@@ -475,9 +475,10 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether rounds may be held with this peer: what is over must be gone on both sides, and what they hold be alive.
+    /// It is where they cover one epoch, as members do, and who catches up does that has adopted it.
     pub(super) fn may_compare(&self, peer: &Peer) -> bool {
-        let are_members = self.stage() == Stage::Member && peer.stage == Stage::Member;
-        let same_epoch = peer.epoch == self.epoch || planted!(RoundOutlivesEpoch);
-        are_members && self.sweep.is_none() && peer.swept && same_epoch
+        let is_in = |stage| matches!(stage, Stage::CatchingUp | Stage::Member);
+        let are_in = is_in(self.stage()) && is_in(peer.stage);
+        are_in && self.sweep.is_none() && peer.swept && peer.epoch == self.epoch
     }
 }
