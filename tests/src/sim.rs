@@ -1,7 +1,7 @@
 //! The simulator: a cluster of replicas in one thread, on virtual time, from one seed.
 //!
 //! It drives the very core that ships, over stores that lose what was not flushed and a network that loses,
-//! delays, repeats and reorders. What must hold is checked by the [`oracle`], which knows every write that
+//! delays, repeats and reorders. What must hold is checked by the oracle (`sim/oracle.rs`), which knows every write that
 //! was issued and acknowledged, and nothing of how replicas work. Same seed, same trace.
 
 use std::cmp::Reverse;

@@ -7,7 +7,7 @@
 //!
 //! - Who computes `E` at or above a time has seen every membership record up to that time, since it holds all events
 //!   of all members up to there. A newer member is no danger: its own events come after its record, and what it
-//!   copied is checked against the epochs it hears of ([`Replica::hears_epoch`]).
+//!   copied is checked against the epochs it hears of (`hears_epoch`).
 //! - An event's state in a stream is never older than the event, and events at or below a receiver's claims are
 //!   left out. Claims cover `E`, so a stream brings nothing back that was dropped.
 //! - Repairs could; so rounds of anti-entropy are held between full members of one epoch only, and end with it.

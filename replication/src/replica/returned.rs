@@ -89,7 +89,7 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Returned states that were not written anew, up to [`MAX_LISTED`] of them, the oldest first: too old to tell
+    /// Returned states that were not written anew, up to 1,000 of them, the oldest first: too old to tell
     /// whether they were deleted, or not looked at yet.
     pub fn dead_letters(&self) -> Result<Vec<RepairRow>, StoreError> {
         self.returned_after(&[keys::RETURNED], MAX_LISTED)

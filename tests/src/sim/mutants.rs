@@ -1,6 +1,6 @@
 //! Whether the simulator finds bugs that are there: it is run against every planted bug, and must find each.
 //!
-//! The bugs are in no other build than the one made here ([`build`]); which they are is said by that build. Here stands
+//! The bugs are in no other build than the one made here (`build`); which they are is said by that build. Here stands
 //! only where to look for each.
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! What must hold, said without a word of how replicas work: only of writes, acknowledgements, claims and epochs.
 //!
-//! It remembers all that was ever written and what became of it. Its questions are in [`claims`](self::claims), which
-//! hold at any moment, and in [`ending`](self::ending), which hold when all agree.
+//! It remembers all that was ever written and what became of it. Its questions are in [`claims`], which
+//! hold at any moment, and in [`ending`], which hold when all agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
