@@ -174,14 +174,10 @@ impl<S: Store> Replica<S> {
             upto.min().map(|(upto, origin)| Holder { member, origin, upto })
         };
         let nothing = VersionVector::default();
-        let holders = self.members.current().filter_map(|(member, _)| {
-            let claims = match self.peers.get(&member) {
-                _ if member == self.id => &self.durable,
-                Some(peer) => &peer.claims,
-                None => &nothing,
-            };
-            furthest_behind(member, claims)
-        });
+        let holders = self
+            .members
+            .current()
+            .filter_map(|(member, _)| furthest_behind(member, self.claims_of(member).unwrap_or(&nothing)));
         holders.collect()
     }
 

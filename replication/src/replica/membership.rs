@@ -312,9 +312,8 @@ impl<S: Store> Replica<S> {
     /// As [`Replica::is_counted`], and no member is away: only then can nothing be dropped that we have not seen.
     pub(super) fn is_settled(&self) -> bool {
         let Some(joined) = self.joined_at(self.id) else { return false };
-        let members = self.members.current().map(|(id, _)| id).filter(|id| *id != self.id);
-        let mut holders = members.into_iter();
-        holders.all(|origin| self.durable.hlc(origin) >= joined) && self.are_cuts_known()
+        let mut others = self.members.current().map(|(id, _)| id).filter(|id| *id != self.id);
+        others.all(|origin| self.durable.hlc(origin) >= joined) && self.are_cuts_known()
     }
 
     /// Whether this member's record is by one whose events reach everyone. Those of a removed one from above its cut

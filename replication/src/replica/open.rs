@@ -47,7 +47,7 @@ impl<S: Store> Replica<S> {
             running_since_us: None,
             record_due_us: 0,
             tick_due_us: 0,
-            returned_wait: true,
+            returned_wait: false,
             returned_cursor: vec![keys::RETURNED],
             peers: BTreeMap::new(),
             peers_changed: false,
@@ -118,7 +118,19 @@ impl<S: Store> Replica<S> {
     /// run ahead of claims, and a write must not lose to what its writer has seen.
     fn scan_rows(&mut self) -> Result<(), OpenError> {
         let mut fault = None;
-        let Self { store, clock, tree, entries, log_rows, origins, settings, waiting, members, .. } = self;
+        let Self {
+            store,
+            clock,
+            tree,
+            entries,
+            log_rows,
+            origins,
+            settings,
+            waiting,
+            members,
+            returned_wait,
+            ..
+        } = self;
         store.scan(&[], &mut |row_key, row| {
             let checked = match row_key.first() {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
@@ -140,6 +152,10 @@ impl<S: Store> Replica<S> {
                     *log_rows += 1;
                     waiting.log_row_came(row_key.len() + row.len());
                 }),
+                Some(&keys::RETURNED) => {
+                    *returned_wait = true;
+                    Ok(())
+                }
                 _ => Ok(()),
             };
             match checked {

@@ -98,7 +98,8 @@ impl<S: Store> Replica<S> {
         held.map_or(0, |held| written.saturating_sub(held))
     }
 
-    fn claims_of(&self, replica: ReplicaId) -> Option<&VersionVector> {
+    /// What a replica holds durably, as it said; this one included.
+    pub(super) fn claims_of(&self, replica: ReplicaId) -> Option<&VersionVector> {
         if replica == self.id {
             return Some(&self.durable);
         }
