@@ -14,8 +14,11 @@ use replication::Store;
 use super::session::{self, step};
 use crate::sim::{self, Scenario};
 
-/// The seeds whose simulations are listened to; some of them make a replica forget, so that there are repairs.
-const SEEDS: std::ops::Range<u64> = 0..40;
+/// The scenarios that are listened to: the first has all that happens by chance, the others what has to be brought
+/// about.
+const SCENARIOS: [&str; 4] = ["swarm", "evicted", "restore", "clone"];
+/// The seeds of each.
+const SEEDS: std::ops::Range<u64> = 0..20;
 /// The largest frame that is kept, in bytes: the corpus is part of every clone.
 const MAX_FRAME_BYTES: usize = 8 << 10;
 /// The most bytes of frames in one session.
@@ -75,8 +78,8 @@ fn add(inputs: &mut Inputs, target: &'static str, named: Named) {
 /// A frame of every kind and order of size that these simulations send.
 pub fn frames() -> BTreeMap<String, Vec<u8>> {
     let mut frames = BTreeMap::new();
-    for seed in SEEDS {
-        let scenario = Scenario::named("swarm", seed).expect("the scenario of all options");
+    for (name, seed) in SCENARIOS.iter().flat_map(|name| SEEDS.map(move |seed| (name, seed))) {
+        let scenario = Scenario::named(name, seed).expect("a scenario of the simulator");
         let outcome = sim::run(&scenario, false).expect("the simulator's own suite runs these seeds");
         for (name, frame) in outcome.frames.frames().filter(|(_, frame)| frame.len() <= MAX_FRAME_BYTES) {
             frames.entry(name).or_insert_with(|| frame.to_vec());
