@@ -126,7 +126,7 @@ fn first_half(hasher: &blake3::Hasher) -> u128 {
 
 /// What is kept of all states: 4 MiB, whatever the size of the store. A tree of two levels (its counts), with the
 /// root and the sketch beside them.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DigestTree {
     root: Digest,
     /// Entries by leaf.

@@ -196,6 +196,10 @@ pub enum Event {
         old: Dot,
         /// The event that took its place.
         new: Dot,
+        /// What it wrote.
+        id: EntryId,
+        /// The state.
+        body: Body,
     },
     /// A verification has ended.
     Verified(Box<verify::Verified>),
@@ -303,6 +307,11 @@ impl<S: Store> Replica<S> {
     /// The digest of everything, at [`Replica::vector`].
     pub fn root(&self) -> Digest {
         self.durable_root
+    }
+
+    /// What is kept of all states: the root, and what rounds of anti-entropy begin with.
+    pub fn tree(&self) -> &DigestTree {
+        &self.tree
     }
 
     /// Entry rows: values and tombstones.

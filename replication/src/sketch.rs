@@ -79,7 +79,7 @@ pub const fn is_size(size: u32) -> bool {
 }
 
 /// The sketch that is kept: 3.75 MiB, whatever it has taken in.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Sketch {
     /// Xor and count, table by table. Arrays, so that an empty sketch is zero pages of the system.
     cells: Vec<[u64; 2]>,

@@ -123,7 +123,7 @@ enum Happening {
     Restart { node: usize },
     Rebuild { node: usize },
     Skip,
-    Undrain,
+    SeeToMembers,
 }
 
 /// A running simulation.
@@ -287,7 +287,7 @@ impl Simulation {
             Happening::Restart { node } => self.restart(node)?,
             Happening::Rebuild { node } => self.rebuild(node)?,
             Happening::Skip => self.skip_a_week(),
-            Happening::Undrain => self.undrain()?,
+            Happening::SeeToMembers => self.see_to_members()?,
         }
         if self.rng.permille(CHECKED_PERMILLE) {
             self.check_always()?;

@@ -319,7 +319,7 @@ impl Driver {
                 Event::Recorded { dot, id, .. } => {
                     tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
                 }
-                Event::WrittenAnew { old, new } => {
+                Event::WrittenAnew { old, new, .. } => {
                     tracing::info!(?old, ?new, "a write of this node's earlier incarnation was written anew");
                 }
                 Event::OlderCopy { peer } => self.stop_serving(&format!(

@@ -90,6 +90,13 @@ pub enum Stage {
     Removed,
 }
 
+impl Stage {
+    /// Whether it has a whole store, and takes part: in events, rounds and epochs.
+    pub fn takes_part(self) -> bool {
+        matches!(self, Stage::CatchingUp | Stage::Member)
+    }
+}
+
 /// What a replica says of itself in intervals.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
 pub struct Heartbeat {

@@ -24,6 +24,7 @@
 //! round, or one that does not fit, is left alone: the peer may have given the round up, and what it costs is one
 //! fruitless round.
 
+use super::peer::Peer;
 use super::{Event, MessageError, Replica};
 use crate::clock::{Dot, Now, ReplicaId};
 use crate::codec::message::{Message, Round};
@@ -80,15 +81,27 @@ impl<S: Store> Replica<S> {
     /// Starts a round with `with` where there is reason to.
     pub(super) fn consider_round(&mut self, now: Now, with: ReplicaId) {
         let Some(peer) = self.peers.get(&with) else { return };
-        let due = now.mono_us >= peer.next_round_us && peer.initiator.is_none();
-        if self.id > with || !due || !self.root_differs(peer) || !self.may_compare_with(with) {
-            return;
-        }
-        // Unequal vectors explain unequal roots, so wait; but not for ever.
-        let overdue = now.mono_us >= peer.next_round_us + ROUND_EVERY_US;
-        if self.is_converged_with(peer) || overdue {
+        if self.id < with && self.is_round_due(now, peer) && self.may_compare(peer) {
             self.begin_round(now, with, None);
         }
+    }
+
+    /// Whether there is reason for a round with this peer, whichever side begins it.
+    fn is_round_due(&self, now: Now, peer: &Peer) -> bool {
+        let is_on = peer.initiator.is_some() || peer.responder.is_some();
+        if is_on || now.mono_us < peer.next_round_us || !self.root_differs(peer) {
+            return false;
+        }
+        // Unequal vectors explain unequal roots, so wait; but not for ever.
+        let is_overdue = now.mono_us >= peer.next_round_us + ROUND_EVERY_US;
+        self.is_converged_with(peer) || is_overdue
+    }
+
+    /// Whether a round waits until both its sides are at one epoch.
+    pub(super) fn awaits_round(&self, now: Now) -> bool {
+        let takes_part =
+            |id, peer: &Peer| peer.connected && peer.stage.takes_part() && self.members.contains(id);
+        self.peers.iter().any(|(id, peer)| takes_part(*id, peer) && self.is_round_due(now, peer))
     }
 
     /// Takes a message of a round.

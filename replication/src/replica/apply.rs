@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::epoch::Sweep;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, ReplicaId};
 use crate::codec::member as member_codec;
@@ -53,8 +54,14 @@ impl<S: Store> Replica<S> {
     /// batch, also where that has no other row.
     pub(super) fn claim(&mut self, origin: ReplicaId, position: Position) -> Result<(), StoreError> {
         self.origin_index(origin)?;
+        let before = self.held.hlc(origin);
         self.held.advance(origin, position);
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
+        // Members' events come before the epoch that covers them; those of a removed replica may come after it. A sweep
+        // that met their states ahead of the claims has let them be.
+        if before < self.epoch && before < position.hlc && self.members.removal(origin).is_some() {
+            self.sweep = Some(Sweep::thorough());
+        }
         Ok(())
     }
 

@@ -73,6 +73,17 @@ impl Copying {
         self.deadline_us
     }
 
+    /// Goes on with this source. Entries stand under the same keys at every replica; log rows do not, since each
+    /// numbers the origins in its own order.
+    fn turn_to(&mut self, source: Option<ReplicaId>) {
+        if self.cursor.first() == Some(&keys::LOG) {
+            self.cursor = vec![keys::LOG];
+        }
+        self.source = source;
+        self.session += 1;
+        self.fetch_due = true;
+    }
+
     fn restart(&mut self) {
         self.cursor = vec![keys::ENTRY];
         self.base = None;
@@ -119,10 +130,8 @@ impl<S: Store> Replica<S> {
         let is_lost = copying.source.is_none_or(is_gone) || copying.deadline_us <= now.mono_us;
         let Progress::Copying(copying) = &mut self.progress else { return };
         if is_lost {
+            copying.turn_to(next);
             copying.deadline_us = now.mono_us + COPY_TIMEOUT_US;
-            copying.source = next;
-            copying.session += 1;
-            copying.fetch_due = true;
             // The source may not know us: our record may be lost with the one who wrote it.
             if let Some(peer) = next.and_then(|id| self.peers.get_mut(&id)) {
                 peer.join_due = true;
@@ -351,4 +360,22 @@ fn meet(a: &VersionVector, b: &VersionVector) -> VersionVector {
         (origin, if other.hlc < at.hlc { other } else { at })
     };
     a.iter().map(lesser).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sources had numbered the origins each in its own order: what stood before the cursor at the first was skipped
+    /// at the second, and the log of the copy had holes.
+    #[test]
+    fn another_source_is_asked_for_all_its_log() {
+        let mut copying = Copying::resumed(keys::log(3, Hlc::new(7, 0)).to_vec(), None);
+        copying.turn_to(Some(ReplicaId([1; 16])));
+        assert_eq!(copying.cursor, [keys::LOG]);
+        let entry = keys::entry(&EntryId::value(crate::entry::NamespaceId([9; 16]), "k"));
+        let mut copying = Copying::resumed(entry.clone(), None);
+        copying.turn_to(Some(ReplicaId([1; 16])));
+        assert_eq!(copying.cursor, entry);
+    }
 }

@@ -35,7 +35,7 @@ const SLICE_ROWS: usize = 150;
 /// Entries looked at in one slice of a thorough sweep.
 const THOROUGH_SLICE_ROWS: usize = 1_000;
 
-/// A new epoch ends open rounds, so it is put off while there is one, but not longer than this.
+/// A new epoch ends open rounds, so it is put off while there is one, or one is due; but not longer than this.
 const MAX_PUT_OFF_US: u64 = 60_000_000;
 
 /// In how many steps an idle replica's own claim follows its clock within one epoch.
@@ -222,12 +222,17 @@ impl<S: Store> Replica<S> {
         }
         let step_ms = self.settings.epoch_every_ms.max(1);
         // The cheap question first: it is asked with every heartbeat.
-        let reachable = |upto: Hlc| upto.wall_ms() / step_ms * step_ms > self.epoch.wall_ms();
+        let epoch = self.epoch;
+        let reachable = |upto: Hlc| upto.wall_ms() / step_ms * step_ms > epoch.wall_ms();
         if !reachable(self.durable.hlc(self.id)) {
             return;
         }
         let frontier = self.holders().iter().map(|holder| holder.upto).min().unwrap_or(Hlc::ZERO);
-        if reachable(frontier) && self.do_members_agree() {
+        if !reachable(frontier) || !self.do_members_agree() {
+            return;
+        }
+        // Where epochs follow one another quickly, two who differ would never be at one at the same time.
+        if !self.awaits_round(now) || self.is_put_off_for_long(now) {
             self.adopt_epoch(now, Hlc::new(frontier.wall_ms() / step_ms * step_ms, 0));
         }
     }
@@ -237,13 +242,14 @@ impl<S: Store> Replica<S> {
         if epoch <= self.epoch {
             return;
         }
-        match self.stage() {
-            Stage::CatchingUp | Stage::Member if planted!(EpochTakenOnTrust) || self.covers_epoch(epoch) => {
-                self.adopt_epoch(now, epoch);
-            }
-            Stage::CatchingUp | Stage::Member => self.fall_behind(epoch),
-            // A copy in the making is checked when it is complete.
-            Stage::Fresh | Stage::Copying | Stage::Removed => {}
+        // A copy in the making is checked when it is complete.
+        if !self.stage().takes_part() {
+            return;
+        }
+        if planted!(EpochTakenOnTrust) || self.covers_epoch(epoch) {
+            self.adopt_epoch(now, epoch);
+        } else {
+            self.fall_behind(epoch);
         }
     }
 
@@ -283,7 +289,7 @@ impl<S: Store> Replica<S> {
                 && self.peers.values().any(|peer| peer.epoch >= epoch && peer.claims.hlc(id) > held)
         };
         let is_behind = !self.covers_epoch(epoch) || self.members.iter().any(lacks_for_ever);
-        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && is_behind {
+        if self.stage().takes_part() && is_behind {
             self.stop("the cluster has dropped what this store lacks", Event::Behind { epoch });
         }
     }
@@ -293,8 +299,7 @@ impl<S: Store> Replica<S> {
         let is_on =
             |peer: &Peer| (peer.initiator.is_some() || peer.responder.is_some()) && self.may_compare(peer);
         let in_round = !planted!(RoundOutlivesEpoch) && self.peers.values().any(is_on);
-        let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
-        if in_round && now.mono_us < since_us + MAX_PUT_OFF_US {
+        if in_round && !self.is_put_off_for_long(now) {
             return;
         }
         self.put_off_since_us = None;
@@ -313,13 +318,18 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// Whether the next epoch has been put off for as long as it may.
+    fn is_put_off_for_long(&mut self, now: Now) -> bool {
+        let since_us = *self.put_off_since_us.get_or_insert(now.mono_us);
+        now.mono_us >= since_us + MAX_PUT_OFF_US
+    }
+
     /// Moves our own claim up to the clock: we shall write nothing older. Only while peers agree with the clock.
     pub(super) fn claim_idle_time(&mut self, now: Now) -> Result<(), StoreError> {
         let held = self.held.position(self.id);
         let every_ms = (self.settings.epoch_every_ms / CLAIMS_AN_EPOCH).max(1);
         let is_due = now.wall_ms >= held.hlc.wall_ms().saturating_add(every_ms);
-        let is_in = matches!(self.stage(), Stage::CatchingUp | Stage::Member);
-        if !is_due || !is_in || self.is_clock_off(now) {
+        if !is_due || !self.stage().takes_part() || self.is_clock_off(now) {
             return Ok(());
         }
         let position = crate::vector::Position { hlc: self.clock.tick(now), ..held };

@@ -116,7 +116,7 @@ impl<S: Store> Replica<S> {
             self.emit(Event::MembersChanged);
         }
         if let Some((reason, _)) = self.members.removal(self.id)
-            && matches!(self.progress, Progress::CatchingUp { .. } | Progress::Member)
+            && self.stage().takes_part()
         {
             self.leave(reason);
         }
@@ -323,10 +323,12 @@ impl<S: Store> Replica<S> {
         joined.is_some_and(|dot| self.members.removal(dot.replica).is_none())
     }
 
-    /// Removes members that have been silent for too long, where most members are here to agree.
+    /// Removes members that have been silent for too long, where most members are here to agree. Only those count that
+    /// take part: they would hand on what the silent one has said. One who still copies is linked to both sides of a cut
+    /// and knows of neither, so that each side would evict the other.
     fn evict_silent(&mut self, now: Now) -> Result<(), StoreError> {
         let members: Vec<ReplicaId> = self.members.current().map(|(id, _)| id).collect();
-        let here = members.iter().filter(|id| **id == self.id || self.is_heard(**id)).count();
+        let here = members.iter().filter(|id| **id == self.id || self.is_witness(**id)).count();
         let since_us = *self.running_since_us.get_or_insert(now.mono_us);
         let is_new = now.mono_us - since_us < self.settings.max_away_ms * 1000 / EVICTION_GRACE;
         if is_new || members.len() < MIN_MEMBERS_TO_EVICT || 2 * here <= members.len() {
@@ -350,6 +352,11 @@ impl<S: Store> Replica<S> {
 
     fn is_heard(&self, replica: ReplicaId) -> bool {
         self.peers.get(&replica).is_some_and(|peer| peer.connected && peer.heard)
+    }
+
+    /// Whether what others have heard of a member would be known from this one.
+    fn is_witness(&self, replica: ReplicaId) -> bool {
+        self.is_heard(replica) && self.peers.get(&replica).is_some_and(|peer| peer.stage.takes_part())
     }
 
     pub(super) fn store_stage(&mut self) {

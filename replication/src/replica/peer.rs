@@ -253,7 +253,7 @@ impl<S: Store> Replica<S> {
         }
         peer.heard = true;
         peer.told = Some(heartbeat.vector.clone());
-        let takes_events = matches!(heartbeat.stage, Stage::CatchingUp | Stage::Member);
+        let takes_events = heartbeat.stage.takes_part();
         if !takes_events {
             peer.outgoing.clear();
         }
@@ -267,7 +267,7 @@ impl<S: Store> Replica<S> {
         }
         self.claim_idle_time(now)?;
         self.consider_epoch(now);
-        if matches!(self.stage(), Stage::CatchingUp | Stage::Member) && takes_events {
+        if self.stage().takes_part() && takes_events {
             self.ask_for_missing(now, from);
             self.consider_round(now, from);
         }
@@ -477,8 +477,7 @@ impl<S: Store> Replica<S> {
     /// Whether rounds may be held with this peer: what is over must be gone on both sides, and what they hold be alive.
     /// It is where they cover one epoch, as members do, and who catches up does that has adopted it.
     pub(super) fn may_compare(&self, peer: &Peer) -> bool {
-        let is_in = |stage| matches!(stage, Stage::CatchingUp | Stage::Member);
-        let are_in = is_in(self.stage()) && is_in(peer.stage);
-        are_in && self.sweep.is_none() && peer.swept && peer.epoch == self.epoch
+        let take_part = self.stage().takes_part() && peer.stage.takes_part();
+        take_part && self.sweep.is_none() && peer.swept && peer.epoch == self.epoch
     }
 }

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use super::{MessageError, Replica};
 use crate::clock::{Hlc, Now, ReplicaId};
-use crate::codec::message::{Delta, DeltaRow, Stage};
+use crate::codec::message::{Delta, DeltaRow};
 use crate::codec::row;
 use crate::keys;
 use crate::link::Lane;
@@ -242,7 +242,7 @@ impl<S: Store> Replica<S> {
         delta: Delta,
     ) -> Result<(), MessageError> {
         let origin = delta.origin;
-        if !matches!(self.stage(), Stage::CatchingUp | Stage::Member) {
+        if !self.stage().takes_part() {
             return Ok(());
         }
         if origin == self.id {

@@ -153,10 +153,10 @@ impl<S: Store> Replica<S> {
     }
 
     fn write_anew(&mut self, now: Now, state: RepairRow) -> Result<(), WriteError> {
-        let old = state.entry.dot;
-        let new = self.write(now, state.id, state.entry.body)?;
+        let (id, Entry { dot: old, body }) = (state.id, state.entry);
+        let new = self.write(now, id.clone(), body.clone())?;
         self.counters.written_anew += 1;
-        self.emit(Event::WrittenAnew { old, new });
+        self.emit(Event::WrittenAnew { old, new, id, body });
         Ok(())
     }
 

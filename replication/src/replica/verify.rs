@@ -57,6 +57,8 @@ pub enum Mismatch {
         /// By the replica's books.
         expected: Digest,
     },
+    /// The root is right, but the counts by leaf or the sketch are not those of the entries.
+    Tree,
 }
 
 impl fmt::Display for Mismatch {
@@ -72,6 +74,7 @@ impl fmt::Display for Mismatch {
             Self::Root { found, expected } => {
                 write!(f, "the entries have the root {found}, and those written have {expected}")
             }
+            Self::Tree => f.write_str("the counts or the sketch kept of the entries are not theirs"),
         }
     }
 }
@@ -269,6 +272,7 @@ impl<S: Store> Replica<S> {
             (walk.entries != self.entries, entries),
             (walk.log_rows != self.log_rows, log_rows),
             (root != expected, root_differs),
+            (root == expected && walk.tree != self.tree, Mismatch::Tree),
         ]
         .into_iter()
         .filter_map(|(differs, mismatch)| differs.then_some(mismatch))

@@ -16,7 +16,12 @@ impl Simulation {
 
     /// Everyone holds the same, and everyone knows it; and nothing is left of what was over.
     pub(super) fn agreed(&self) -> bool {
-        let is_back = self.nodes.iter().all(|node| node.replica.is_some() || self.stays_out(node.id));
+        let is_out = |node: usize| {
+            let is_removed =
+                |replica: &Replica<Disk>| replica.members().removal(self.nodes[node].id).is_some();
+            self.is_out_for_good(node) && self.replicas().any(is_removed)
+        };
+        let is_back = (0..self.nodes.len()).all(|node| self.nodes[node].replica.is_some() || is_out(node));
         let mut ids: Vec<ReplicaId> = self.replicas().map(Replica::id).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -39,15 +44,6 @@ impl Simulation {
             && ids.len() == self.replicas().count()
             && self.replicas().all(same)
             && (0..self.nodes.len()).all(|node| self.nobody_lags(node))
-    }
-
-    /// Whether a node that is down will not come back: an operator has removed it for good.
-    fn stays_out(&self, id: ReplicaId) -> bool {
-        self.replicas().any(|replica| replica.members().removal(id).is_some())
-            && !self.happenings.values().any(|happening| match happening {
-                super::Happening::Rebuild { node } => self.nodes[*node].id == id,
-                _ => false,
-            })
     }
 
     fn nobody_lags(&self, node: usize) -> bool {
@@ -131,18 +127,19 @@ impl Simulation {
     /// Holds on every disk, of nodes that are down too: what a node acknowledged is there, and digests are right.
     pub(super) fn check_disks(&self) -> Result<(), String> {
         for node in &self.nodes {
-            let (disk, root) = match &node.replica {
-                Some(replica) => (replica.store().clone(), Some(replica.root())),
-                None => (node.disk.clone(), None),
-            };
+            let disk = node.replica.as_ref().map_or(&node.disk, Replica::store).clone();
             // Opening reads every row, and compares counts and root with the summary.
             let reopened = Replica::open(disk, self.settings(0), node.id);
             let reopened =
                 reopened.map_err(|error| format!("the stored digest is not the recomputed one: {error}"))?;
-            let is_settled =
-                node.replica.as_ref().is_some_and(|replica| replica.store().memory.unflushed() == 0);
-            if is_settled && root.is_some_and(|root| root != reopened.root()) {
+            let settled = node.replica.as_ref().filter(|replica| replica.store().memory.unflushed() == 0);
+            if settled.is_some_and(|replica| replica.root() != reopened.root()) {
                 return Err("the root changes when the store is opened again".into());
+            }
+            // What is staged is in the tree already.
+            let is_told = |replica: &&Replica<Disk>| replica.tree().root() == replica.root();
+            if settled.filter(is_told).is_some_and(|replica| replica.tree() != reopened.tree()) {
+                return Err("the counts or the sketch change when the store is opened again".into());
             }
             self.oracle.check_own(reopened.id(), reopened.vector())?;
             self.oracle.check_swept(&reopened)?;

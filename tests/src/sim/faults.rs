@@ -272,6 +272,6 @@ impl Simulation {
             }
             self.drive(node, true)?;
         }
-        self.undrain()
+        self.see_to_members()
     }
 }

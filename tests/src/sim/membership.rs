@@ -2,7 +2,7 @@
 
 use replication::codec::message::Stage;
 use replication::replica::{Event, WriteError, returned};
-use replication::{Body, EntryId, RemovalReason, Replica, ReplicaId};
+use replication::{RemovalReason, Replica, ReplicaId};
 
 use super::disk::Disk;
 use super::nodes::Node;
@@ -18,8 +18,8 @@ const MIN_MEMBERS: usize = 2;
 /// How long an operator takes to notice that a node has stopped.
 const OPERATOR_US: u64 = 400_000;
 
-/// How often it is tried to end all draining, once there are no faults.
-const UNDRAIN_EVERY_US: u64 = 300_000;
+/// How often an operator looks at the members, once there are no faults.
+const SEEN_TO_EVERY_US: u64 = 300_000;
 
 impl Simulation {
     fn members_up(&self) -> Vec<usize> {
@@ -73,26 +73,52 @@ impl Simulation {
         }
     }
 
-    /// Ends all draining, once there are no faults: a draining member refuses writes, those that return too.
-    pub(super) fn undrain(&mut self) -> Result<(), String> {
+    /// What an operator sees to once there are no faults: all draining is ended, since a draining member refuses writes,
+    /// those that return too; and who was removed and is still on the list, because the order was lost with the member
+    /// that took it, is removed again.
+    pub(super) fn see_to_members(&mut self) -> Result<(), String> {
+        self.after(SEEN_TO_EVERY_US, Happening::SeeToMembers);
         let members = self.members_up();
         let Some(actor) = members.first().copied() else { return Ok(()) };
         let replica = self.nodes[actor].replica.as_ref().ok_or("it is up")?;
         let draining: Vec<ReplicaId> =
             replica.members().current().filter(|(_, member)| member.draining).map(|(id, _)| id).collect();
-        if !draining.is_empty() {
-            self.after(UNDRAIN_EVERY_US, Happening::Undrain);
-        }
+        let gone: Vec<ReplicaId> = (0..self.nodes.len())
+            .filter(|node| self.is_out_for_good(*node))
+            .map(|node| self.nodes[node].id)
+            .filter(|id| replica.members().contains(*id))
+            .collect();
         for id in draining {
             self.operate(actor, |replica, now| replica.drain_member(now, id, false).map(drop))?;
         }
+        for id in gone {
+            self.operate(actor, |replica, now| {
+                replica.remove_member(now, id, RemovalReason::Operator).map(drop)
+            })?;
+        }
         Ok(())
+    }
+
+    /// Whether this node has stopped and will not be made anew.
+    pub(super) fn is_out_for_good(&self, node: usize) -> bool {
+        let is_made_anew =
+            |happening: &Happening| matches!(happening, Happening::Rebuild { node: at } if *at == node);
+        self.nodes[node].is_out && !self.happenings.values().any(is_made_anew)
+    }
+
+    /// Whether enough members with one history are up beside this one. Where all disks are rolled back, there is no
+    /// cluster left to come back to.
+    fn is_spare(&self, node: usize) -> bool {
+        let members = self.members_up().into_iter();
+        let sound = members.filter(|other| *other != node && !self.oracle.doubts(self.nodes[*other].id));
+        sound.count() >= MIN_MEMBERS
     }
 
     /// Puts a copy of a disk aside; or starts the node from the copy there is.
     pub(super) fn back_up_or_restore(&mut self) -> Result<(), String> {
         let Some(node) = self.any_member() else { return Ok(()) };
-        let backup = self.nodes[node].backup.take_if(|_| self.rng.permille(600));
+        let is_spare = self.is_spare(node);
+        let backup = self.nodes[node].backup.take_if(|_| is_spare && self.rng.permille(600));
         let Some(backup) = backup else {
             self.note(|| format!("the disk of {node} is backed up"));
             self.nodes[node].backup = self.nodes[node].durable_copy();
@@ -110,7 +136,10 @@ impl Simulation {
     }
 
     pub(super) fn clone_node(&mut self) -> Result<(), String> {
-        let Some(node) = self.any_member().filter(|_| self.nodes.len() < MAX_NODES) else { return Ok(()) };
+        let Some(node) = self.any_member() else { return Ok(()) };
+        if self.nodes.len() >= MAX_NODES || !self.is_spare(node) {
+            return Ok(());
+        }
         let Some(disk) = self.nodes[node].durable_copy() else { return Ok(()) };
         let id = self.nodes[node].id;
         let clone = self.nodes.len();
@@ -147,19 +176,10 @@ impl Simulation {
                 self.nodes[node].staged.push((*dot, id.clone(), body.clone()));
                 return Ok(false);
             }
-            Event::WrittenAnew { old, new } => {
+            Event::WrittenAnew { old, new, id, body } => {
                 self.note(|| format!("{node} writes {old:?} anew as {new:?}"));
-                let mut candidates = self.oracle.written(*old)?;
-                // Of two clones' writes under one dot, the one that is there now.
-                let disk = self.nodes[node].replica.as_ref().map(Replica::store);
-                let is_there = |(id, body): &(EntryId, Body)| {
-                    let there = disk.and_then(|disk| rows::entry(disk, id).ok().flatten());
-                    there == Some((*new, body.clone()))
-                };
-                let at = candidates.iter().position(is_there).unwrap_or(0);
-                let (entry, body) = candidates.swap_remove(at);
-                self.oracle.was_written_anew(*old, *new);
-                self.nodes[node].staged.push((*new, entry, body));
+                self.oracle.was_written_anew(*old, *new, id, body)?;
+                self.nodes[node].staged.push((*new, id.clone(), body.clone()));
                 return Ok(false);
             }
             Event::OlderCopy { .. } | Event::Cloned { .. } => (self.oracle.doubts(id), OPERATOR_US),

@@ -20,7 +20,7 @@ pub const FOUND: u8 = 10;
 pub const NOT_FOUND: u8 = 11;
 
 /// The most seeds it may take to find a bug.
-pub const MAX_SEEDS: u64 = 300;
+pub const MAX_SEEDS: u64 = 600;
 
 /// The longest that looking for one bug may take.
 const MAX_SEARCH: Duration = Duration::from_secs(240);

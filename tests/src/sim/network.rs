@@ -107,7 +107,8 @@ impl Network {
         if faulty {
             let lost = direction.mute_until_us > now_us || rng.permille(scenario.lost_permille);
             copies = if lost { 0 } else { 1 + u64::from(rng.permille(scenario.repeated_permille)) };
-            late_us = if rng.permille(scenario.late_permille) { rng.below(scenario.late_us) } else { 0 };
+            let is_late = scenario.late_lanes.contains(&lane) && rng.permille(scenario.late_permille);
+            late_us = if is_late { rng.below(scenario.late_us) } else { 0 };
         }
         let mut delays = Vec::new();
         for _ in 0..copies {

@@ -27,8 +27,9 @@ pub(crate) struct Oracle {
     doubtful: BTreeSet<ReplicaId>,
     /// What those acknowledged.
     doubtful_writes: Vec<(Dot, EntryId, Body)>,
-    /// Acknowledged, and on no disk any more: an old copy took the place of the only one that had it.
-    gone: BTreeSet<Dot>,
+    /// Acknowledged, and not on its writer's disk any more, whose place an old copy took; with those that claimed it
+    /// then. Later claims tell nothing: the copy's own events come after it.
+    rolled_back: BTreeMap<Dot, BTreeSet<ReplicaId>>,
     /// Events of earlier incarnations, and the events that took their place.
     written_anew: BTreeMap<Dot, Dot>,
     /// The most each replica ever claimed durably.
@@ -77,31 +78,29 @@ impl Oracle {
         Ok(())
     }
 
-    /// What a write of an earlier incarnation wrote.
+    /// A write of an earlier incarnation was written anew.
     ///
     /// # Errors
     /// Where there was no such write.
-    pub(crate) fn written(&self, dot: Dot) -> Result<Vec<(EntryId, Body)>, String> {
-        let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == dot);
-        let written: Vec<_> = doubtful
-            .map(|(_, id, body)| (id.clone(), body.clone()))
-            .chain(self.durable.get(&dot).cloned())
-            .chain(self.unsettled.get(&dot).cloned())
-            .collect();
-        if written.is_empty() {
-            Err(format!("{dot:?} was written anew, and nobody issued it"))
-        } else {
-            Ok(written)
+    pub(crate) fn was_written_anew(
+        &mut self,
+        old: Dot,
+        new: Dot,
+        id: &EntryId,
+        body: &Body,
+    ) -> Result<(), String> {
+        let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == old);
+        let known = doubtful.map(|(_, id, body)| (id, body));
+        let others = [self.durable.get(&old), self.unsettled.get(&old)].into_iter().flatten();
+        let mut written = known.chain(others.map(|(id, body)| (id, body)));
+        if !written.any(|written| written == (id, body)) {
+            return Err(format!("{old:?} on {:?} was written anew, and nobody issued it", id.key));
         }
-    }
-
-    /// A write of an earlier incarnation was written anew.
-    pub(crate) fn was_written_anew(&mut self, old: Dot, new: Dot) {
         self.written_anew.insert(old, new);
+        Ok(())
     }
 
-    /// From now on there is, or was, more than one store of this replica. What this copy does not hold, and no replica
-    /// claims, is on no disk.
+    /// From now on there is, or was, more than one store of this replica, and this copy took the place of the last.
     pub(crate) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
         self.doubtful.insert(id);
         let own: Vec<Dot> = self.durable.keys().filter(|dot| dot.replica == id).copied().collect();
@@ -113,10 +112,18 @@ impl Oracle {
             self.doubtful_writes.push((dot, entry, body));
         }
         let Some(copy) = copy else { return };
-        let others = || self.claims.iter().filter(|(other, _)| **other != id).map(|(_, claims)| claims);
         let mine = self.doubtful_writes.iter().map(|(dot, ..)| *dot).filter(|dot| dot.replica == id);
-        let gone = mine.filter(|dot| !copy.covers(*dot) && !others().any(|claims| claims.covers(*dot)));
-        self.gone.extend(gone.collect::<Vec<_>>());
+        for dot in mine.filter(|dot| !copy.covers(*dot)) {
+            let others = self.claims.iter().filter(|(other, claims)| **other != id && claims.covers(dot));
+            self.rolled_back.entry(dot).or_insert_with(|| others.map(|(other, _)| *other).collect());
+        }
+    }
+
+    /// Whether a write is on no disk any more: its writer's was rolled back, and every other that had it is out of
+    /// use, or was rolled back too.
+    fn is_gone(&self, dot: Dot) -> bool {
+        let is_whole = |id: &ReplicaId| !self.doubts(*id) && !self.was_removed(*id);
+        self.rolled_back.get(&dot).is_some_and(|held_by| !held_by.iter().any(is_whole))
     }
 
     /// Whether there has been more than one store of this replica.

@@ -3,6 +3,8 @@
 //! A named scenario pushes rare states of one kind on purpose; `swarm` draws every option, so that all kinds meet.
 //! What is drawn is printed with a violation, and the same seed and name always draw the same.
 
+use replication::link::Lane;
+
 use crate::random::{Random, mix};
 
 /// How long a node is away in [`Fault::Away`], in virtual time.
@@ -101,6 +103,8 @@ pub struct Scenario {
     pub late_permille: u64,
     /// How late those may be.
     pub late_us: u64,
+    /// The lanes whose frames may come too late.
+    pub late_lanes: &'static [Lane],
     /// Least one-way delay.
     pub delay_us: u64,
     /// What is added to it at random: beyond the time between frames, they overtake one another.
@@ -208,6 +212,7 @@ impl Scenario {
             repeated_permille: if lossy { rng.below(100) } else { 0 },
             late_permille: if late { 1 + rng.below(50) } else { 0 },
             late_us: *rng.pick(&[300_000, 5_000_000]),
+            late_lanes: &Lane::ALL,
             delay_us: *rng.pick(&[100, 5_000, 80_000]),
             jitter_us: *rng.pick(&[0, 1_000, 50_000]),
             throttled_bytes_per_s: *rng.pick(&[2_000, 50_000]),
@@ -341,14 +346,19 @@ fn lost_shard(scenario: &mut Scenario, rng: &mut Random) {
 }
 
 fn stale_repairs(scenario: &mut Scenario, rng: &mut Random) {
-    lost_shard(scenario, rng);
+    amnesia(scenario, rng);
+    // Rounds are slow, and all else is as quick as it can be: epochs follow one another while repairs travel.
+    scenario.late_lanes = &[Lane::AntiEntropy];
+    scenario.late_permille = 700;
+    scenario.late_us = *rng.pick(&[5_000_000, 9_000_000]);
+    (scenario.lost_permille, scenario.repeated_permille) = (0, 0);
+    (scenario.delay_us, scenario.jitter_us) = (100, 0);
+    scenario.epoch_every_ms = LEAST_EPOCH_OF_ROUNDS_MS;
+    scenario.faulty_us = 20_000_000;
     scenario.replicas = 2 + rng.below(2) as usize;
-    scenario.epoch_every_ms = 1_000;
-    scenario.late_permille = 400;
-    scenario.late_us = *rng.pick(&[2_000_000, 4_000_000]);
-    scenario.delete_permille = 500;
     scenario.keys = *rng.pick(&[30, 100]);
-    scenario.write_every_us = 10_000;
+    scenario.delete_permille = 500;
+    scenario.write_every_us = *rng.pick(&[50_000, 200_000]);
     scenario.frame_bytes = 64 << 10;
     scenario.faults = vec![(Fault::Crash, 1)];
     scenario.fault_every_us = 2_000_000;

@@ -4,7 +4,7 @@ use super::super::{MessageError, Replica};
 use super::exchange::Exchange;
 use super::holes::holes;
 use super::walk::{Errand, Leaves, Pick};
-use super::{MAX_LISTED, protocol};
+use super::{MAX_LISTED, ROUND_PAUSE_US, protocol};
 use crate::clock::{Now, ReplicaId};
 use crate::codec::round::{
     CellList, Cells, Counts, Listing, MAX_CELLS_A_MESSAGE, Outline, Probe, Ranges, Step,
@@ -66,6 +66,7 @@ impl<S: Store> Replica<S> {
         };
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.responder = Some(Responder { exchange, stage });
+            peer.next_round_us = now.mono_us + ROUND_PAUSE_US;
         }
         Ok(())
     }

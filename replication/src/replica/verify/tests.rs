@@ -1,8 +1,8 @@
 //! One replica alone on virtual time, verified while things happen to its rows.
 
 use super::*;
-use crate::clock::ReplicaId;
-use crate::entry::{Body, EntryId, NamespaceId, Payload, Value};
+use crate::clock::{Dot, ReplicaId};
+use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload, Value};
 use crate::member::MemberRecord;
 use crate::replica::Settings;
 use crate::store::Batch;
@@ -111,8 +111,12 @@ fn writes_deletes_and_drops_do_not_disturb_it() {
 
 /// What is done to the store behind the replica's back, and what is then found.
 fn check(spoil: impl FnOnce(&mut MemoryStore), is_found: impl FnOnce(&[Mismatch]) -> bool) {
+    check_replica(|replica| spoil(replica.store_mut()), is_found);
+}
+
+fn check_replica(spoil: impl FnOnce(&mut Replica<MemoryStore>), is_found: impl FnOnce(&[Mismatch]) -> bool) {
     let mut alone = Alone::with_keys();
-    spoil(alone.replica.store_mut());
+    spoil(&mut alone.replica);
     let verified = alone.verify(|alone, turn| alone.put(turn, None));
     assert!(is_found(&verified.mismatches), "{:?}", verified.mismatches);
     assert!(!verified.mismatches.iter().any(|mismatch| mismatch.to_string().is_empty()));
@@ -155,6 +159,22 @@ fn a_row_of_another_state_is_found() {
             store.commit(Batch::from([(key, Some(other))])).unwrap();
         },
         |found| matches!(found, [Mismatch::Root { .. }]),
+    );
+}
+
+/// The root is right; a round would look for what differs in the wrong place.
+#[test]
+fn a_count_in_the_wrong_leaf_is_found() {
+    check_replica(
+        |replica| {
+            let key = replica.digest_key();
+            let dot = Dot { hlc: Hlc::new(START_MS, 0), replica: replica.id() };
+            let [here, there] = [1, 2].map(|name| key.name_hash(&id(KEYS * name)));
+            let state = key.state_digest(here, &Entry { dot, body: Body::Tombstone });
+            replica.tree.replace(here, None, Some(state));
+            replica.tree.replace(there, Some(state), None);
+        },
+        |found| matches!(found, [Mismatch::Tree]),
     );
 }
 

@@ -65,7 +65,7 @@ impl Oracle {
             }
         }
         for (dot, id, _) in self.doubtful_writes.iter().filter(|(_, id, _)| id.namespace == NAMESPACE) {
-            let excused = self.gone.contains(dot) || out.contains(&dot.replica);
+            let excused = self.is_gone(*dot) || out.contains(&dot.replica);
             let later_kept = self.dots_of(id).into_iter().any(|later| later >= *dot && is_kept(&later));
             if !excused
                 && !later_kept
