@@ -119,7 +119,6 @@ impl Node {
         let disk = std::mem::take(&mut self.disk);
         let mut replica = Replica::open(disk, self.shared.replica, self.place.replica)
             .map_err(|error| format!("{pop} does not open: {error}"))?;
-        lock(&self.shared.oracle).started(&replica)?;
         // The first founds the cluster; founding and joining a second time do nothing.
         let record = MemberRecord { pop: pop.clone(), region: "eu".into() };
         if self.place.is_founder {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use replication::codec::message::Stage;
+use replication::replica::returned;
 use replication::{Dot, Entry, Replica, ReplicaId};
 
 use super::disk::Disk;
+use super::nodes::Node;
 use super::{Simulation, rows};
 
 impl Simulation {
@@ -171,10 +173,19 @@ impl Simulation {
             letters.extend(listed.iter().map(|letter| letter.entry.dot));
         }
         self.outcome.dead_letters += letters.len() as u64;
-        let out: BTreeSet<ReplicaId> =
-            self.nodes.iter().filter(|node| node.replica.is_none()).map(|node| node.id).collect();
+        let is_out = |node: &&Node| node.replica.is_none();
+        let out: BTreeSet<ReplicaId> = self.nodes.iter().filter(is_out).map(|node| node.id).collect();
+        // What such a node had brought back of earlier incarnations is on its disk still.
+        for node in self.nodes.iter().filter(is_out) {
+            let mut visit = |state: replication::codec::round::RepairRow| {
+                letters.insert(state.entry.dot);
+                Ok(())
+            };
+            returned::salvage(&node.disk, &mut visit).map_err(|error| error.to_string())?;
+        }
         for replica in self.replicas() {
             self.oracle.check_end(replica)?;
+            self.oracle.check_no_older_copy(replica)?;
             self.oracle.check_accounts(replica, &letters, &out)?;
         }
         self.check_disks()

@@ -148,7 +148,7 @@ impl Simulation {
         disk.memory.crash(kept);
         self.nodes[node].disk = disk;
         for (dot, id, body) in std::mem::take(&mut self.nodes[node].staged) {
-            self.oracle.crashed(dot, id, body);
+            self.oracle.crashed(node, dot, id, body);
         }
         true
     }
@@ -188,7 +188,8 @@ impl Simulation {
         let replica = Replica::open(disk, settings, self.nodes[node].id);
         let mut replica =
             replica.map_err(|error| format!("node {node} does not open after a crash: {error}"))?;
-        self.oracle.started(&replica)?;
+        self.oracle.started(node, &replica)?;
+        self.oracle.check_covered(&replica)?;
         if node > 0 || self.nodes[node].incarnation > 0 {
             replica.join(self.record(node));
         }

@@ -127,7 +127,9 @@ impl Simulation {
         self.note(|| format!("{node} is restored"));
         self.note_claims();
         self.take_down(node);
-        self.oracle.doubt(self.nodes[node].id, Some(&rows::claims(&backup)?));
+        let copy = rows::claims(&backup)?;
+        self.oracle.doubt(self.nodes[node].id, Some(&copy));
+        self.oracle.rolled_back_to(self.nodes[node].id, &copy);
         self.sessions.forget(node);
         self.nodes[node].disk = backup;
         let down_us = self.rng.below(self.scenario.down_us);
@@ -218,6 +220,8 @@ impl Simulation {
             return Ok(());
         }
         self.outcome.rebuilt += 1;
+        let old = Replica::open(self.nodes[node].disk.clone(), self.settings(0), self.nodes[node].id);
+        self.oracle.check_covered(&old.map_err(|error| format!("{node} does not open: {error}"))?)?;
         let mut states = Vec::new();
         let salvaged = returned::salvage(&self.nodes[node].disk, &mut |state| {
             states.push(state);

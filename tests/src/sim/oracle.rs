@@ -20,8 +20,9 @@ pub(crate) struct Oracle {
     durable: BTreeMap<Dot, (EntryId, Body)>,
     /// The dots of those, by entry.
     by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
-    /// Staged when their node crashed: its store tells at the next start whether they survived.
-    unsettled: BTreeMap<Dot, (EntryId, Body)>,
+    /// Staged when their node crashed, with its number: its store tells at the next start whether they survived. Of two
+    /// clones each has its own.
+    unsettled: BTreeMap<(usize, Dot), (EntryId, Body)>,
     /// Replicas of whose store there has been more than one. Their events have no one history any more: what they
     /// acknowledge from then on must be accounted for in the end, and nothing is said of claims.
     doubtful: BTreeSet<ReplicaId>,
@@ -30,12 +31,14 @@ pub(crate) struct Oracle {
     /// Acknowledged, and not on its writer's disk any more, whose place an old copy took; with those that claimed it
     /// then. Later claims tell nothing: the copy's own events come after it.
     rolled_back: BTreeMap<Dot, BTreeSet<ReplicaId>>,
+    /// Replicas whose store is an older copy, with those that had heard more of their events than it holds.
+    older_copies: BTreeMap<ReplicaId, BTreeSet<ReplicaId>>,
     /// Events of earlier incarnations, and the events that took their place.
     written_anew: BTreeMap<Dot, Dot>,
     /// The most each replica ever claimed durably.
     claims: BTreeMap<ReplicaId, VersionVector>,
-    /// When each member's record was written, and whether it was ever removed.
-    members: BTreeMap<ReplicaId, (Option<Hlc>, bool)>,
+    /// By which event each member's record was written, and whether it was ever removed.
+    members: BTreeMap<ReplicaId, (Option<Dot>, bool)>,
     /// Who has been a full member at some time.
     full_members: BTreeSet<ReplicaId>,
 }
@@ -58,19 +61,15 @@ impl Oracle {
     }
 
     /// This write's node crashed before it was acknowledged.
-    pub(crate) fn crashed(&mut self, dot: Dot, id: EntryId, body: Body) {
-        self.unsettled.insert(dot, (id, body));
+    pub(crate) fn crashed(&mut self, node: usize, dot: Dot, id: EntryId, body: Body) {
+        self.unsettled.insert((node, dot), (id, body));
     }
 
     /// The node has started again: of its unacknowledged writes, those its store claims stand, and the others must
     /// never be seen anywhere.
-    pub(crate) fn started(&mut self, replica: &Replica<impl Store>) -> Result<(), String> {
-        let id = replica.id();
-        let (mine, others) =
-            std::mem::take(&mut self.unsettled).into_iter().partition(|(dot, _)| dot.replica == id);
-        self.unsettled = others;
-        let mine: BTreeMap<Dot, (EntryId, Body)> = mine;
-        for (dot, (id, body)) in mine {
+    pub(crate) fn started(&mut self, node: usize, replica: &Replica<impl Store>) -> Result<(), String> {
+        let its = self.unsettled.extract_if(.., |(at, dot), _| *at == node && dot.replica == replica.id());
+        for ((_, dot), (id, body)) in its.collect::<Vec<_>>() {
             if replica.vector().covers(dot) {
                 self.acknowledge(dot, id, body)?;
             }
@@ -91,7 +90,8 @@ impl Oracle {
     ) -> Result<(), String> {
         let doubtful = self.doubtful_writes.iter().filter(|(known, ..)| *known == old);
         let known = doubtful.map(|(_, id, body)| (id, body));
-        let others = [self.durable.get(&old), self.unsettled.get(&old)].into_iter().flatten();
+        let unsettled = self.unsettled.iter().filter(|((_, dot), _)| *dot == old).map(|(_, write)| write);
+        let others = self.durable.get(&old).into_iter().chain(unsettled);
         let mut written = known.chain(others.map(|(id, body)| (id, body)));
         if !written.any(|written| written == (id, body)) {
             return Err(format!("{old:?} on {:?} was written anew, and nobody issued it", id.key));
@@ -117,6 +117,13 @@ impl Oracle {
             let others = self.claims.iter().filter(|(other, claims)| **other != id && claims.covers(dot));
             self.rolled_back.entry(dot).or_insert_with(|| others.map(|(other, _)| *other).collect());
         }
+    }
+
+    /// A replica goes on from this older copy of its store. Whoever has heard more of it will notice.
+    pub(crate) fn rolled_back_to(&mut self, id: ReplicaId, copy: &VersionVector) {
+        let knows_more = |claims: &VersionVector| claims.position(id).ops > copy.position(id).ops;
+        let others = self.claims.iter().filter(|(other, claims)| **other != id && knows_more(claims));
+        self.older_copies.insert(id, others.map(|(other, _)| *other).collect());
     }
 
     /// Whether a write is on no disk any more: its writer's was rolled back, and every other that had it is out of

@@ -20,16 +20,18 @@ impl Oracle {
         for (id, member) in replica.members().iter() {
             let known = self.members.entry(id).or_default();
             // One whose sponsor was removed is recorded anew, later.
-            known.0 = member.joined.map(|dot| dot.hlc).max(known.0);
+            known.0 = member.joined.max(known.0);
             known.1 |= member.removed.is_some();
         }
     }
 
-    /// The epoch is not above what every full member holds durably of every other. One on its way in may be passed: its
-    /// record can be lost with whoever wrote it, and it finds out before it is a member.
+    /// The epoch is not above what every full member holds durably of every other. One whose record was written by a
+    /// member that was evicted, on that member's side of a cut, may be passed: it is as one evicted.
     pub(crate) fn check_epoch(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let epoch = replica.epoch();
-        let counts = |joined: Option<Hlc>, removed: bool| !removed && joined.is_some_and(|at| at <= epoch);
+        let counts = |joined: Option<Dot>, removed: bool| {
+            !removed && joined.is_some_and(|dot| dot.hlc <= epoch && !self.was_removed(dot.replica))
+        };
         let members: Vec<ReplicaId> = self
             .members
             .iter()
@@ -48,6 +50,22 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// A store that takes part holds all of every other member that its own epoch covers: what it lacks of that, nobody
+    /// could tell it any more.
+    pub(crate) fn check_covered(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let epoch = replica.epoch();
+        let from_before = |joined: Option<Dot>| joined.is_some_and(|dot| dot.hlc <= epoch);
+        let mut members = replica.members().current().filter(|(_, member)| from_before(member.joined));
+        match members.find(|(id, _)| *id != replica.id() && replica.vector().hlc(*id) < epoch) {
+            Some((id, _)) if replica.stage().takes_part() => Err(format!(
+                "{:?} has adopted epoch {epoch}, and holds {id:?} up to {} only",
+                replica.id(),
+                replica.vector().hlc(id)
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A replica claims all that it has acknowledged itself.

@@ -36,6 +36,17 @@ impl Oracle {
         Ok(())
     }
 
+    /// No replica goes on from an older copy of its store where a sound member has heard more of it.
+    pub(crate) fn check_no_older_copy(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let is_sound = |id: &ReplicaId| replica.members().contains(*id) && !self.doubts(*id);
+        let noticed_by =
+            self.older_copies.get(&replica.id()).and_then(|ids| ids.iter().find(|id| is_sound(id)));
+        match noticed_by {
+            Some(peer) => Err(format!("{:?} is an older copy, as {peer:?} knows, and goes on", replica.id())),
+            None => Ok(()),
+        }
+    }
+
     /// Every acknowledged write is visible, superseded by a newer one, written anew, or listed as a dead letter; but
     /// for those of replicas that are out, and those whose only disk is gone.
     pub(crate) fn check_accounts(
@@ -94,7 +105,8 @@ impl Oracle {
 
     /// Every dot there was on an entry, of writes never acknowledged too.
     fn dots_of(&self, id: &EntryId) -> BTreeSet<Dot> {
-        let unsettled = self.unsettled.iter().filter(|(_, (written, _))| written == id).map(|(dot, _)| *dot);
+        let unsettled = self.unsettled.iter().filter(|(_, (written, _))| written == id);
+        let unsettled = unsettled.map(|((_, dot), _)| *dot);
         let doubtful =
             self.doubtful_writes.iter().filter(|(_, written, _)| written == id).map(|(dot, ..)| *dot);
         self.by_entry.get(id).into_iter().flatten().copied().chain(unsettled).chain(doubtful).collect()
