@@ -331,7 +331,10 @@ impl<S: Store> Replica<S> {
         let here = members.iter().filter(|id| **id == self.id || self.is_witness(**id)).count();
         let since_us = *self.running_since_us.get_or_insert(now.mono_us);
         let is_new = now.mono_us - since_us < self.settings.max_away_ms * 1000 / EVICTION_GRACE;
-        if is_new || members.len() < MIN_MEMBERS_TO_EVICT || 2 * here <= members.len() {
+        if is_new
+            || members.len() < MIN_MEMBERS_TO_EVICT
+            || 2 * here <= members.len() + self.unconfirmed_evictions()
+        {
             return Ok(());
         }
         let last_known = |id| self.held.hlc(id).max(self.joined_at(id).unwrap_or(Hlc::ZERO)).wall_ms();
@@ -348,6 +351,22 @@ impl<S: Store> Replica<S> {
             }
         }
         Ok(())
+    }
+
+    /// Evicted members of whose removal not every member is known to have heard. They count where most must agree: else a
+    /// few on one side of a cut would shrink the cluster by one eviction after the other, until they were most of it.
+    fn unconfirmed_evictions(&self) -> usize {
+        let digest = self.members.digest();
+        let knows = |id: ReplicaId, removal: Dot| {
+            let peer = self.peers.get(&id);
+            id == self.id
+                || peer.is_some_and(|peer| peer.claims.covers(removal) || peer.members == Some(digest))
+        };
+        let evictions = self.members.iter().filter_map(|(_, member)| match member.removed {
+            Some((RemovalReason::Silent, removal)) if member.joined.is_some() => Some(removal),
+            _ => None,
+        });
+        evictions.filter(|removal| !self.members.current().all(|(id, _)| knows(id, *removal))).count()
     }
 
     fn is_heard(&self, replica: ReplicaId) -> bool {

@@ -190,7 +190,8 @@ impl Simulation {
                 self.note_claims();
                 let replica = self.nodes[node].replica.as_ref();
                 let is_coming_in = replica.is_some_and(|replica| replica.stage() == Stage::CatchingUp);
-                (is_coming_in || self.oracle.doubts(id) || self.oracle.was_removed(id), OPERATOR_US)
+                let is_known = !self.oracle.was_removed(id) && !self.oracle.was_let_in_by_a_removed_one(id);
+                (is_coming_in || self.oracle.doubts(id) || !is_known, OPERATOR_US)
             }
             Event::Removed { reason: RemovalReason::Silent } => (self.scenario.evicts(), 1_000),
             Event::Removed { reason: RemovalReason::Operator } => {

@@ -143,6 +143,12 @@ impl Oracle {
         self.members.get(&id).is_some_and(|(_, removed)| *removed)
     }
 
+    /// Whether the member that wrote this one's record was removed: then the others may never have heard of it.
+    pub(crate) fn was_let_in_by_a_removed_one(&self, id: ReplicaId) -> bool {
+        let joined = self.members.get(&id).and_then(|(joined, _)| *joined);
+        joined.is_some_and(|dot| dot.replica != id && self.was_removed(dot.replica))
+    }
+
     /// The newest state of an entry that this vector covers.
     fn newest_covered(&self, id: &EntryId, vector: &VersionVector) -> Option<(Dot, &Body)> {
         let dots = self.by_entry.get(id)?;

@@ -29,14 +29,14 @@ impl Oracle {
     /// member that was evicted, on that member's side of a cut, may be passed: it is as one evicted.
     pub(crate) fn check_epoch(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let epoch = replica.epoch();
-        let counts = |joined: Option<Dot>, removed: bool| {
-            !removed && joined.is_some_and(|dot| dot.hlc <= epoch && !self.was_removed(dot.replica))
-        };
+        let counts =
+            |joined: Option<Dot>, removed: bool| !removed && joined.is_some_and(|dot| dot.hlc <= epoch);
         let members: Vec<ReplicaId> = self
             .members
             .iter()
             .filter(|(id, (at, out))| counts(*at, *out) && self.full_members.contains(id))
             .map(|(id, _)| *id)
+            .filter(|id| !self.was_let_in_by_a_removed_one(*id))
             .collect();
         let nothing = VersionVector::default();
         for member in &members {
