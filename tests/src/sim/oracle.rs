@@ -68,8 +68,11 @@ impl Oracle {
     /// The node has started again: of its unacknowledged writes, those its store claims stand, and the others must
     /// never be seen anywhere.
     pub(crate) fn started(&mut self, node: usize, replica: &Replica<impl Store>) -> Result<(), String> {
-        let its = self.unsettled.extract_if(.., |(at, dot), _| *at == node && dot.replica == replica.id());
-        for ((_, dot), (id, body)) in its.collect::<Vec<_>>() {
+        let is_its = |(at, dot): &(usize, Dot)| *at == node && dot.replica == replica.id();
+        let unsettled = std::mem::take(&mut self.unsettled).into_iter();
+        let (its, others): (BTreeMap<_, _>, BTreeMap<_, _>) = unsettled.partition(|(key, _)| is_its(key));
+        self.unsettled = others;
+        for ((_, dot), (id, body)) in its {
             if replica.vector().covers(dot) {
                 self.acknowledge(dot, id, body)?;
             }
