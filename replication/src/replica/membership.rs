@@ -327,23 +327,24 @@ impl<S: Store> Replica<S> {
     /// take part: they would hand on what the silent one has said. One who still copies is linked to both sides of a cut
     /// and knows of neither, so that each side would evict the other.
     fn evict_silent(&mut self, now: Now) -> Result<(), StoreError> {
-        let members: Vec<ReplicaId> = self.members.current().map(|(id, _)| id).collect();
-        let here = members.iter().filter(|id| **id == self.id || self.is_witness(**id)).count();
         let since_us = *self.running_since_us.get_or_insert(now.mono_us);
         let is_new = now.mono_us - since_us < self.settings.max_away_ms * 1000 / EVICTION_GRACE;
-        if is_new
-            || members.len() < MIN_MEMBERS_TO_EVICT
-            || 2 * here <= members.len() + self.unconfirmed_evictions()
-        {
-            return Ok(());
-        }
         let last_known = |id| self.held.hlc(id).max(self.joined_at(id).unwrap_or(Hlc::ZERO)).wall_ms();
         let is_silent = |id: &ReplicaId| {
             *id != self.id
                 && !self.is_connected(*id)
                 && now.wall_ms.saturating_sub(last_known(*id)) > self.settings.max_away_ms
         };
-        let silent: Vec<ReplicaId> = members.iter().copied().filter(is_silent).collect();
+        let members = || self.members.current().map(|(id, _)| id);
+        let silent: Vec<ReplicaId> = members().filter(is_silent).collect();
+        // Nobody is, nearly always, and then nothing is to be counted.
+        if silent.is_empty() || is_new || members().count() < MIN_MEMBERS_TO_EVICT {
+            return Ok(());
+        }
+        let here = members().filter(|id| *id == self.id || self.is_witness(*id)).count();
+        if 2 * here <= members().count() + self.unconfirmed_evictions() {
+            return Ok(());
+        }
         for id in silent {
             // With a clock that is off, silence means nothing.
             if let Err(WriteError::Store(error)) = self.remove_member(now, id, RemovalReason::Silent) {

@@ -127,9 +127,7 @@ impl Simulation {
         self.note(|| format!("{node} is restored"));
         self.note_claims();
         self.take_down(node);
-        let copy = rows::claims(&backup)?;
-        self.oracle.doubt(self.nodes[node].id, Some(&copy));
-        self.oracle.rolled_back_to(self.nodes[node].id, &copy);
+        self.oracle.rolled_back_to(self.nodes[node].id, &rows::claims(&backup)?);
         self.sessions.forget(node);
         self.nodes[node].disk = backup;
         let down_us = self.rng.below(self.scenario.down_us);
@@ -146,7 +144,7 @@ impl Simulation {
         let id = self.nodes[node].id;
         let clone = self.nodes.len();
         self.note(|| format!("{clone} is started from a copy of the disk of {node}"));
-        self.oracle.doubt(id, None);
+        self.oracle.doubt(id);
         let pop = self.nodes[node].pop.clone();
         self.nodes.push(Node { id, disk, pop, ..Node::new(clone) });
         self.restart(clone)

@@ -103,8 +103,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// From now on there is, or was, more than one store of this replica, and this copy took the place of the last.
-    pub(crate) fn doubt(&mut self, id: ReplicaId, copy: Option<&VersionVector>) {
+    /// From now on there is, or was, more than one store of this replica.
+    pub(crate) fn doubt(&mut self, id: ReplicaId) {
         self.doubtful.insert(id);
         let own: Vec<Dot> = self.durable.keys().filter(|dot| dot.replica == id).copied().collect();
         for dot in own {
@@ -114,16 +114,16 @@ impl Oracle {
             }
             self.doubtful_writes.push((dot, entry, body));
         }
-        let Some(copy) = copy else { return };
+    }
+
+    /// A replica goes on from this older copy of its store. Whoever has heard more of it will notice.
+    pub(crate) fn rolled_back_to(&mut self, id: ReplicaId, copy: &VersionVector) {
+        self.doubt(id);
         let mine = self.doubtful_writes.iter().map(|(dot, ..)| *dot).filter(|dot| dot.replica == id);
         for dot in mine.filter(|dot| !copy.covers(*dot)) {
             let others = self.claims.iter().filter(|(other, claims)| **other != id && claims.covers(dot));
             self.rolled_back.entry(dot).or_insert_with(|| others.map(|(other, _)| *other).collect());
         }
-    }
-
-    /// A replica goes on from this older copy of its store. Whoever has heard more of it will notice.
-    pub(crate) fn rolled_back_to(&mut self, id: ReplicaId, copy: &VersionVector) {
         let knows_more = |claims: &VersionVector| claims.position(id).ops > copy.position(id).ops;
         let others = self.claims.iter().filter(|(other, claims)| **other != id && knows_more(claims));
         self.older_copies.insert(id, others.map(|(other, _)| *other).collect());
