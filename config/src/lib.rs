@@ -34,7 +34,7 @@ pub use names::{
 };
 pub use sections::{
     CACHE_BYTES, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS,
-    MAX_TOKENS, MIN_FREE_BYTES,
+    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
 };
 pub use source::MAX_PROBLEMS;
 
@@ -107,6 +107,9 @@ pub struct Replication {
     pub epoch_ms: u64,
     /// A PoP that is away for longer is evicted; within [`MAX_AWAY_S`].
     pub max_away_s: u64,
+    /// Where more than this waits for those that are away, they are evicted a hundred times sooner; within
+    /// [`MAX_WAITING_BYTES`].
+    pub max_waiting_bytes: u64,
     /// Whom to connect to: at most [`MAX_PEERS`], each PoP and address once, never this PoP.
     pub peers: Vec<Peer>,
 }

@@ -25,6 +25,8 @@ pub const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
 pub const EPOCH_MS: RangeInclusive<u64> = 100..=3_600_000;
 /// How long a PoP may be away before the others go on without it, in seconds: up to a year.
 pub const MAX_AWAY_S: RangeInclusive<u64> = 10..=31_536_000;
+/// What may wait for those that are away before they may be away for less long, in bytes: 1 MiB to 1 TiB.
+pub const MAX_WAITING_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The store's memory cache, in bytes: 1 MiB to 1 TiB.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The free disk space below which writes are refused, in bytes: 1 MiB to 1 TiB.
@@ -51,6 +53,7 @@ impl Default for Replication {
             heartbeat_ms: 500,
             epoch_ms: 60_000,
             max_away_s: 604_800,
+            max_waiting_bytes: 16 << 30,
         }
     }
 }
@@ -148,6 +151,8 @@ impl Replication {
         let heartbeat_ms = source.number("replication.heartbeat_ms", default.heartbeat_ms, HEARTBEAT_MS);
         let epoch_ms = source.number("replication.epoch_ms", default.epoch_ms, EPOCH_MS);
         let max_away_s = source.number("replication.max_away_s", default.max_away_s, MAX_AWAY_S);
+        let max_waiting_bytes =
+            source.number("replication.max_waiting_bytes", default.max_waiting_bytes, MAX_WAITING_BYTES);
         let peers = peers(source);
         Some(Self {
             listen: listen?,
@@ -155,6 +160,7 @@ impl Replication {
             heartbeat_ms: heartbeat_ms?,
             epoch_ms: epoch_ms?,
             max_away_s: max_away_s?,
+            max_waiting_bytes: max_waiting_bytes?,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use littoral_config::{
     CACHE_BYTES, Config, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_TOKENS, MIN_FREE_BYTES,
+    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
 };
 use toml::{Table, Value};
 
@@ -103,6 +103,7 @@ fn the_example_states_each_bound() {
     check("replication.heartbeat_ms", range(HEARTBEAT_MS, "milliseconds"));
     check("replication.epoch_ms", range(EPOCH_MS, "milliseconds"));
     check("replication.max_away_s", range(MAX_AWAY_S, "seconds"));
+    check("replication.max_waiting_bytes", range(MAX_WAITING_BYTES, "bytes"));
     check("storage.cache_bytes", range(CACHE_BYTES, "bytes"));
     check("storage.min_free_bytes", range(MIN_FREE_BYTES, "bytes"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
@@ -137,7 +138,8 @@ fn what_is_written_parses_back_to_the_same_settings() {
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
-             [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\nepoch_ms = 1_001\nmax_away_s = 1_002\npeers = [{{ pop = \"b\", address = \"b:1\" }}]\n\
+             [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
+             peers = [{{ pop = \"b\", address = \"b:1\" }}]\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()
@@ -148,6 +150,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
     assert_eq!(other.http.tokens[0].account.as_ref(), ACCOUNT);
     assert_eq!((other.http.header_timeout_ms, other.replication.heartbeat_ms), (256, 1000));
     assert_eq!((other.replication.epoch_ms, other.replication.max_away_s), (1001, 1002));
+    assert_eq!(other.replication.max_waiting_bytes, 1_048_579);
     assert_eq!(other.log.format, LogFormat::Json);
     let (ours, defaults) =
         (leaves(&other.to_toml().parse().expect("TOML")), leaves(&example.to_toml().parse().expect("TOML")));

@@ -4,7 +4,7 @@ use std::fs;
 
 use littoral_config::{
     CACHE_BYTES, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_PROBLEMS, MAX_TOKENS, MIN_FREE_BYTES,
+    MAX_PEERS, MAX_PROBLEMS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -214,12 +214,13 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 7] = [
+    let cases: [(&str, &str, u64, u64, &str); 8] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
         ("replication", "epoch_ms", *EPOCH_MS.start(), *EPOCH_MS.end(), " milliseconds"),
         ("replication", "max_away_s", *MAX_AWAY_S.start(), *MAX_AWAY_S.end(), " seconds"),
+        ("replication", "max_waiting_bytes", *MAX_WAITING_BYTES.start(), *MAX_WAITING_BYTES.end(), " bytes"),
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
     ];

@@ -35,6 +35,7 @@ pub mod anti_entropy;
 mod apply;
 mod copy;
 pub mod epoch;
+mod eviction;
 mod lag;
 mod membership;
 mod open;
@@ -45,6 +46,7 @@ mod standing;
 pub mod verify;
 
 pub use epoch::{Garbage, Holder};
+pub use eviction::Quorum;
 pub use lag::Lag;
 pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
 pub use push::MAX_AHEAD_MS;
@@ -67,13 +69,16 @@ pub struct Settings {
     /// A member that is silent for longer than this is evicted, so that the others need not keep tombstones for
     /// it for ever. In milliseconds.
     pub max_away_ms: u64,
+    /// Where more than this waits for those that are away, tombstones and log rows together, a hundredth of that time is
+    /// all a member may be silent for. In bytes.
+    pub max_waiting_bytes: u64,
     /// A random number of this run of the process, by which two that run under one id are told apart.
     pub boot: u64,
 }
 
 impl Settings {
     /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, epochs of a minute, a
-    /// week away.
+    /// week away, 16 GiB that wait.
     pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
         Self {
             cluster,
@@ -81,6 +86,7 @@ impl Settings {
             heartbeat_every_us: 500_000,
             epoch_every_ms: 60_000,
             max_away_ms: 7 * 24 * 3_600_000,
+            max_waiting_bytes: 16 << 30,
             boot: 0,
         }
     }

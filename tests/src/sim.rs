@@ -235,8 +235,9 @@ impl Simulation {
     }
 
     fn settings(&self, boot: u64) -> Settings {
-        let Scenario { epoch_every_ms, max_away_ms, .. } = self.scenario;
-        Settings { epoch_every_ms, max_away_ms, boot, ..Settings::new([1; 16], DigestKey::new([2; 32])) }
+        let Scenario { epoch_every_ms, max_away_ms, max_waiting_bytes, .. } = self.scenario;
+        let usual = Settings::new([1; 16], DigestKey::new([2; 32]));
+        Settings { epoch_every_ms, max_away_ms, max_waiting_bytes, boot, ..usual }
     }
 
     fn record(&self, node: usize) -> MemberRecord {

@@ -129,6 +129,8 @@ pub struct GarbageReport {
     pub epoch_every_ms: u64,
     /// What waits.
     pub garbage: Garbage,
+    /// Beyond so many bytes of tombstones and log rows, those that are away are evicted a hundred times sooner.
+    pub max_waiting_bytes: u64,
     /// Every member, the one furthest back first.
     pub holders: Vec<Holder>,
 }

@@ -45,13 +45,19 @@ fn waiting(report: &GarbageReport) -> String {
     let garbage = &report.garbage;
     let (count, size) = (print::count, print::size);
     format!(
-        "  {} tombstones ({})\n  {} values with an expiry\n  {} log rows ({})",
+        "  {} tombstones ({})\n  {} values with an expiry\n  {} log rows ({})\n  of {} that may wait{}",
         count(garbage.tombstones),
         size(garbage.tombstone_bytes),
         count(garbage.expiring),
         count(garbage.log_rows),
-        size(garbage.log_bytes)
+        size(garbage.log_bytes),
+        size(report.max_waiting_bytes),
+        if is_too_much(report) { ": the silent are evicted a hundred times sooner" } else { "" }
     )
+}
+
+fn is_too_much(report: &GarbageReport) -> bool {
+    report.garbage.tombstone_bytes + report.garbage.log_bytes > report.max_waiting_bytes
 }
 
 fn frontier(report: &GarbageReport) -> String {
@@ -138,6 +144,7 @@ mod tests {
                 log_rows: 3_000_000,
                 log_bytes: 1 << 30,
             },
+            max_waiting_bytes: 16 << 30,
             holders: vec![holder("fra", true, 15_000), holder("ams", true, 1_000)],
         };
         let text = page(&report);
@@ -152,6 +159,9 @@ mod tests {
         let text = page(&report);
         assert!(text.contains("for sin, then for a-pop-with"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("of 16.00 GiB that may wait\n"), "{text}");
+        report.max_waiting_bytes = 1 << 29;
+        assert!(page(&report).contains("that may wait: the silent are evicted"), "{}", page(&report));
         report.garbage = Garbage::default();
         assert!(page(&report).starts_with("Nothing has been dropped yet"), "{}", page(&report));
     }

@@ -10,7 +10,7 @@ use littoral::api::members::{
 };
 use replication::codec::message::Stage as CoreStage;
 use replication::codec::round::RepairRow;
-use replication::replica::{Standing, WriteError as CoreError};
+use replication::replica::{Quorum, Standing, WriteError as CoreError};
 use replication::{Body, Dot, Hlc, RemovalReason, Replica, ReplicaId, StoreError};
 use tokio::sync::oneshot;
 
@@ -118,6 +118,7 @@ impl Engine {
                 now_ms: driver.now().wall_ms,
                 epoch_every_ms: driver.settings.replica.epoch_every_ms,
                 garbage: garbage(replica),
+                max_waiting_bytes: driver.settings.replica.max_waiting_bytes,
                 holders: holders.into_iter().map(holder).collect(),
             })
         })
@@ -209,23 +210,30 @@ fn check_removal(driver: &Driver, member: ReplicaId, force: bool) -> Result<(), 
         Some((standing, why)) if !force => Err(OperatorError::WouldLose {
             pop: driver.pop_of(member),
             why: why.to_string(),
-            loss: loss(standing),
+            loss: loss(standing, replica.quorum()),
         }),
         _ => Ok(()),
     }
 }
 
 /// What may be lost, in words.
-fn loss(standing: &Standing) -> String {
+fn loss(standing: &Standing, quorum: Quorum) -> String {
     let unknown = if standing.connected {
         "what it writes until it hears of its removal"
     } else {
         "what it has written since it was last heard"
     };
-    match standing.unsent_ops {
+    let lost = match standing.unsent_ops {
         0 => format!("Lost is {unknown}"),
         ops => format!("Lost are up to {ops} events that are known of, and {unknown}"),
+    };
+    if quorum.is_met() {
+        return lost;
     }
+    let Quorum { here, of } = quorum;
+    format!(
+        "{lost}; and with {here} of {of} members here, what is deleted from now on, if others go on without this one"
+    )
 }
 
 fn members(driver: &Driver, replica: &Replica<SledStore>) -> MembersReport {

@@ -101,6 +101,11 @@ impl Waiting {
         self.log_bytes += bytes as u64;
     }
 
+    /// What is kept for those that are away.
+    pub(super) fn bytes(&self) -> u64 {
+        self.tombstone_bytes + self.log_bytes
+    }
+
     pub(super) fn log_row_went(&mut self, bytes: usize) {
         self.log_bytes -= bytes as u64;
     }

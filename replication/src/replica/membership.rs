@@ -1,4 +1,4 @@
-//! Coming into the cluster, and leaving it: founding, joining, draining, removal, eviction.
+//! Coming into the cluster, and leaving it: founding, joining, draining, removal. Eviction is in [`super::eviction`].
 //!
 //! A new replica asks a member to let it in. That member writes the record, and answers when it is durable; only
 //! then does the new one copy ([`super::copy`]), so that whoever counts members for the stable frontier counts it
@@ -24,13 +24,6 @@ const JOIN_EVERY_US: u64 = 2_000_000;
 
 /// How often one who wants to be let in looks for a member.
 const LOOK_EVERY_US: u64 = 50_000;
-
-/// The least number of members of which some may evict another: of two, neither can tell who is cut off.
-const MIN_MEMBERS_TO_EVICT: usize = 3;
-
-/// A replica evicts nobody before it has run for this part of the time a member may be away: after an outage of all,
-/// those that start last are not silent, only late.
-const EVICTION_GRACE: u64 = 100;
 
 /// How far this replica has come into its cluster.
 #[derive(Debug, Default)]
@@ -323,60 +316,8 @@ impl<S: Store> Replica<S> {
         joined.is_some_and(|dot| self.members.removal(dot.replica).is_none())
     }
 
-    /// Removes members that have been silent for too long, where most members are here to agree. Only those count that
-    /// take part: they would hand on what the silent one has said. One who still copies is linked to both sides of a cut
-    /// and knows of neither, so that each side would evict the other.
-    fn evict_silent(&mut self, now: Now) -> Result<(), StoreError> {
-        let since_us = *self.running_since_us.get_or_insert(now.mono_us);
-        let is_new = now.mono_us - since_us < self.settings.max_away_ms * 1000 / EVICTION_GRACE;
-        let last_known = |id| self.held.hlc(id).max(self.joined_at(id).unwrap_or(Hlc::ZERO)).wall_ms();
-        let is_silent = |id: &ReplicaId| {
-            *id != self.id
-                && !self.is_connected(*id)
-                && now.wall_ms.saturating_sub(last_known(*id)) > self.settings.max_away_ms
-        };
-        let members = || self.members.current().map(|(id, _)| id);
-        let silent: Vec<ReplicaId> = members().filter(is_silent).collect();
-        // Nobody is, nearly always, and then nothing is to be counted.
-        if silent.is_empty() || is_new || members().count() < MIN_MEMBERS_TO_EVICT {
-            return Ok(());
-        }
-        let here = members().filter(|id| *id == self.id || self.is_witness(*id)).count();
-        if 2 * here <= members().count() + self.unconfirmed_evictions() {
-            return Ok(());
-        }
-        for id in silent {
-            // With a clock that is off, silence means nothing.
-            if let Err(WriteError::Store(error)) = self.remove_member(now, id, RemovalReason::Silent) {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Evicted members of whose removal not every member is known to have heard. They count where most must agree: else a
-    /// few on one side of a cut would shrink the cluster by one eviction after the other, until they were most of it.
-    fn unconfirmed_evictions(&self) -> usize {
-        let digest = self.members.digest();
-        let knows = |id: ReplicaId, removal: Dot| {
-            let peer = self.peers.get(&id);
-            id == self.id
-                || peer.is_some_and(|peer| peer.claims.covers(removal) || peer.members == Some(digest))
-        };
-        let evictions = self.members.iter().filter_map(|(_, member)| match member.removed {
-            Some((RemovalReason::Silent, removal)) if member.joined.is_some() => Some(removal),
-            _ => None,
-        });
-        evictions.filter(|removal| !self.members.current().all(|(id, _)| knows(id, *removal))).count()
-    }
-
-    fn is_heard(&self, replica: ReplicaId) -> bool {
+    pub(super) fn is_heard(&self, replica: ReplicaId) -> bool {
         self.peers.get(&replica).is_some_and(|peer| peer.connected && peer.heard)
-    }
-
-    /// Whether what others have heard of a member would be known from this one.
-    fn is_witness(&self, replica: ReplicaId) -> bool {
-        self.is_heard(replica) && self.peers.get(&replica).is_some_and(|peer| peer.stage.takes_part())
     }
 
     pub(super) fn store_stage(&mut self) {

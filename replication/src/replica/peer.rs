@@ -327,7 +327,10 @@ impl<S: Store> Replica<S> {
             .claims
             .iter()
             .filter(|(origin, theirs)| {
-                *origin != self.id && *origin != from && theirs.hlc > self.held.hlc(*origin)
+                *origin != self.id
+                    && *origin != from
+                    && theirs.hlc > self.held.hlc(*origin)
+                    && self.may_hand_on(from, *origin)
             })
             .map(|(origin, _)| origin)
             .collect();

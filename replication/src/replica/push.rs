@@ -235,6 +235,12 @@ impl<S: Store> Replica<S> {
         Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
     }
 
+    /// Whether this peer may tell of this origin. Of one that was removed only members may, for what they hold is in its
+    /// cut. Whom it has let in after the others had fenced it holds more, and is unknown to them.
+    pub(super) fn may_hand_on(&self, from: ReplicaId, origin: ReplicaId) -> bool {
+        self.members.removal(origin).is_none() || self.members.contains(from)
+    }
+
     pub(super) fn handle_delta(
         &mut self,
         now: Now,
@@ -247,6 +253,9 @@ impl<S: Store> Replica<S> {
         }
         if origin == self.id {
             return Err(MessageError::Protocol { reason: "it sends us our own events".into() });
+        }
+        if !self.may_hand_on(from, origin) {
+            return Ok(());
         }
         let held = self.held.hlc(origin);
         // States may run ahead of the interval that brings them.

@@ -45,6 +45,14 @@ pub enum Obstacle {
         /// How many events.
         ops: u64,
     },
+    /// It is silent, but those that are here are too few to tell who is cut off.
+    #[error("only {here} of {of} members are here to agree that it is gone")]
+    TooFewHere {
+        /// Members that are heard, this one included.
+        here: usize,
+        /// Members in all.
+        of: usize,
+    },
 }
 
 impl<S: Store> Replica<S> {
@@ -59,19 +67,21 @@ impl<S: Store> Replica<S> {
         let claims = self.claims_of(replica);
         let origins = self.members.iter().map(|(origin, _)| origin);
         let lacks = |origin| self.furthest(origin).ops.saturating_sub(position(claims, origin).ops);
-        let joined_ms = self.joined_at(replica).map_or(0, |joined| joined.wall_ms());
         let mut standing = Standing {
             replica,
             connected: is_self || self.is_connected(replica),
             stage: if is_self { Some(self.stage()) } else { peer.map(|peer| peer.stage) },
             lacks_ops: origins.map(lacks).sum(),
             unsent_ops: self.unsent_ops(replica),
-            last_known_ms: self.held.hlc(replica).wall_ms().max(joined_ms),
+            last_known_ms: self.last_known_ms(replica),
             obstacle: None,
         };
-        let away_ms = now.wall_ms.saturating_sub(standing.last_known_ms);
-        let is_silent = !standing.connected && away_ms > self.settings.max_away_ms;
-        standing.obstacle = if is_silent { None } else { self.obstacle(&standing) };
+        let quorum = self.quorum();
+        standing.obstacle = match self.is_silent(now, replica) {
+            true if quorum.is_met() => None,
+            true => Some(Obstacle::TooFewHere { here: quorum.here, of: quorum.of }),
+            false => self.obstacle(&standing),
+        };
         standing
     }
 

@@ -49,8 +49,18 @@ impl Simulation {
             return Ok(());
         }
         let id = self.nodes[target].id;
+        if !self.is_quorum_at(actor) || self.nodes[actor].is_ordered_out {
+            return Ok(());
+        }
+        self.nodes[target].is_ordered_out = true;
         self.note(|| format!("the operator removes {target} ({id:?}) at {actor}"));
         self.operate(actor, |replica, now| replica.remove_member(now, id, RemovalReason::Operator).map(drop))
+    }
+
+    /// Whether most members are here: where they are not, an operator does not insist, as long as the others may be up.
+    /// Nor does one have a node remove others that is itself to go.
+    fn is_quorum_at(&self, node: usize) -> bool {
+        self.nodes[node].replica.as_ref().is_some_and(|replica| replica.quorum().is_met())
     }
 
     pub(super) fn drain_member(&mut self) -> Result<(), String> {
@@ -233,6 +243,7 @@ impl Simulation {
         let has_twin = self.nodes.iter().filter(|other| other.id == old).count() > 1;
         let made = &mut self.nodes[node];
         made.incarnation += 1;
+        made.is_ordered_out = false;
         if has_twin {
             // Of two clones the last to be made anew takes the place that both had.
             made.pop = format!("pop-{node}-{}", made.incarnation);

@@ -47,6 +47,8 @@ pub(super) struct Node {
     pub(super) incarnation: u8,
     /// It has stopped for good: it must be made anew, or stays out.
     pub(super) is_out: bool,
+    /// The operator has had it removed, whether it knows or not.
+    pub(super) is_ordered_out: bool,
 }
 
 impl Node {
@@ -62,6 +64,7 @@ impl Node {
             backup: None,
             incarnation: 0,
             is_out: false,
+            is_ordered_out: false,
         }
     }
 

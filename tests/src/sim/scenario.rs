@@ -123,6 +123,8 @@ pub struct Scenario {
     pub epoch_every_ms: u64,
     /// A member that is silent for longer is evicted.
     pub max_away_ms: u64,
+    /// Where more waits for those that are away, a hundredth of that is enough.
+    pub max_waiting_bytes: u64,
     /// Of 1,000 groups that are not flushed at once, how many meet a crash there and then.
     pub crash_unflushed_permille: u64,
     /// How long a crashed replica may stay down.
@@ -236,6 +238,7 @@ impl Scenario {
             partition_us: *rng.pick(&[2_000_000, 8_000_000]),
             epoch_every_ms: *rng.pick(&[300, 1_000, 3_000]),
             max_away_ms: *rng.pick(&[3_000, NEVER_MS, NEVER_MS]),
+            max_waiting_bytes: u64::MAX,
             crash_unflushed_permille: *rng.pick(&[0, 10, 50]),
             down_us: *rng.pick(&[1_000, 200_000, 3_000_000]),
             skew_ms: *rng.pick(&[0, 10, 140]),
@@ -383,6 +386,11 @@ fn evicted(scenario: &mut Scenario, rng: &mut Random) {
     scenario.fault_every_us = 1_500_000;
     scenario.partition_us = *rng.pick(&[5_000_000, 9_000_000]);
     scenario.max_away_ms = *rng.pick(&[1_000, 2_500]);
+    if rng.permille(300) {
+        // By the time alone it would take far too long.
+        scenario.max_away_ms *= 100;
+        scenario.max_waiting_bytes = *rng.pick(&[0, 2_000]);
+    }
     scenario.epoch_every_ms = *rng.pick(&[200, 1_000]);
     scenario.down_us = *rng.pick(&[200_000, 3_000_000]);
     scenario.replicas = 3 + rng.below(3) as usize;
