@@ -287,13 +287,22 @@ impl<S: Store> Replica<S> {
 
     /// The others have dropped what we have not heard of: what we hold may be dead, or what we lack cannot be told.
     pub(super) fn fall_behind(&mut self, epoch: Hlc) {
-        let lacks_for_ever = |(id, member): (ReplicaId, &crate::member::Member)| {
-            let held = self.held.hlc(id);
-            member.removed.is_some()
-                && held < epoch
-                && self.peers.values().any(|peer| peer.epoch >= epoch && peer.claims.hlc(id) > held)
+        // Of one whom no record tells of any more, nothing will come either; while we come in we must begin anew. As a
+        // member we do not: it may be that the record is still on its way.
+        let is_coming_in = self.stage() == Stage::CatchingUp;
+        let is_over = |id| match self.members.find(id) {
+            Some(member) if member.removed.is_some() => true,
+            Some(member) if member.joined.is_some() => false,
+            _ => is_coming_in,
         };
-        let is_behind = !self.covers_epoch(epoch) || self.members.iter().any(lacks_for_ever);
+        let lacks_for_ever = |id, offered: Hlc| {
+            let held = self.held.hlc(id);
+            held < epoch && offered > held && is_over(id)
+        };
+        let has_more = |peer: &Peer| {
+            peer.epoch >= epoch && peer.claims.iter().any(|(id, offered)| lacks_for_ever(id, offered.hlc))
+        };
+        let is_behind = !self.covers_epoch(epoch) || self.peers.values().any(has_more);
         if self.stage().takes_part() && is_behind {
             self.stop("the cluster has dropped what this store lacks", Event::Behind { epoch });
         }
@@ -308,9 +317,15 @@ impl<S: Store> Replica<S> {
             return;
         }
         self.put_off_since_us = None;
-        self.epoch = epoch;
+        // Where a replica was cloned, two of its events may have one name, and the log tells of one of them only: once all
+        // of a removed replica is below the epoch, the entries themselves are looked at.
+        let before = self.epoch;
+        let ends_now = |id| before < self.held.hlc(id) && self.held.hlc(id) <= epoch;
+        let mut removed = self.members.iter().filter(|(_, member)| member.removed.is_some());
         // A thorough sweep that is not done begins again as one.
-        let is_thorough = self.sweep.as_ref().is_some_and(|sweep| sweep.entry_cursor.is_some());
+        let is_under_way = self.sweep.as_ref().is_some_and(|sweep| sweep.entry_cursor.is_some());
+        let is_thorough = is_under_way || removed.any(|(id, _)| ends_now(id));
+        self.epoch = epoch;
         self.sweep = Some(if is_thorough { Sweep::thorough() } else { Sweep::default() });
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         if planted!(RoundOutlivesEpoch) {

@@ -69,20 +69,19 @@ impl<S: Store> Replica<S> {
             None if replica == self.id => self.durable.position(origin),
             None => Position::default(),
         };
+        // Of an origin that was cloned, two who hold all of it may have counted different events.
+        let (ops, bytes) = match head.hlc > held.hlc {
+            true => (head.ops.saturating_sub(held.ops), head.bytes.saturating_sub(held.bytes)),
+            false => (0, 0),
+        };
         // A claim that rose without an event is nothing to wait for.
-        let time_ms = if held.ops < head.ops {
+        let time_ms = if ops > 0 {
             let oldest = self.first_event_after(origin, held.hlc)?.unwrap_or(held.hlc);
             now.wall_ms.saturating_sub(oldest.wall_ms())
         } else {
             0
         };
-        Ok(Lag {
-            origin,
-            replica,
-            ops: head.ops.saturating_sub(held.ops),
-            bytes: head.bytes.saturating_sub(held.bytes),
-            time_ms,
-        })
+        Ok(Lag { origin, replica, ops, bytes, time_ms })
     }
 
     fn first_event_after(&self, origin: ReplicaId, hlc: Hlc) -> Result<Option<Hlc>, StoreError> {
