@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod diff;
 pub mod kv;
+pub mod links;
 pub mod members;
 pub mod verify;
 

@@ -7,6 +7,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::account::Account;
+use crate::api::links::{Links, LinksReport, Pause, SetBudget, SetLinkBudget};
 use crate::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle};
 use crate::api::{LagReport, Status};
 use crate::error::Error;
@@ -73,6 +74,29 @@ impl Client {
     pub async fn remove_member(&self, replica: &str, force: bool) -> Result<MembersReport, Error> {
         let path = format!("/v1/members/{}/remove", segment(replica, "replica id")?);
         self.json(&Request::new(Method::POST, path).json(&Remove { force })?).await
+    }
+
+    /// What the PoP sends to its peers, within which budgets.
+    pub async fn links(&self) -> Result<LinksReport, Error> {
+        self.json(&Request::read("/v1/links")).await
+    }
+
+    /// Sets the budget that links share, in bytes a second on the wire; without one it is lifted. It holds until the PoP's
+    /// node stops.
+    pub async fn set_budget(&self, of: Links, bytes_per_s: Option<u64>) -> Result<LinksReport, Error> {
+        self.json(&Request::new(Method::POST, "/v1/budgets").json(&SetBudget { of, bytes_per_s })?).await
+    }
+
+    /// As [`Client::set_budget`], of the link to one PoP.
+    pub async fn set_link_budget(&self, pop: &str, bytes_per_s: Option<u64>) -> Result<LinksReport, Error> {
+        let path = format!("/v1/links/{}/budget", segment(pop, "PoP")?);
+        self.json(&Request::new(Method::POST, path).json(&SetLinkBudget { bytes_per_s })?).await
+    }
+
+    /// Has nothing but heartbeats and acknowledgements sent to a PoP, or all again. It holds until the node stops.
+    pub async fn pause_link(&self, pop: &str, paused: bool) -> Result<LinksReport, Error> {
+        let path = format!("/v1/links/{}/pause", segment(pop, "PoP")?);
+        self.json(&Request::new(Method::POST, path).json(&Pause { paused })?).await
     }
 
     /// What waits to be dropped, and for whom.

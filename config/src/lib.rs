@@ -34,7 +34,7 @@ pub use names::{
 };
 pub use sections::{
     CACHE_BYTES, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS,
-    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 pub use source::MAX_PROBLEMS;
 
@@ -50,6 +50,8 @@ pub struct Config {
     pub http: Http,
     /// The other PoPs.
     pub replication: Replication,
+    /// What may be sent to them.
+    pub budgets: Budgets,
     /// The store.
     pub storage: Storage,
     /// What is written to standard error.
@@ -122,6 +124,33 @@ pub struct Peer {
     pub pop: PopName,
     /// Where it listens: `host:port`, looked up at each attempt to connect.
     pub address: String,
+    /// What kind of path leads there.
+    pub path: PeerPath,
+    /// What may be sent there, in bytes a second; within [`RATE`], of which the greatest is no limit.
+    pub bytes_per_s: u64,
+}
+
+/// What kind of path leads to a peer, and so which budget its link shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerPath {
+    /// By the regions: inside one, or between two.
+    Auto,
+    /// Each byte is paid for.
+    Metered,
+}
+
+/// What may be sent to the peers, in bytes a second on the wire; each within [`RATE`], of which the greatest is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Budgets {
+    /// To all of them together.
+    pub node_bytes_per_s: u64,
+    /// To those of this node's region together.
+    pub region_bytes_per_s: u64,
+    /// To those of other regions together.
+    pub inter_region_bytes_per_s: u64,
+    /// To metered ones together.
+    pub metered_bytes_per_s: u64,
 }
 
 /// The store.

@@ -9,7 +9,7 @@ use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
 use crate::source::Source;
 use crate::spelling::suggest;
-use crate::{Config, Http, Log, LogFormat, Node, Peer, Replication, Storage, Token};
+use crate::{Budgets, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token};
 
 /// The most bearer tokens in a file; the environment may add one.
 pub const MAX_TOKENS: usize = 1024;
@@ -27,6 +27,8 @@ pub const EPOCH_MS: RangeInclusive<u64> = 100..=3_600_000;
 pub const MAX_AWAY_S: RangeInclusive<u64> = 10..=31_536_000;
 /// What may wait for those that are away before they may be away for less long, in bytes: 1 MiB to 1 TiB.
 pub const MAX_WAITING_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// What may be sent, in bytes a second: 16 KiB, with which heartbeats still pass, to 100 GiB, which is no limit.
+pub const RATE: RangeInclusive<u64> = 16 << 10..=100 << 30;
 /// The store's memory cache, in bytes: 1 MiB to 1 TiB.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// The free disk space below which writes are refused, in bytes: 1 MiB to 1 TiB.
@@ -58,6 +60,19 @@ impl Default for Replication {
     }
 }
 
+impl Default for Budgets {
+    /// No limits.
+    fn default() -> Self {
+        let none = *RATE.end();
+        Self {
+            node_bytes_per_s: none,
+            region_bytes_per_s: none,
+            inter_region_bytes_per_s: none,
+            metered_bytes_per_s: none,
+        }
+    }
+}
+
 impl Default for Storage {
     fn default() -> Self {
         Self { cache_bytes: 256 << 20, min_free_bytes: 256 << 20 }
@@ -77,10 +92,17 @@ impl Config {
         let node = Node::read(source, base);
         let http = Http::read(source);
         let replication = Replication::read(source);
+        let budgets = Budgets::read(source);
         let storage = Storage::read(source);
         let log = Log::read(source);
-        let config =
-            Self { node: node?, http: http?, replication: replication?, storage: storage?, log: log? };
+        let config = Self {
+            node: node?,
+            http: http?,
+            replication: replication?,
+            budgets: budgets?,
+            storage: storage?,
+            log: log?,
+        };
         config.cross_check(source);
         Some(config)
     }
@@ -165,6 +187,23 @@ impl Replication {
     }
 }
 
+impl Budgets {
+    fn read(source: &mut Source<'_>) -> Option<Self> {
+        let default = Self::default();
+        let node = source.number("budgets.node_bytes_per_s", default.node_bytes_per_s, RATE);
+        let region = source.number("budgets.region_bytes_per_s", default.region_bytes_per_s, RATE);
+        let inter_region =
+            source.number("budgets.inter_region_bytes_per_s", default.inter_region_bytes_per_s, RATE);
+        let metered = source.number("budgets.metered_bytes_per_s", default.metered_bytes_per_s, RATE);
+        Some(Self {
+            node_bytes_per_s: node?,
+            region_bytes_per_s: region?,
+            inter_region_bytes_per_s: inter_region?,
+            metered_bytes_per_s: metered?,
+        })
+    }
+}
+
 impl Storage {
     fn read(source: &mut Source<'_>) -> Option<Self> {
         let default = Self::default();
@@ -216,6 +255,13 @@ fn refuse_half(source: &mut Source<'_>, given: &str, wanted: &str) {
     source.refuse(crate::Place::Variable(given.into()), format!("set without {wanted}: set both"));
 }
 
+impl Peer {
+    /// One without a limit, on a path of no price.
+    pub fn new(pop: PopName, address: String) -> Self {
+        Self { pop, address, path: PeerPath::Auto, bytes_per_s: *RATE.end() }
+    }
+}
+
 fn peers(source: &mut Source<'_>) -> Option<Vec<Peer>> {
     let count = source.tables("replication.peers", MAX_PEERS);
     let mut peers = Vec::new();
@@ -224,6 +270,8 @@ fn peers(source: &mut Source<'_>) -> Option<Vec<Peer>> {
         let path = |key: &str| format!("replication.peers[{index}].{key}");
         let pop = source.text(&path("pop"), Missing("the name of the peer's PoP"), str::parse::<PopName>);
         let address = source.text(&path("address"), Missing("the peer's host:port"), endpoint);
+        let peer_path = source.text(&path("path"), Use(PeerPath::Auto), peer_path);
+        let bytes_per_s = source.number(&path("bytes_per_s"), *RATE.end(), RATE);
         for (key, value) in [("pop", pop.as_ref().map(PopName::as_ref)), ("address", address.as_deref())] {
             let Some(value) = value else { continue };
             if let Some(first) = seen.insert((key, value.to_string()), index) {
@@ -234,7 +282,9 @@ fn peers(source: &mut Source<'_>) -> Option<Vec<Peer>> {
                 source.refuse(source.place(&path(key)), what);
             }
         }
-        peers.push(pop.zip(address).map(|(pop, address)| Peer { pop, address }));
+        let peer =
+            || Some(Peer { pop: pop?, address: address?, path: peer_path?, bytes_per_s: bytes_per_s? });
+        peers.push(peer());
     }
     count?;
     peers.into_iter().collect()
@@ -269,6 +319,17 @@ fn log_level(text: &str) -> Result<String, &'static str> {
         return Ok(text.into());
     }
     Err("is not a log level: use off, error, warn, info, debug or trace, and module=level after commas")
+}
+
+fn peer_path(text: &str) -> Result<PeerPath, String> {
+    match text {
+        "auto" => Ok(PeerPath::Auto),
+        "metered" => Ok(PeerPath::Metered),
+        other => Err(match suggest(other, ["auto", "metered"]) {
+            Some(meant) => format!("is not a kind of path: did you mean {meant:?}?"),
+            None => "is not a kind of path: use \"auto\" or \"metered\"".into(),
+        }),
+    }
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -409,6 +409,7 @@ fn variable_of(path: &str) -> String {
 fn unit(path: &str) -> &'static str {
     match path {
         path if path.ends_with("_bytes") => " bytes",
+        path if path.ends_with("_bytes_per_s") || path.ends_with(".bytes_per_s") => " bytes a second",
         path if path.ends_with("_ms") => " milliseconds",
         path if path.ends_with("_s") => " seconds",
         _ => "",

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use littoral_config::{
     CACHE_BYTES, Config, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 use toml::{Table, Value};
 
@@ -72,7 +72,8 @@ fn the_example_names_every_key_there_is() {
 fn the_example_says_of_each_key_whether_it_is_required_and_its_default_is_the_default() {
     let text = shipped("example.toml");
     let required = format!(
-        "[node]\npop = \"fra1\"\ndata_dir = \"d\"\nidentity_dir = \"i\"\n[[http.tokens]]\naccount = \"{ACCOUNT}\"\ntoken = \"t\""
+        "[node]\npop = \"fra1\"\ndata_dir = \"d\"\nidentity_dir = \"i\"\n[[http.tokens]]\naccount = \"{ACCOUNT}\"\ntoken = \"t\"\n\
+         [[replication.peers]]\npop = \"p\"\naddress = \"p:1\""
     );
     let defaults = leaves(&parse(&required, &[]).to_toml().parse().expect("TOML"));
     let comments = comments(&text);
@@ -104,6 +105,10 @@ fn the_example_states_each_bound() {
     check("replication.epoch_ms", range(EPOCH_MS, "milliseconds"));
     check("replication.max_away_s", range(MAX_AWAY_S, "seconds"));
     check("replication.max_waiting_bytes", range(MAX_WAITING_BYTES, "bytes"));
+    for budget in ["budgets.node", "budgets.region", "budgets.inter_region", "budgets.metered"] {
+        check(&format!("{budget}_bytes_per_s"), range(RATE, "bytes a second"));
+    }
+    check("replication.peers.bytes_per_s", range(RATE, "bytes a second"));
     check("storage.cache_bytes", range(CACHE_BYTES, "bytes"));
     check("storage.min_free_bytes", range(MIN_FREE_BYTES, "bytes"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
@@ -139,7 +144,9 @@ fn what_is_written_parses_back_to_the_same_settings() {
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
              [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
-             peers = [{{ pop = \"b\", address = \"b:1\" }}]\n\
+             peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
+             [budgets]\nnode_bytes_per_s = 16386\nregion_bytes_per_s = 16387\n\
+             inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()
@@ -187,7 +194,7 @@ fn each_variable_goes_before_the_file() {
     example.retain(|path, _| !path.starts_with("http.tokens.") && !path.starts_with("replication.peers."));
     for (path, value) in example {
         let changed = match value {
-            Value::Integer(number) => (number + 1).to_string(),
+            Value::Integer(number) => (number - 1).to_string(),
             Value::String(text) => match path.as_str() {
                 "http.listen" | "replication.listen" => "127.0.0.2:1234".into(),
                 "log.format" => "json".into(),

@@ -4,7 +4,7 @@ use std::fs;
 
 use littoral_config::{
     CACHE_BYTES, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_PROBLEMS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MAX_PEERS, MAX_PROBLEMS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -89,9 +89,12 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
     check("[log]\ncolour = true", "l.toml:2: log.colour is unknown: known here: format, level");
     check(
         "[htpp]\nlisten = \"\"\n[htp-2]\n",
-        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: http, log, node, replication, storage",
+        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: budgets, http, log, node, replication, storage",
     );
-    check("[metrics]", "l.toml:1: metrics is unknown: known here: http, log, node, replication, storage");
+    check(
+        "[metrics]",
+        "l.toml:1: metrics is unknown: known here: budgets, http, log, node, replication, storage",
+    );
     check("\"http.listen\" = \"\"", "l.toml:1: \"http.listen\" is unknown: no key of ours needs quotes");
     check(
         "[[replication.peer]]\npop = \"a\"",
@@ -207,6 +210,10 @@ fn a_log_setting_that_would_be_misread_is_refused() {
         "l.toml:2: log.format = \"jsn\" is not a log format: did you mean \"json\"?",
     );
     check(
+        "[[replication.peers]]\npop = \"b\"\naddress = \"b:1\"\npath = \"meterd\"",
+        "l.toml:4: replication.peers[0].path = \"meterd\" is not a kind of path: did you mean \"metered\"?",
+    );
+    check(
         "[log]\nformat = \"xml\"",
         "l.toml:2: log.format = \"xml\" is not a log format: use \"text\" or \"json\"",
     );
@@ -214,13 +221,14 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 8] = [
+    let cases: [(&str, &str, u64, u64, &str); 9] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
         ("replication", "epoch_ms", *EPOCH_MS.start(), *EPOCH_MS.end(), " milliseconds"),
         ("replication", "max_away_s", *MAX_AWAY_S.start(), *MAX_AWAY_S.end(), " seconds"),
         ("replication", "max_waiting_bytes", *MAX_WAITING_BYTES.start(), *MAX_WAITING_BYTES.end(), " bytes"),
+        ("budgets", "node_bytes_per_s", *RATE.start(), *RATE.end(), " bytes a second"),
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
     ];

@@ -13,6 +13,7 @@ mod gc;
 mod import;
 mod kv;
 mod lag;
+mod link;
 mod member;
 mod print;
 mod record;
@@ -68,6 +69,9 @@ enum Command {
     Status(Connection),
     /// Show how far each PoP is behind each other
     Lag(lag::Args),
+    /// Look at what a PoP sends to its peers, and set budgets
+    #[command(subcommand)]
+    Link(link::Command),
     /// Check a PoP's store, while it serves: digests, counts, and the files of large values
     Verify(Connection),
     /// Show which keys differ between two PoPs, and why
@@ -127,6 +131,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Node(command) => cluster::run_node(command, json),
         Command::Status(connection) => block_on(status::run(connection, json)),
         Command::Lag(args) => block_on(lag::run(args, json)),
+        Command::Link(command) => block_on(link::run(command, json)),
         Command::Verify(connection) => block_on(verify::run(connection, json)),
         Command::Diff(args) => block_on(diff::run(args, json)),
         Command::Member(command) => block_on(member::run(command, json)),
@@ -189,6 +194,13 @@ mod tests {
             ("node init d --token -", true),
             ("status --url http://h:1", true),
             ("lag --watch", true),
+            ("link list --url http://h:1", true),
+            ("link budget 12.5MB --pop sin", true),
+            ("link budget none --of inter-region", true),
+            ("link budget 12.5MB", false),
+            ("link budget fast --of node", false),
+            ("link pause sin", true),
+            ("link resume", false),
             ("verify --url http://h:1 --json", true),
             ("diff http://h:1 http://h:2 --limit 5 --token t", true),
             ("diff http://h:1", false),

@@ -7,8 +7,10 @@ use littoral::api::{Membership, State, Status};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use replication::budget::{LinkClass, MAX_RATE, Rate};
 
 use crate::engine::Engine;
+use crate::http::LinkControl;
 use crate::peering::Peering;
 
 /// How often the figures are brought up to date. Prometheus scrapes less often than this.
@@ -72,6 +74,15 @@ fn describe() {
         "Writes of an earlier incarnation that newer ones had overtaken"
     );
     describe_counter!("littoral_writes_refused_total", "Writes of clients that were not taken, by reason");
+    describe_counter!(
+        "littoral_wire_sent_bytes_total",
+        Unit::Bytes,
+        "Bytes sent on the wire since the node started, headers of IP and UDP included, by links"
+    );
+    describe_gauge!(
+        "littoral_budget_bytes_per_second",
+        "What links may send together; 107374182400 is no limit"
+    );
     describe_gauge!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
     describe_gauge!(
         "littoral_link_wire_received_bytes",
@@ -102,6 +113,13 @@ fn export(status: &Status, peering: &Peering) {
                 .set(stats.received_bytes as f64);
         }
     }
+    for shared in peering.shared_budgets() {
+        let links = shared.class.map_or("node", class_label);
+        counter!("littoral_wire_sent_bytes_total", "links" => links).absolute(shared.sent.bytes);
+        // A gauge cannot be taken back: the greatest rate stands for none.
+        let budget = shared.budget.map_or(MAX_RATE, Rate::bytes_per_s);
+        gauge!("littoral_budget_bytes_per_second", "links" => links).set(budget as f64);
+    }
     let counters = &status.counters;
     counter!("littoral_events_applied_total").absolute(counters.events_applied);
     counter!("littoral_events_sent_total").absolute(counters.events_sent);
@@ -114,6 +132,14 @@ fn export(status: &Status, peering: &Peering) {
     counter!("littoral_written_anew_total").absolute(counters.written_anew);
     counter!("littoral_superseded_total").absolute(counters.superseded);
     export_membership(&status.membership);
+}
+
+fn class_label(class: LinkClass) -> &'static str {
+    match class {
+        LinkClass::Region => "region",
+        LinkClass::InterRegion => "inter_region",
+        LinkClass::Metered => "metered",
+    }
 }
 
 fn export_membership(membership: &Membership) {

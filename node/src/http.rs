@@ -15,6 +15,7 @@ mod envelope;
 mod error;
 pub(crate) mod keys;
 mod large;
+mod links;
 mod measures;
 mod members;
 mod namespaces;
@@ -48,6 +49,7 @@ use tower_service::Service;
 
 pub use self::auth::AccountToken;
 pub use self::large::ChunkFetch;
+pub use self::links::LinkControl;
 
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::error::ApiError;
@@ -74,6 +76,8 @@ pub struct HttpContext {
     pub tokens: Vec<AccountToken>,
     /// Brings chunks that are not here.
     pub fetch: Arc<dyn ChunkFetch>,
+    /// What is sent to the peers.
+    pub links: Arc<dyn LinkControl>,
     /// The page `/metrics`.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -178,10 +182,11 @@ struct Surface {
 
 impl Surface {
     fn new(context: HttpContext) -> Self {
-        let HttpContext { engine, chunks, tokens, fetch, render_metrics } = context;
+        let HttpContext { engine, chunks, tokens, fetch, links, render_metrics } = context;
         let tokens = Arc::new(auth::Tokens::new(tokens));
         let native = native::Native {
             engine: engine.clone(),
+            links,
             tokens: tokens.clone(),
             verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
             diff: Arc::default(),

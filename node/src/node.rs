@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use config::{Config, LogFormat};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use replication::DigestKey;
+use replication::budget::Rate;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -21,7 +22,7 @@ use crate::http::{self, AccountToken, HttpContext};
 use crate::identity::Identity;
 use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Budgets, Transport};
 use crate::{chunk_pull, gauges};
 
 /// Chunks that may wait to be pulled; a read pulls what it lacks itself.
@@ -168,6 +169,7 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         chunks,
         tokens: tokens(config),
         fetch: peering.clone(),
+        links: peering.clone(),
         render_metrics: Arc::new(move || metrics.render()),
     };
     let limits = http::Limits {
@@ -273,8 +275,31 @@ async fn start_transport(
             .iter()
             .map(|peer| (peer.pop.to_string(), peer.address.clone()))
             .collect(),
+        budgets: budgets(config),
     };
     Ok(Some(transport::start(settings, identity, engine.clone(), chunks.clone()).await?))
+}
+
+fn budgets(config: &Config) -> Budgets {
+    // The greatest rate is no limit.
+    let limit = |bytes_per_s| Rate::new(bytes_per_s).filter(|_| bytes_per_s < *config::RATE.end());
+    let config::Budgets {
+        node_bytes_per_s,
+        region_bytes_per_s,
+        inter_region_bytes_per_s,
+        metered_bytes_per_s,
+    } = config.budgets;
+    let peers = &config.replication.peers;
+    let is_metered = |peer: &&config::Peer| peer.path == config::PeerPath::Metered;
+    Budgets {
+        node: limit(node_bytes_per_s),
+        classes: [region_bytes_per_s, inter_region_bytes_per_s, metered_bytes_per_s].map(limit),
+        pops: peers
+            .iter()
+            .filter_map(|peer| Some((peer.pop.to_string(), limit(peer.bytes_per_s)?)))
+            .collect(),
+        metered: peers.iter().filter(is_metered).map(|peer| peer.pop.to_string()).collect(),
+    }
 }
 
 fn tokens(config: &Config) -> Vec<AccountToken> {

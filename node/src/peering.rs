@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use replication::budget::{Rate, Scope};
 use replication::{ChunkId, ReplicaId};
 
-use crate::http::ChunkFetch;
-use crate::transport::{LinkStats, Transport};
+use crate::http::{ChunkFetch, LinkControl};
+use crate::transport::{LinkStats, LinkView, NoSuchLink, SharedBudget, Transport};
 
 /// The node's transport; none in quarantine.
 pub(crate) struct Peering(pub(crate) Option<Transport>);
@@ -14,6 +15,25 @@ impl Peering {
     /// Figures of the link to this replica, where there is one.
     pub(crate) fn link_stats(&self, replica: ReplicaId) -> Option<LinkStats> {
         self.0.as_ref()?.link_stats(replica)
+    }
+}
+
+impl LinkControl for Peering {
+    fn links(&self) -> Vec<LinkView> {
+        self.0.as_ref().map(Transport::links).unwrap_or_default()
+    }
+
+    fn shared_budgets(&self) -> Vec<SharedBudget> {
+        self.0.as_ref().map(Transport::shared_budgets).unwrap_or_default()
+    }
+
+    fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), NoSuchLink> {
+        self.0.as_ref().map_or(Ok(()), |transport| transport.set_budget(scope, rate))
+    }
+
+    fn pause(&self, pop: &str, paused: bool) -> Result<(), NoSuchLink> {
+        let none = || NoSuchLink { pop: pop.to_owned() };
+        self.0.as_ref().ok_or_else(none)?.pause(pop, paused)
     }
 }
 

@@ -9,20 +9,24 @@
 //! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
 
 mod chunk_fetch;
+mod control;
 mod dial;
 mod frame;
 mod handshake;
 pub(crate) mod hello;
 mod link;
 mod links;
+mod meter;
+mod pacer;
 mod refusal;
 mod tls;
+mod turn;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -37,10 +41,13 @@ use tokio_util::task::TaskTracker;
 use crate::chunks::ChunkStore;
 use crate::identity::{Identity, is_label};
 pub use chunk_fetch::FetchError;
+pub use control::{LinkView, NoSuchLink, SharedBudget, Up};
 use handshake::Greeted;
 use hello::Hello;
 pub use link::{LANE_QUEUE_FRAMES, LinkQueues, LinkSender};
 use links::{Candidate, Links};
+pub use pacer::{Budgets, Sent};
+use pacer::{PacedSocket, Pacer};
 pub use refusal::Reason;
 use refusal::{RefusalLog, close_code};
 pub use wire::{Seed, Wire};
@@ -63,6 +70,8 @@ pub struct Settings {
     pub replica: ReplicaId,
     /// Whom to dial: the PoP, which its certificate must name, and `host:port`.
     pub peers: Vec<(String, String)>,
+    /// What it may send.
+    pub budgets: Budgets,
 }
 
 /// What the transport needs of whoever reads and fills the links: the engine.
@@ -179,6 +188,8 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
     let tls = tls::Tls::new(identity)?;
     let Wire { socket, runtime, endpoint, seed } = wire;
     let address = socket.local_addr().map_err(failed)?;
+    let pacer = Pacer::new(settings.budgets);
+    let socket = Arc::new(PacedSocket { socket, pacer: pacer.clone() });
     let endpoint =
         Endpoint::new_with_abstract_socket(endpoint, Some(tls.server), socket, runtime).map_err(failed)?;
     let local = Arc::new(Local {
@@ -191,9 +202,12 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
         },
         endpoint,
         address,
+        peers: settings.peers.iter().map(|(pop, _)| pop.clone()).collect(),
         client: tls.client,
         seed,
         links: Links::default(),
+        pacer,
+        paused: Mutex::default(),
         refusals: RefusalLog::new(),
         stop: CancellationToken::new(),
     });
@@ -276,9 +290,14 @@ struct Local {
     hello: Hello,
     endpoint: Endpoint,
     address: SocketAddr,
+    /// The PoPs that are dialled.
+    peers: BTreeSet<String>,
     client: quinn::ClientConfig,
     seed: Seed,
     links: Links,
+    pacer: Arc<Pacer>,
+    /// PoPs whose links are paused, linked or not.
+    paused: Mutex<BTreeSet<String>>,
     refusals: RefusalLog,
     stop: CancellationToken,
 }
@@ -302,14 +321,23 @@ impl<E: LinkEvents, C: ChunkSource> Driver<E, C> {
     async fn run(&self, greeted: Greeted) -> Option<ConnectionError> {
         let Greeted { connection, hello, dialler } = greeted;
         let peer = PeerInfo { replica: hello.replica, pop: hello.pop, region: hello.region };
-        let candidate =
-            Candidate { connection, pop: peer.pop.clone(), dialler, boot_nonce: hello.boot_nonce };
-        let Local { links, refusals, .. } = &*self.local;
+        let class = self.local.pacer.class_of(&peer.pop, peer.region == self.local.hello.region);
+        let candidate = Candidate {
+            connection,
+            gate: Arc::default(),
+            pop: peer.pop.clone(),
+            class,
+            dialler,
+            boot_nonce: hello.boot_nonce,
+        };
+        let Local { links, refusals, pacer, .. } = &*self.local;
         if !links.admit(peer.replica, &candidate).await {
             return None;
         }
-        let end =
-            link::drive(&candidate.connection, peer.clone(), &self.events, &self.chunks, refusals).await;
+        pacer.add(candidate.connection.remote_address(), peer.replica, &peer.pop, class);
+        candidate.gate.pause(self.local.paused().contains(&peer.pop));
+        let end = link::drive(&candidate, peer.clone(), &self.events, &self.chunks, refusals, pacer).await;
+        pacer.remove(peer.replica);
         links.remove(peer.replica);
         refusals.explain_end(&end, &peer.pop);
         Some(end)

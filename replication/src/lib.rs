@@ -18,6 +18,7 @@ macro_rules! planted {
     };
 }
 
+pub mod budget;
 pub mod clock;
 pub mod codec;
 pub mod digest;
@@ -31,6 +32,7 @@ pub mod read;
 pub mod replica;
 pub mod sketch;
 pub mod store;
+pub mod turns;
 pub mod vector;
 
 pub use clock::{Clock, Dot, Hlc, Now, ReplicaId};

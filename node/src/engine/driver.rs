@@ -29,9 +29,6 @@ const MAX_GROUP_WRITES: usize = 1_024;
 /// The longest the thread sleeps without looking at the clock.
 const MAX_SLEEP: Duration = Duration::from_millis(500);
 
-/// About how large a frame of events or repairs gets. Small enough that lanes take turns on a slow link.
-const FRAME_BYTES: usize = 64 << 10;
-
 /// How often a changed store leaves a checkpoint. What damage takes away of the writes since the last one goes
 /// unnoticed when the node was killed, so this is short.
 const CHECKPOINT_EVERY_US: u64 = 1_000_000;
@@ -293,7 +290,7 @@ impl Driver {
             for lane in Lane::ALL {
                 while link.has_room(lane) {
                     let now = self.shared.clocks.now();
-                    match replica.poll_transmit(now, *peer, lane, FRAME_BYTES)? {
+                    match replica.poll_transmit(now, *peer, lane, link.frame_bytes())? {
                         Some(frame) => link.send(lane, frame),
                         None => break,
                     }

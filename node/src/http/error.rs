@@ -30,6 +30,7 @@ use serde_json::json;
 
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::transport::NoSuchLink;
 
 /// What a client is told to wait before it tries again.
 const RETRY_AFTER_S: u32 = 1;
@@ -197,6 +198,10 @@ pub(crate) enum PageError {
     OrderTooLarge,
     #[error("the body is not understood: {reason}")]
     OrderNotUnderstood { reason: String },
+    #[error("{reason}")]
+    Busy { reason: String },
+    #[error(transparent)]
+    NoSuchLink(#[from] NoSuchLink),
     #[error(transparent)]
     NotDone(#[from] OperatorError),
 }
@@ -207,6 +212,8 @@ impl IntoResponse for PageError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSuchLink(_) => StatusCode::NOT_FOUND,
             Self::NotDone(OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. }) => {
                 StatusCode::NOT_FOUND
             }
@@ -256,7 +263,9 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases: [(PageError, u16); 8] = [
+        let cases: [(PageError, u16); 10] = [
+            (PageError::Busy { reason: text() }, 503),
+            (NoSuchLink { pop: text() }.into(), 404),
             (OperatorError::NoSuchMember { replica: text() }.into(), 404),
             (OperatorError::NoSuchLetter { dot: text() }.into(), 404),
             (OperatorError::Itself.into(), 409),

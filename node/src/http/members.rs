@@ -68,7 +68,7 @@ pub(super) async fn settle(
 }
 
 /// What the body asks for, if the request may ask for anything.
-async fn order<T: DeserializeOwned>(
+pub(super) async fn order<T: DeserializeOwned>(
     native: &Native,
     headers: &HeaderMap,
     body: Body,

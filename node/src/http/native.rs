@@ -14,8 +14,9 @@ use littoral::api::{LagReport, Status};
 
 use super::auth::Tokens;
 use super::error::{PageError, problem};
+use super::links::LinkControl;
 use super::members;
-use super::{diff, verify};
+use super::{diff, links, verify};
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
 use crate::verifier::Verifier;
@@ -27,6 +28,7 @@ const MAX_STATUS_MS: u64 = 2_000;
 #[derive(Clone)]
 pub(crate) struct Native {
     pub(crate) engine: Engine,
+    pub(crate) links: Arc<dyn LinkControl>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) diff: Arc<diff::Slot>,
@@ -47,6 +49,10 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/members", get(members::list))
         .route("/v1/members/{replica}/drain", post(members::drain))
         .route("/v1/members/{replica}/remove", post(members::remove))
+        .route("/v1/links", get(links::list))
+        .route("/v1/links/{pop}/budget", post(links::set_own))
+        .route("/v1/links/{pop}/pause", post(links::pause))
+        .route("/v1/budgets", post(links::set_shared))
         .route("/v1/gc", get(members::garbage))
         .route("/v1/dead-letters", get(members::dead_letters))
         .route("/v1/dead-letters/{dot}", post(members::settle))
@@ -101,7 +107,7 @@ impl Native {
         if self.tokens.is_known(headers) { Ok(()) } else { Err(PageError::Unauthorized) }
     }
 
-    async fn status(&self) -> Result<Status, String> {
+    pub(super) async fn status(&self) -> Result<Status, String> {
         match tokio::time::timeout(Duration::from_millis(MAX_STATUS_MS), self.engine.status()).await {
             Ok(status) => status.map_err(|error| error.reason),
             Err(_) => Err(format!("the engine has not answered for {MAX_STATUS_MS} ms")),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::links::Links;
 use super::refusal::Refusal;
+use super::turn::Gate;
 use super::{ChunkSource, frame, link};
 
 /// How long one peer may take to answer before the next is asked. A chunk takes 4 s at 1 Mbit/s.
@@ -104,6 +105,7 @@ pub(super) async fn serve<C: ChunkSource>(
     mut send: SendStream,
     mut recv: RecvStream,
     chunks: Arc<C>,
+    gate: Arc<Gate>,
     sent: Counter,
 ) -> Result<(), Refusal> {
     let mut id = [0; 32];
@@ -111,7 +113,9 @@ pub(super) async fn serve<C: ChunkSource>(
         return Ok(());
     }
     let id = ChunkId(id);
-    let (status, bytes) = match tokio::task::spawn_blocking(move || chunks.read(&id)).await {
+    let is_paused = gate.is_paused(Lane::Bulk);
+    let found = tokio::task::spawn_blocking(move || if is_paused { Ok(None) } else { chunks.read(&id) });
+    let (status, bytes) = match found.await {
         Ok(Ok(Some(bytes))) if bytes.len() <= CHUNK_BYTES => (FOUND, bytes),
         Ok(Ok(None)) => (NOT_HERE, Bytes::new()),
         outcome => {
@@ -122,7 +126,8 @@ pub(super) async fn serve<C: ChunkSource>(
     let len = bytes.len() as u64;
     // A peer that went away no longer needs the answer.
     let _ = send.set_priority(link::priority(Lane::Bulk));
-    if frame::write(&mut send, status, bytes).await.is_ok() && send.finish().is_ok() {
+    let parts = frame::parts(status, bytes).into();
+    if gate.write(&mut send, Lane::Bulk, parts).await.is_ok() && send.finish().is_ok() {
         sent.increment(len);
     }
     Ok(())

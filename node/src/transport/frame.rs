@@ -37,7 +37,11 @@ pub(super) async fn write(
     head: &'static [u8],
     frame: Bytes,
 ) -> Result<(), WriteError> {
+    stream.write_all_chunks(&mut parts(head, frame)).await
+}
+
+/// What a frame is on the stream, after the bytes of `head`.
+pub(super) fn parts(head: &'static [u8], frame: Bytes) -> [Bytes; 3] {
     let len = u32::try_from(frame.len()).expect("frames are bounded far below 4 GiB");
-    let len = Bytes::copy_from_slice(&len.to_be_bytes());
-    stream.write_all_chunks(&mut [Bytes::from_static(head), len, frame]).await
+    [Bytes::from_static(head), Bytes::copy_from_slice(&len.to_be_bytes()), frame]
 }

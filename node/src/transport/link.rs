@@ -8,29 +8,38 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Counter;
 use quinn::{Connection, ConnectionError, RecvStream};
 use replication::Lane;
+use replication::budget::Rate;
 use replication::link::MAX_FRAME_BYTES;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::frame::{self, FrameError};
+use super::links::Candidate;
+use super::pacer::Pacer;
 use super::refusal::{Refusal, RefusalLog, close_code};
+use super::turn::{Gate, window_bytes};
 use super::{ChunkSource, LinkEvents, chunk_fetch};
 use crate::transport::PeerInfo;
 
 /// How many frames of one lane wait to be written.
 pub const LANE_QUEUE_FRAMES: usize = 2;
 const LANES: usize = Lane::ALL.len();
+/// How often a link is fitted to its path.
+const FIT_EVERY: Duration = Duration::from_millis(100);
 
 /// The engine's end of a link: a bounded queue of frames per lane.
 #[derive(Clone, Debug)]
 pub struct LinkSender {
     lanes: Arc<[mpsc::Sender<Bytes>; LANES]>,
     closing: watch::Sender<Option<String>>,
+    gate: Arc<Gate>,
 }
 
 /// The transport's end of what [`LinkSender`] fills; in tests of the engine, the test's.
@@ -45,19 +54,28 @@ pub struct LinkQueues {
 impl LinkSender {
     /// A sender with the queues it fills.
     pub fn channel() -> (Self, LinkQueues) {
+        Self::through(Arc::default())
+    }
+
+    fn through(gate: Arc<Gate>) -> (Self, LinkQueues) {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..LANES).map(|_| mpsc::channel(LANE_QUEUE_FRAMES)).unzip();
         let (closing, closing_receiver) = watch::channel(None);
         let lanes = Arc::new(senders.try_into().expect("one per lane"));
         let queues =
             LinkQueues { lanes: receivers.try_into().expect("one per lane"), closing: closing_receiver };
-        (Self { lanes, closing }, queues)
+        (Self { lanes, closing, gate }, queues)
     }
 
-    /// Whether the lane can take one more frame now. False once the link is gone.
+    /// Whether the lane can take one more frame now. False while it is paused, and once the link is gone.
     pub fn has_room(&self, lane: Lane) -> bool {
         let queue = &self.lanes[lane as usize];
-        queue.capacity() > 0 && !queue.is_closed()
+        queue.capacity() > 0 && !queue.is_closed() && !self.gate.is_paused(lane)
+    }
+
+    /// About how large a frame is to be: the less a budget lets through, the smaller.
+    pub fn frame_bytes(&self) -> usize {
+        self.gate.frame_bytes()
     }
 
     /// Queues a frame of at most [`MAX_FRAME_BYTES`]. Call only after [`LinkSender::has_room`]; without
@@ -76,13 +94,14 @@ impl LinkSender {
 
 /// Runs an admitted link to its end, and says how it ended.
 pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
-    connection: &Connection,
+    Candidate { connection, gate, .. }: &Candidate,
     peer: PeerInfo,
     events: &E,
     chunks: &Arc<C>,
     refusals: &RefusalLog,
+    pacer: &Pacer,
 ) -> ConnectionError {
-    let (sender, LinkQueues { lanes, mut closing }) = LinkSender::channel();
+    let (sender, LinkQueues { lanes, mut closing }) = LinkSender::through(gate.clone());
     let up = metrics::gauge!("littoral_link_up", "peer" => peer.pop.clone());
     up.set(1.0);
     tracing::info!(peer = peer.pop, replica = ?peer.replica, address = %connection.remote_address(), "linked");
@@ -90,10 +109,12 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
 
     let mut tasks = JoinSet::new();
     for (lane, queue) in Lane::ALL.into_iter().zip(lanes) {
-        tasks.spawn(write_lane(connection.clone(), lane, queue, peer.clone(), events.clone()));
+        tasks.spawn(write_lane(connection.clone(), lane, queue, gate.clone(), peer.clone(), events.clone()));
     }
     let lanes_seen = Arc::new(AtomicU8::new(0));
     let mut closed = std::pin::pin!(connection.closed());
+    let mut fitting = tokio::time::interval(FIT_EVERY);
+    fitting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = loop {
         // In this order, so that a peer that keeps opening streams holds up neither the end of the link nor
         // that of tasks, and one seed of the simulated network gives one trace.
@@ -115,12 +136,13 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
                     connection.close(close_code::FAULT, b"internal error");
                 }
             },
+            _ = fitting.tick() => fit(connection, gate, pacer.tightest(peer.replica)),
             Ok(stream) = connection.accept_uni() => {
                 tasks.spawn(read_lane(stream, lanes_seen.clone(), peer.clone(), events.clone()));
             }
             Ok((send, recv)) = connection.accept_bi() => {
                 let sent = sent_bytes(&peer.pop, Lane::Bulk);
-                tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), sent));
+                tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), gate.clone(), sent));
             }
         }
     };
@@ -131,10 +153,18 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
     end
 }
 
+/// Fits what QUIC is given to the link's budget and round trip.
+pub(super) fn fit(connection: &Connection, gate: &Gate, rate: Option<Rate>) {
+    gate.fit(rate);
+    let path = connection.stats().path;
+    connection.set_send_window(window_bytes(rate, path.cwnd, path.rtt));
+}
+
 async fn write_lane<E: LinkEvents>(
     connection: Connection,
     lane: Lane,
     mut queue: mpsc::Receiver<Bytes>,
+    gate: Arc<Gate>,
     peer: PeerInfo,
     events: E,
 ) -> Result<(), Refusal> {
@@ -146,7 +176,7 @@ async fn write_lane<E: LinkEvents>(
     let mut next = Some((number_of(lane), first));
     while let Some((head, frame)) = next {
         let len = frame.len() as u64;
-        if frame::write(&mut stream, head, frame).await.is_err() {
+        if gate.write(&mut stream, lane, frame::parts(head, frame).into()).await.is_err() {
             return Ok(());
         }
         sent.increment(len);

@@ -4,20 +4,26 @@
 //! engine has heard of the old one's end. Both sides decide alike, so no message is needed for it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::Connection;
 use replication::ReplicaId;
+use replication::budget::LinkClass;
 use tokio::sync::Notify;
 
 use super::refusal::close_code;
+use super::turn::Gate;
 
 /// A connection whose peer has proven who it is.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) connection: Connection,
+    /// What governs its sending side.
+    pub(super) gate: Arc<Gate>,
     /// The PoP at the other end.
     pub(super) pop: String,
+    /// What kind of path leads there.
+    pub(super) class: LinkClass,
     /// Which of the two replicas dialled.
     pub(super) dialler: ReplicaId,
     /// Of the process at the other end.
@@ -91,6 +97,11 @@ impl Links {
     /// The connection to this replica.
     pub(super) fn connection(&self, replica: ReplicaId) -> Option<Connection> {
         self.lock().get(&replica).map(|link| link.connection.clone())
+    }
+
+    /// Every link, by replica.
+    pub(super) fn all(&self) -> Vec<(ReplicaId, Candidate)> {
+        self.lock().iter().map(|(replica, link)| (*replica, link.clone())).collect()
     }
 
     /// Every link, the nearest first.

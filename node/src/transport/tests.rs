@@ -98,6 +98,7 @@ impl Cluster {
 
 fn settings(pop: &str, replica: u8, peers: &[(&str, SocketAddr)]) -> Settings {
     Settings {
+        budgets: Budgets::default(),
         listen: LOOPBACK.parse().unwrap(),
         pop: pop.into(),
         region: "eu".into(),

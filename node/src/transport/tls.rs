@@ -34,7 +34,7 @@ pub(super) const MAX_CHUNK_REQUESTS: u32 = 16;
 const MAX_UNI_STREAMS: u32 = 1 + Lane::ALL.len() as u32;
 /// The most that is buffered for a link, in each direction. It has room for every stream's window, so that
 /// a low lane that fills its own never keeps a higher one from writing.
-const LINK_WINDOW_BYTES: u32 =
+pub(super) const LINK_WINDOW_BYTES: u32 =
     Lane::ALL.len() as u32 * STREAM_WINDOW_BYTES + MAX_CHUNK_REQUESTS * CHUNK_BYTES as u32;
 
 /// The two halves of a node's TLS.
@@ -84,6 +84,8 @@ impl Tls {
         };
         let limits = Arc::new(link_limits());
         tls.server.transport_config(limits.clone());
+        // A link's budget goes by the address at its other end; one that changes dials anew.
+        tls.server.migration(false);
         tls.client.transport_config(limits);
         Ok(tls)
     }

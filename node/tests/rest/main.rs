@@ -25,7 +25,9 @@ use futures_util::future::BoxFuture;
 use littoral::api::State;
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
-use littoral_node::http::{AccountToken, ChunkFetch, HttpContext, Limits, serve};
+use littoral_node::http::{AccountToken, ChunkFetch, HttpContext, Limits, LinkControl, serve};
+use littoral_node::transport::{LinkView, NoSuchLink, SharedBudget};
+use replication::budget::{Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -83,7 +85,8 @@ async fn start(folder: &Path, peer: Arc<Peer>, limits: Limits, min_free_bytes: u
         engine: engine.clone(),
         chunks: Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap()),
         tokens: vec![token(ACCOUNT, TOKEN), token(OTHER_ACCOUNT, OTHER_TOKEN)],
-        fetch: peer,
+        fetch: peer.clone(),
+        links: peer,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -194,6 +197,28 @@ impl Peer {
     /// The peer answers with other bytes than those asked for.
     fn give_wrong(&self, id: ChunkId, chunk: &[u8]) {
         self.0.lock().unwrap().insert(id, Bytes::copy_from_slice(chunk));
+    }
+}
+
+/// No links.
+impl LinkControl for Peer {
+    fn links(&self) -> Vec<LinkView> {
+        Vec::new()
+    }
+
+    fn shared_budgets(&self) -> Vec<SharedBudget> {
+        Vec::new()
+    }
+
+    fn set_budget(&self, scope: &Scope<String>, _: Option<Rate>) -> Result<(), NoSuchLink> {
+        match scope {
+            Scope::Link(pop) => Err(NoSuchLink { pop: pop.clone() }),
+            Scope::Node | Scope::Class(_) => Ok(()),
+        }
+    }
+
+    fn pause(&self, pop: &str, _: bool) -> Result<(), NoSuchLink> {
+        Err(NoSuchLink { pop: pop.to_owned() })
     }
 }
 

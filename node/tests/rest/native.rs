@@ -126,6 +126,32 @@ async fn members_are_listed_drained_and_refused_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn links_are_listed_and_their_budgets_set_within_bounds() {
+    let node = test_node().await;
+    let report = node.client.send("GET", "/v1/links", &[], b"").await.json();
+    assert_eq!((&report["pop"], report["links"].as_array().map(Vec::len)), (&"test".into(), Some(0)));
+    let cases: [(&str, &[u8], u16); 10] = [
+        ("/v1/budgets", br#"{"of":"node","bytes_per_s":1000000}"#, 200),
+        ("/v1/budgets", br#"{"of":"inter_region","bytes_per_s":null}"#, 200),
+        ("/v1/budgets", br#"{"of":"node","bytes_per_s":16383}"#, 400),
+        ("/v1/budgets", br#"{"of":"ocean","bytes_per_s":1000000}"#, 400),
+        ("/v1/budgets", br#"{"of":"node","bytes_per_s":"1MB"}"#, 400),
+        ("/v1/links/nowhere/budget", br#"{"bytes_per_s":1000000}"#, 404),
+        ("/v1/links/nowhere/budget", br#"{"bytes_per_s":0}"#, 400),
+        ("/v1/links/nowhere/budget", br#"{"rate":1000000}"#, 400),
+        ("/v1/links/nowhere/pause", br#"{"paused":true}"#, 404),
+        ("/v1/links/nowhere/pause", b"{}", 400),
+    ];
+    for (path, body, status) in cases {
+        let answer = node.client.send("POST", path, &[], body).await;
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        let without = node.client.raw(&head("POST", path, &[("Content-Length", "0".to_owned())])).await;
+        assert_eq!(without.status, 401, "{path}");
+    }
+    assert_eq!(node.client.raw(&head("GET", "/v1/links", &[])).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_dead_letters_are_listed() {
     let node = test_node().await;
     assert_eq!(node.send("DELETE", "/values/key", "").await.status, 200);

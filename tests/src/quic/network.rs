@@ -19,6 +19,8 @@ use crate::random::{Random, mix};
 
 /// The largest payload that a path carries: Ethernet, less the headers of IPv4 and UDP.
 const MTU_BYTES: usize = 1_472;
+/// The headers of IPv4 and UDP.
+const HEADER_BYTES: u64 = 28;
 /// What waits at a throttled path; what comes on top is lost.
 const PATH_QUEUE_BYTES: u64 = 16 << 10;
 /// What waits at a socket that is not read.
@@ -57,6 +59,19 @@ pub struct Tally {
     pub cut: u64,
 }
 
+/// A datagram that was sent, whatever became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Send {
+    /// When.
+    pub at_us: u64,
+    /// By whom.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: SocketAddr,
+    /// Its payload and the headers of IPv4 and UDP.
+    pub wire_bytes: u64,
+}
+
 /// A datagram as it reaches a socket.
 #[derive(Clone, Debug)]
 pub(super) struct Datagram {
@@ -88,6 +103,8 @@ struct State {
     trace: u64,
     /// A line for each datagram, where asked for.
     log: Option<String>,
+    /// Each datagram that was sent, where asked for.
+    sends: Option<Vec<Send>>,
     tally: Tally,
 }
 
@@ -113,6 +130,7 @@ impl Network {
             next_flight: 0,
             trace: seed,
             log: None,
+            sends: None,
             tally: Tally::default(),
         };
         Self { state: Arc::new(Mutex::new(state)), sent: Arc::default(), start: Instant::now() }
@@ -131,6 +149,16 @@ impl Network {
     /// From now on, keeps a line for each datagram.
     pub fn keep_log(&self) {
         self.lock().log.get_or_insert_default();
+    }
+
+    /// From now on, keeps what is sent.
+    pub fn keep_sends(&self) {
+        self.lock().sends = Some(Vec::new());
+    }
+
+    /// What was sent since [`Network::keep_sends`].
+    pub fn sends(&self) -> Vec<Send> {
+        self.lock().sends.clone().unwrap_or_default()
     }
 
     /// Adds a line of the caller's to the log, where one is kept.
@@ -251,6 +279,9 @@ impl State {
     fn send(&mut self, now_us: u64, to: SocketAddr, mut datagram: Datagram) {
         let len = datagram.bytes.len() as u64;
         self.note(now_us, "sent", datagram.from, to, len);
+        if let Some(sends) = &mut self.sends {
+            sends.push(Send { at_us: now_us, from: datagram.from, to, wire_bytes: len + HEADER_BYTES });
+        }
         self.tally.sent += 1;
         let path = self.path(datagram.from, to);
         if path.cut {

@@ -32,8 +32,6 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 const MAX_QUEUED_FRAMES: usize = 64;
 /// As in the engine: what one turn takes.
 const MAX_GROUP: usize = 1_024;
-/// As in the engine: about how large a frame gets.
-const FRAME_BYTES: usize = 64 << 10;
 /// The longest that a driver sleeps.
 const MAX_SLEEP_US: u64 = 500_000;
 /// The shortest, so that time passes.
@@ -83,6 +81,7 @@ impl Place {
             region: "eu".into(),
             replica: self.replica,
             peers: self.peers.clone(),
+            budgets: transport::Budgets::default(),
         }
     }
 }
@@ -419,7 +418,10 @@ impl Engine {
         for (peer, link) in &mut self.links {
             for lane in Lane::ALL {
                 while link.sender.has_room(lane) {
-                    let Some(frame) = replica.poll_transmit(now, *peer, lane, FRAME_BYTES)? else { break };
+                    let Some(frame) = replica.poll_transmit(now, *peer, lane, link.sender.frame_bytes())?
+                    else {
+                        break;
+                    };
                     link.send(lane, &frame);
                 }
             }

@@ -10,7 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{AccountId, Config, Http, Log, Node, Peer, PopName, Replication, Secret, Storage, Token};
+use config::{
+    AccountId, Budgets, Config, Http, Log, Node, Peer, PopName, Replication, Secret, Storage, Token,
+};
 use futures_util::future::join_all;
 use littoral::api::Status;
 use littoral::{Client, Namespace};
@@ -76,8 +78,7 @@ impl Cluster {
     fn config(&self, name: &PopName, index: u16, names: &[PopName], ports: &Ports) -> Config {
         let here = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let others = (0..).zip(names).filter(|(other, _)| *other != index);
-        let peers = others
-            .map(|(other, pop)| Peer { pop: pop.clone(), address: here(ports.quic + other).to_string() });
+        let peers = others.map(|(other, pop)| Peer::new(pop.clone(), here(ports.quic + other).to_string()));
         Config {
             node: Node {
                 pop: name.clone(),
@@ -95,6 +96,7 @@ impl Cluster {
                 peers: peers.collect(),
                 ..Replication::default()
             },
+            budgets: Budgets::default(),
             storage: Storage { cache_bytes: CACHE_BYTES, ..Storage::default() },
             log: Log::default(),
         }

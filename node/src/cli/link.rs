@@ -1,0 +1,222 @@
+//! `link`: what a PoP sends to its peers, within which budgets; pausing, and changing budgets while it runs.
+//!
+//! The rule this file upholds: what is changed here holds until the PoP's node stops, and each answer says so.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use littoral::Client;
+use littoral::api::links::{Budget, Link, Links, LinksReport};
+
+use super::connection::Connection;
+use super::failure::Failure;
+use super::print;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// List the links: what they send, within which budgets, and how long a backlog will last
+    List(Connection),
+    /// Set a budget, of one link or of several together
+    Budget(SetBudget),
+    /// Send a PoP nothing but heartbeats and acknowledgements
+    Pause(One),
+    /// Send a paused PoP all again
+    Resume(One),
+}
+
+#[derive(clap::Args)]
+pub(super) struct SetBudget {
+    /// Bytes a second on the wire, such as 500kB, 12.5MB or 1GiB; or none
+    #[arg(value_parser = rate)]
+    rate: Rate,
+    /// Of the link to this PoP
+    #[arg(long, conflicts_with = "of", required_unless_present = "of")]
+    pop: Option<String>,
+    /// Of these links together
+    #[arg(long, value_enum)]
+    of: Option<Of>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub(super) struct One {
+    /// The PoP's name
+    pop: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Of {
+    /// All links
+    Node,
+    /// Those inside the region
+    Region,
+    /// Those to other regions
+    InterRegion,
+    /// Those the configuration calls metered
+    Metered,
+}
+
+impl From<Of> for Links {
+    fn from(of: Of) -> Self {
+        match of {
+            Of::Node => Self::Node,
+            Of::Region => Self::Region,
+            Of::InterRegion => Self::InterRegion,
+            Of::Metered => Self::Metered,
+        }
+    }
+}
+
+/// A rate, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rate(Option<u64>);
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "none" {
+        return Ok(Rate(None));
+    }
+    let parsed = text.parse::<ByteSize>();
+    parsed.map(|size| Rate(Some(size.as_u64()))).map_err(|_| "write 500kB, 12.5MB, 1GiB or none".into())
+}
+
+pub(super) async fn run(command: Command, json: bool) -> Result<(), Failure> {
+    let (report, done) = match command {
+        Command::List(connection) => (connection.client()?.links().await?, None),
+        Command::Budget(args) => {
+            let kept = "set until the node stops; to keep it, write it into the configuration too";
+            (set_budget(&args.connection.client()?, &args).await?, Some(kept))
+        }
+        Command::Pause(one) => {
+            let report = one.connection.client()?.pause_link(&one.pop, true).await?;
+            (report, Some("paused until it is resumed, or the node stops"))
+        }
+        Command::Resume(one) => {
+            (one.connection.client()?.pause_link(&one.pop, false).await?, Some("resumed"))
+        }
+    };
+    match (json, done) {
+        (true, _) => print::json(&report),
+        (false, None) => print::line(page(&report)),
+        (false, Some(done)) => print::line(format!("{}\n\n{done}", page(&report))),
+    }
+}
+
+async fn set_budget(client: &Client, args: &SetBudget) -> Result<LinksReport, Failure> {
+    let Rate(bytes_per_s) = args.rate;
+    Ok(match (&args.pop, args.of) {
+        (Some(pop), _) => client.set_link_budget(pop, bytes_per_s).await?,
+        (None, Some(of)) => client.set_budget(of.into(), bytes_per_s).await?,
+        (None, None) => return Err(Failure::usage("no link is named").hint("pass --pop or --of")),
+    })
+}
+
+fn page(report: &LinksReport) -> String {
+    let links = print::table(
+        ["LINK", "STATE", "BUDGET", "RATE", "SENT", "BEHIND", "GONE IN"],
+        report.links.iter().map(link),
+    );
+    let budgets = print::table(["OF ALL LINKS", "BUDGET", "RATE", "SENT"], report.budgets.iter().map(budget));
+    format!("{links}\n\n{budgets}")
+}
+
+fn link(link: &Link) -> [String; 7] {
+    let state = match (link.up, link.paused) {
+        (_, true) => "paused",
+        (false, _) => "down",
+        (true, _) if link.coalescing => "coalescing",
+        (true, _) => "up",
+    };
+    let gone_in = match link.gone_in_ms {
+        Some(0) => String::new(),
+        Some(ms) => print::time(Duration::from_millis(ms)),
+        None => "never".into(),
+    };
+    [
+        link.pop.clone(),
+        state.into(),
+        limit(link.bytes_per_s),
+        per_second(link.sent_bytes_per_s),
+        print::size(link.sent_bytes),
+        if link.behind_ops == 0 { String::new() } else { print::size(link.behind_bytes) },
+        gone_in,
+    ]
+}
+
+fn budget(budget: &Budget) -> [String; 4] {
+    let of = match budget.of {
+        Links::Node => "of the node",
+        Links::Region => "inside the region",
+        Links::InterRegion => "to other regions",
+        Links::Metered => "metered",
+    };
+    [
+        of.into(),
+        limit(budget.bytes_per_s),
+        per_second(budget.sent_bytes_per_s),
+        print::size(budget.sent_bytes),
+    ]
+}
+
+fn limit(bytes_per_s: Option<u64>) -> String {
+    bytes_per_s.map_or("none".into(), per_second)
+}
+
+fn per_second(bytes: u64) -> String {
+    format!("{}/s", print::size(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_typed_as_people_write_them() {
+        for (text, bytes_per_s) in [
+            ("500kB", Some(500_000)),
+            ("12.5MB", Some(12_500_000)),
+            ("1GiB", Some(1 << 30)),
+            ("65536", Some(65_536)),
+            ("none", None),
+        ] {
+            assert_eq!(rate(text), Ok(Rate(bytes_per_s)), "{text}");
+        }
+        assert!(rate("fast").is_err() && rate("").is_err() && rate("-1").is_err());
+    }
+
+    #[test]
+    fn the_page_fits_80_columns_and_says_what_a_link_does() {
+        let mut one = Link {
+            pop: "a-pop-with-a-long-name".into(),
+            up: true,
+            kind: Some(Links::Metered),
+            paused: false,
+            bytes_per_s: Some(12_500_000),
+            tightest_bytes_per_s: Some(12_500_000),
+            sent_bytes: 1 << 44,
+            sent_bytes_per_s: 12_499_999,
+            rtt_us: Some(80_000),
+            behind_ops: 1_000_000,
+            behind_bytes: 1 << 30,
+            behind_ms: 90_000,
+            coalescing: true,
+            gone_in_ms: Some(86_000),
+        };
+        let budget = Budget {
+            of: Links::InterRegion,
+            bytes_per_s: None,
+            sent_bytes: 1 << 44,
+            sent_bytes_per_s: 12_499_999,
+        };
+        let report =
+            |link: &Link| LinksReport { pop: "ams".into(), budgets: vec![budget], links: vec![link.clone()] };
+        let text = page(&report(&one));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("coalescing") && text.contains("86.0 s") && text.contains("none"), "{text}");
+        (one.paused, one.gone_in_ms) = (true, None);
+        let text = page(&report(&one));
+        assert!(text.contains("paused") && text.contains("never"), "{text}");
+    }
+}

@@ -1,0 +1,322 @@
+//! Budgets at the socket: what goes on the wire is counted and paced here, so that acknowledgements, retransmissions and
+//! handshakes count too.
+//!
+//! A datagram that has no budget yet is refused as by a full socket. QUIC keeps it, waits for the time that its poller
+//! knows, and builds no more until then: what it has not built, a more urgent lane can still overtake.
+//!
+//! The rule upheld here: no datagram leaves but by [`Pacer::take`].
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use replication::ReplicaId;
+use replication::budget::{LinkClass, Rate, Scope, Shaper};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::meter::Meter;
+
+/// What IP and UDP put before each datagram's payload.
+const IPV4_HEADER_BYTES: u64 = 28;
+const IPV6_HEADER_BYTES: u64 = 48;
+
+/// The longest that a refused sender sleeps: a budget may be raised meanwhile.
+const MAX_SLEEP_US: u64 = 50_000;
+
+/// A batch of datagrams is at most what the tightest budget gives in this time.
+const BATCH_MS: u64 = 2;
+
+/// About the largest datagram.
+const DATAGRAM_BYTES: u64 = 1_500;
+
+/// The budgets that a node starts with; absent ones are unlimited.
+#[derive(Clone, Debug, Default)]
+pub struct Budgets {
+    /// Of all that the node sends.
+    pub node: Option<Rate>,
+    /// Of each class of links, by its number.
+    pub classes: [Option<Rate>; LinkClass::ALL.len()],
+    /// Of the link to a PoP.
+    pub pops: BTreeMap<String, Rate>,
+    /// PoPs whose bytes are paid for one by one.
+    pub metered: BTreeSet<String>,
+}
+
+/// How much was sent, to a PoP or in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// Bytes on the wire since the node started.
+    pub bytes: u64,
+    /// Bytes a second, of late.
+    pub bytes_per_s: u64,
+}
+
+/// Paces and counts all that a node sends.
+pub(super) struct Pacer {
+    state: Mutex<State>,
+    start: Instant,
+    /// Datagrams that one batch may hold.
+    batch: AtomicUsize,
+}
+
+struct State {
+    shaper: Shaper<ReplicaId>,
+    budgets: Budgets,
+    /// The links that are up, by the address at the other end.
+    links: BTreeMap<SocketAddr, Route>,
+    meters: BTreeMap<String, Meter>,
+    class_meters: [Meter; LinkClass::ALL.len()],
+    node_meter: Meter,
+}
+
+struct Route {
+    replica: ReplicaId,
+    pop: String,
+    class: LinkClass,
+}
+
+impl Pacer {
+    pub(super) fn new(budgets: Budgets) -> Arc<Self> {
+        let mut shaper = Shaper::default();
+        shaper.set(0, Scope::Node, budgets.node);
+        for class in LinkClass::ALL {
+            shaper.set(0, Scope::Class(class), budgets.classes[class as usize]);
+        }
+        let pacer = Self {
+            start: Instant::now(),
+            batch: AtomicUsize::new(usize::MAX),
+            state: Mutex::new(State {
+                shaper,
+                budgets,
+                links: BTreeMap::new(),
+                meters: BTreeMap::new(),
+                class_meters: Default::default(),
+                node_meter: Meter::default(),
+            }),
+        };
+        pacer.choose_batch(&pacer.lock());
+        Arc::new(pacer)
+    }
+
+    /// The class of a link to this PoP.
+    pub(super) fn class_of(&self, pop: &str, is_same_region: bool) -> LinkClass {
+        match (self.lock().budgets.metered.contains(pop), is_same_region) {
+            (true, _) => LinkClass::Metered,
+            (false, true) => LinkClass::Region,
+            (false, false) => LinkClass::InterRegion,
+        }
+    }
+
+    /// A link is up.
+    pub(super) fn add(&self, address: SocketAddr, replica: ReplicaId, pop: &str, class: LinkClass) {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        let rate = state.budgets.pops.get(pop).copied();
+        state.shaper.add(now_us, replica, class, rate);
+        state.links.insert(address, Route { replica, pop: pop.to_owned(), class });
+        self.choose_batch(&state);
+    }
+
+    /// A link is gone.
+    pub(super) fn remove(&self, replica: ReplicaId) {
+        let mut state = self.lock();
+        state.shaper.remove(replica);
+        state.links.retain(|_, route| route.replica != replica);
+        self.choose_batch(&state);
+    }
+
+    /// Sets or lifts a budget, of a PoP also for links to come.
+    pub(super) fn set(&self, scope: &Scope<String>, rate: Option<Rate>) {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        match scope {
+            Scope::Node => {
+                state.budgets.node = rate;
+                state.shaper.set(now_us, Scope::Node, rate);
+            }
+            Scope::Class(class) => {
+                state.budgets.classes[*class as usize] = rate;
+                state.shaper.set(now_us, Scope::Class(*class), rate);
+            }
+            Scope::Link(pop) => {
+                match rate {
+                    Some(rate) => drop(state.budgets.pops.insert(pop.clone(), rate)),
+                    None => drop(state.budgets.pops.remove(pop)),
+                }
+                let linked = state.links.values().filter(|route| route.pop == *pop);
+                let replicas: Vec<ReplicaId> = linked.map(|route| route.replica).collect();
+                for replica in replicas {
+                    state.shaper.set(now_us, Scope::Link(replica), rate);
+                }
+            }
+        }
+        self.choose_batch(&state);
+    }
+
+    /// The budgets as they are now.
+    pub(super) fn budgets(&self) -> Budgets {
+        self.lock().budgets.clone()
+    }
+
+    /// The least rate that a link's bytes pass.
+    pub(super) fn tightest(&self, replica: ReplicaId) -> Option<Rate> {
+        self.lock().shaper.tightest(replica)
+    }
+
+    /// What was sent to a PoP.
+    pub(super) fn sent_to(&self, pop: &str) -> Sent {
+        let now_s = self.now_us() / 1_000_000;
+        self.lock().meters.get(pop).map_or_else(Sent::default, |meter| sent(meter, now_s))
+    }
+
+    /// What was sent over links of a class; without one, in all.
+    pub(super) fn sent_over(&self, class: Option<LinkClass>) -> Sent {
+        let (now_s, state) = (self.now_us() / 1_000_000, self.lock());
+        sent(class.map_or(&state.node_meter, |class| &state.class_meters[class as usize]), now_s)
+    }
+
+    /// Whether so many bytes may go there now; else when to ask again.
+    fn take(&self, to: SocketAddr, bytes: u64) -> Result<(), Instant> {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        let State { shaper, links, meters, class_meters, node_meter, .. } = &mut *state;
+        let route = links.get(&to);
+        let taken = shaper.take(now_us, route.map(|route| route.replica), bytes);
+        taken.map_err(|again_us| self.start + Duration::from_micros(again_us.min(now_us + MAX_SLEEP_US)))?;
+        let now_s = now_us / 1_000_000;
+        node_meter.count(now_s, bytes);
+        if let Some(route) = route {
+            class_meters[route.class as usize].count(now_s, bytes);
+            match meters.get_mut(&route.pop) {
+                Some(meter) => meter.count(now_s, bytes),
+                None => meters.entry(route.pop.clone()).or_default().count(now_s, bytes),
+            }
+        }
+        Ok(())
+    }
+
+    /// With a tight budget, batches are small: a batch goes as one.
+    fn choose_batch(&self, state: &State) {
+        let batch = state.shaper.tightest_of_all().map_or(usize::MAX, |rate| {
+            let datagrams = rate.bytes_per_s() * BATCH_MS / 1000 / DATAGRAM_BYTES;
+            usize::try_from(datagrams).unwrap_or(usize::MAX).max(1)
+        });
+        self.batch.store(batch, Ordering::Relaxed);
+    }
+
+    fn now_us(&self) -> u64 {
+        self.start.elapsed().as_micros().try_into().unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn sent(meter: &Meter, now_s: u64) -> Sent {
+    Sent { bytes: meter.total_bytes(), bytes_per_s: meter.bytes_per_s(now_s) }
+}
+
+thread_local! {
+    /// The last refusal on this thread, until its poller has taken it. QUIC asks the connection's poller right after a
+    /// refusal, in the same call, but does not tell it where the datagram was to go.
+    static REFUSED: Cell<Option<(SocketAddr, Instant)>> = const { Cell::new(None) };
+}
+
+/// A socket all of whose datagrams pass a pacer.
+pub(super) struct PacedSocket {
+    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) pacer: Arc<Pacer>,
+}
+
+impl AsyncUdpSocket for PacedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(PacedPoller { socket: self.socket.clone().create_io_poller(), to: None, timer: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let payload = transmit.contents.len();
+        let datagrams = transmit.segment_size.map_or(1, |size| payload.div_ceil(size.max(1)));
+        let header = if transmit.destination.is_ipv6() { IPV6_HEADER_BYTES } else { IPV4_HEADER_BYTES };
+        let bytes = payload as u64 + datagrams as u64 * header;
+        if let Err(again) = self.pacer.take(transmit.destination, bytes) {
+            REFUSED.set(Some((transmit.destination, again)));
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // A datagram that the system then has no room for counts as sent: rare, and on the safe side.
+        self.socket.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.socket.max_transmit_segments().min(self.pacer.batch.load(Ordering::Relaxed))
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}
+
+impl std::fmt::Debug for PacedSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacedSocket").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// Knows when one connection may send again.
+struct PacedPoller {
+    socket: Pin<Box<dyn UdpPoller>>,
+    /// Where this connection sends, once it has been refused.
+    to: Option<SocketAddr>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl UdpPoller for PacedPoller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some((to, again)) = REFUSED.get()
+            && self.to.is_none_or(|ours| ours == to)
+        {
+            REFUSED.set(None);
+            self.to = Some(to);
+            self.timer = Some(Box::pin(sleep_until(again)));
+        }
+        if let Some(timer) = &mut self.timer {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer = None;
+        }
+        self.socket.as_mut().poll_writable(cx)
+    }
+}
+
+impl std::fmt::Debug for PacedPoller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacedPoller").field("to", &self.to).finish_non_exhaustive()
+    }
+}
