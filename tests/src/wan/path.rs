@@ -54,8 +54,8 @@ pub(super) struct Path {
     /// What holds from the next packet on.
     pub terms: Terms,
     random: Random,
-    /// When the line has sent all that waits.
-    line_free_at: Duration,
+    /// When the bucket is full again; a packet leaves as soon as that is no further away than filling it takes.
+    paid_at: Duration,
     /// When the newest packet arrives.
     last_arrival: Duration,
 }
@@ -67,7 +67,7 @@ impl Path {
     /// A path without delay, loss or limit.
     pub(super) fn new(seed: u64) -> Self {
         let terms = Terms::default();
-        Self { terms, random: Random::new(seed), line_free_at: Duration::ZERO, last_arrival: Duration::ZERO }
+        Self { terms, random: Random::new(seed), paid_at: Duration::ZERO, last_arrival: Duration::ZERO }
     }
 
     /// Sends a packet of so many bytes, now.
@@ -78,14 +78,12 @@ impl Path {
         }
         let mut leaves = now;
         if let Some(rate) = terms.rate_bytes_per_s {
-            let burst = time_for(BURST_BYTES, rate);
-            let begins = self.line_free_at.max(now.saturating_sub(burst));
-            let ends = begins + time_for(bytes as u64, rate);
-            let wait = ends.saturating_sub(now);
+            let paid_at = self.paid_at.max(now) + time_for(bytes as u64, rate);
+            let wait = paid_at.saturating_sub(now + time_for(BURST_BYTES, rate));
             if wait > time_for(terms.queue_bytes + bytes as u64, rate) {
                 return Fate::Overflows;
             }
-            self.line_free_at = ends;
+            self.paid_at = paid_at;
             leaves = now + wait;
         }
         // Drawn behind the line: what is lost on the way has used it.
@@ -104,7 +102,7 @@ impl Path {
     pub(super) fn cut(&mut self, is_cut: bool) {
         self.terms.is_cut = is_cut;
         if is_cut {
-            (self.line_free_at, self.last_arrival) = (Duration::ZERO, Duration::ZERO);
+            (self.paid_at, self.last_arrival) = (Duration::ZERO, Duration::ZERO);
         }
     }
 
@@ -157,12 +155,12 @@ mod tests {
     #[test]
     fn a_line_sends_a_burst_and_then_its_rate_and_drops_what_its_queue_has_no_room_for() {
         let terms = Terms { rate_bytes_per_s: Some(1_000_000), queue_bytes: 10_000, ..Terms::default() };
-        // All at once: three packets are the burst, ten wait, and one is being sent.
+        // All at once: three packets are the burst, one is being sent, and ten wait.
         let fates = check(terms, 20, Duration::ZERO);
         let arrives = |fate: &Fate| matches!(fate, Fate::Arrives(_));
         assert_eq!(fates.iter().filter(|fate| arrives(fate)).count(), 14, "{fates:?}");
         assert_eq!(fates[19], Fate::Overflows);
-        assert_eq!(fates[13], Fate::Arrives(11 * MS), "ten in the queue and itself, 1 ms each");
+        assert_eq!(fates[13], Fate::Arrives(11 * MS), "behind ten others, 1 ms each");
         // Twice the rate for a second: half of it arrives, and what was queued.
         let fates = check(terms, 2_000, MS / 2);
         let arrived = fates.iter().filter(|fate| arrives(fate)).count();

@@ -27,11 +27,11 @@ const RATE_BYTES_PER_S: u64 = 250_000;
 const QUEUE_BYTES: u64 = 25_000;
 /// The share of that rate which keys and values take, and for how many seconds.
 const RATE_SHARE: f64 = 0.7;
-const OCEAN_S: u64 = 20;
+const OCEAN_S: u64 = 15;
 /// One write of so many is waited for in `ocean`.
-const OCEAN_WATCHED: usize = 25;
-/// The pause between two reads of one that is waited for there.
-const OCEAN_POLL: Duration = Duration::from_millis(1);
+const OCEAN_WATCHED: usize = 50;
+/// When reads of one that is waited for begin, and the pause between two: few enough that the nodes do not notice.
+const OCEAN_POLL: (Duration, Duration) = (Duration::from_millis(35), Duration::from_millis(1));
 /// How long a write may take until it is visible.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 /// Lengths of packets that are listed.
@@ -107,16 +107,44 @@ pub(super) async fn burst(place: &Apart, seed: u64) -> anyhow::Result<Report> {
 }
 
 pub(super) async fn ocean(place: &Apart, seed: u64) -> anyhow::Result<Report> {
-    let stage = Stage::set(place, &["a", "b"], Options::default(), seed).await?;
-    let terms = Terms {
+    let per_s = (RATE_BYTES_PER_S as f64 * RATE_SHARE / WRITE_BYTES as f64) as usize;
+    let mut report = Report::new(format!(
+        "ocean: RTT {} ms, {:.1} % loss, {RATE_BYTES_PER_S} B/s with a queue of {QUEUE_BYTES} B,\n\
+         {per_s} writes/s of {WRITE_BYTES} B ({:.0} % of the rate), {OCEAN_S} s each, 2 PoPs",
+        2 * ONE_WAY.as_millis(),
+        LOSS_PERMILLE as f64 / 10.0,
+        RATE_SHARE * 100.0,
+    ));
+    let all = Terms {
         delay: ONE_WAY,
         loss_permille: LOSS_PERMILLE,
         rate_bytes_per_s: Some(RATE_BYTES_PER_S),
         queue_bytes: QUEUE_BYTES,
         ..Terms::default()
     };
+    // What is asked for, and what is to blame where it is not met.
+    for (what, terms) in [
+        ("all of it", all),
+        ("without loss", Terms { loss_permille: 0, ..all }),
+        ("without the limit of the rate", Terms { rate_bytes_per_s: None, ..all }),
+        ("delay alone", Terms { delay: ONE_WAY, ..Terms::default() }),
+    ] {
+        report.tell(format!("{what}:"), "");
+        cross(place, seed, terms, per_s, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// Writes over paths of these terms in both directions.
+async fn cross(
+    place: &Apart,
+    seed: u64,
+    terms: Terms,
+    per_s: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let stage = Stage::set(place, &["a", "b"], Options::default(), seed).await?;
     stage.wan.set_all(|_, _| terms);
-    let per_s = (RATE_BYTES_PER_S as f64 * RATE_SHARE / WRITE_BYTES as f64) as usize;
     let pace = Pace { per_s, seconds: OCEAN_S, watched: OCEAN_WATCHED, poll: Some(OCEAN_POLL) };
     let before = stage.wan.counts();
     let mut seen = paced(&stage, pace).await?;
@@ -124,30 +152,20 @@ pub(super) async fn ocean(place: &Apart, seed: u64) -> anyhow::Result<Report> {
     let behind = stage.agree().await?;
     stage.wan.check_counts()?;
 
-    let mut report = Report::new(format!(
-        "ocean: RTT {} ms, {:.1} % loss, {RATE_BYTES_PER_S} B/s with a queue of {QUEUE_BYTES} B,\n\
-         {per_s} writes/s of {WRITE_BYTES} B ({:.0} % of the rate) for {OCEAN_S} s, 2 PoPs",
-        2 * ONE_WAY.as_millis(),
-        LOSS_PERMILLE as f64 / 10.0,
-        RATE_SHARE * 100.0,
-    ));
-    report.tell("writes/s", format!("{:.0}", seen.writes_per_s()));
     let there = |a, b| (a, b) == (0, 1);
     let used = wire.bytes(there) as f64 / seen.took.as_secs_f64() / RATE_BYTES_PER_S as f64;
-    report.tell("of the rate on the wire there", format!("{:.0} %", used * 100.0));
-    report.tell(
-        "bytes on the wire for a write",
-        format!("{:.0}", wire.bytes(|_, _| true) as f64 / seen.writes as f64),
-    );
-    report.tell(
-        "packets there that found no room",
-        wire.sum(|counts| counts.overflowed_packets, there).to_string(),
-    );
-    report.tell("packets there lost by chance", wire.sum(|counts| counts.lost_packets, there).to_string());
+    report.tell("  writes/s", format!("{:.0}", seen.writes_per_s()));
+    report.tell("  of the rate on the wire there", format!("{:.0} %", used * 100.0));
+    let a_write = wire.bytes(|_, _| true) as f64 / seen.writes as f64;
+    report.tell("  bytes on the wire for a write", format!("{a_write:.0}"));
+    let counts = [wire.packets(there), wire.sum(|counts| counts.lost_packets, there)];
+    let overflowed = wire.sum(|counts| counts.overflowed_packets, there);
+    let counts = format!("{} / {} / {overflowed}", counts[0], counts[1]);
+    report.tell("  packets there: sent / lost / without room", counts);
     let one_way_ms = ONE_WAY.as_secs_f64() * 1e3;
-    tell_visible(&mut report, &mut seen, one_way_ms + 10.0, one_way_ms + 3.0 * one_way_ms);
-    report.tell("ms from the last write seen until in step", format!("{:.0}", behind.as_secs_f64() * 1e3));
-    Ok(report)
+    tell_visible(report, &mut seen, one_way_ms + 10.0, one_way_ms + 3.0 * one_way_ms);
+    report.tell("  ms from the last one seen until in step", format!("{:.0}", behind.as_secs_f64() * 1e3));
+    Ok(())
 }
 
 /// How fast writes are made, and how they are watched.
@@ -157,8 +175,8 @@ struct Pace {
     seconds: u64,
     /// One of so many is waited for at the other PoP.
     watched: usize,
-    /// The pause between two reads of it.
-    poll: Option<Duration>,
+    /// When reads of it begin after the answer, and the pause between two; none, and no pause, where not given.
+    poll: Option<(Duration, Duration)>,
 }
 
 struct Seen {
@@ -166,7 +184,7 @@ struct Seen {
     took: Duration,
     /// From sending a write to its answer.
     answered: Vec<Duration>,
-    /// From the answer to the first read at the other PoP that shows it; zero where that came first.
+    /// From the answer to the first read at the other PoP that shows it.
     visible: Vec<Duration>,
 }
 
@@ -209,21 +227,23 @@ async fn write_and_watch(
     writer: Rest,
     reader: Rest,
     number: usize,
-    poll: Option<Option<Duration>>,
+    poll: Option<Option<(Duration, Duration)>>,
 ) -> anyhow::Result<(Duration, Option<Duration>)> {
     let key = key("live", number);
     let sent = Instant::now();
     let answer = writer.put(&key, value(number as u64).into_bytes()).await?;
     let acked = Instant::now();
     ensure!(answer.status == 200, "a write: {} {}", answer.status, answer.text());
-    let Some(pause) = poll else { return Ok((acked - sent, None)) };
+    let Some(poll) = poll else { return Ok((acked - sent, None)) };
+    if let Some((first, _)) = poll {
+        tokio::time::sleep(first).await;
+    }
     loop {
-        // A read that begins before the answer has come tells nothing of the time after it, so reads begin here.
         if reader.read(&key).await?.is_some_and(|value| value.len() == VALUE_BYTES) {
             return Ok((acked - sent, Some(acked.elapsed())));
         }
         ensure!(acked.elapsed() < VISIBLE_WITHIN, "{key} is not visible after {VISIBLE_WITHIN:?}");
-        if let Some(pause) = pause {
+        if let Some((_, pause)) = poll {
             tokio::time::sleep(pause).await;
         }
     }
@@ -231,9 +251,9 @@ async fn write_and_watch(
 
 fn tell_visible(report: &mut Report, seen: &mut Seen, p50_ms: f64, p99_ms: f64) {
     let ms = |times: &mut [Duration], share| quantile(times, share).as_secs_f64() * 1e3;
-    report.tell("ms to the answer of a write, p50", format!("{:.2}", ms(&mut seen.answered, 0.5)));
-    report.tell("ms to the answer of a write, p99", format!("{:.2}", ms(&mut seen.answered, 0.99)));
-    report.at_most("ms from there until visible, p50", ms(&mut seen.visible, 0.5), p50_ms, 2);
-    report.at_most("ms from there until visible, p99", ms(&mut seen.visible, 0.99), p99_ms, 2);
-    report.tell("ms from there until visible, most", format!("{:.2}", ms(&mut seen.visible, 1.0)));
+    report.tell("  ms to the answer of a write, p50", format!("{:.2}", ms(&mut seen.answered, 0.5)));
+    report.tell("  ms to the answer of a write, p99", format!("{:.2}", ms(&mut seen.answered, 0.99)));
+    report.at_most("  ms from there until visible, p50", ms(&mut seen.visible, 0.5), p50_ms, 2);
+    report.at_most("  ms from there until visible, p99", ms(&mut seen.visible, 0.99), p99_ms, 2);
+    report.tell("  ms from there until visible, most", format!("{:.2}", ms(&mut seen.visible, 1.0)));
 }

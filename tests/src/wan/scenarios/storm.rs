@@ -59,7 +59,7 @@ async fn weather(stage: &mut Stage, request: Request) -> anyhow::Result<Report> 
         tokio::time::sleep(calm.min(lasts.saturating_sub(started.elapsed()))).await;
     }
     storm.end(stage)?;
-    let unanswered = writers.stop().await?;
+    let (answered, unanswered) = writers.stop().await?;
     let acked = ledger.acked();
     let behind = stage.agree().await.context("after the storm")?;
     let mut wrong = Vec::new();
@@ -76,9 +76,9 @@ async fn weather(stage: &mut Stage, request: Request) -> anyhow::Result<Report> 
         request.minutes,
         request.seed
     ));
-    report.tell("writes acknowledged (newest of each key counted)", acked.values().sum::<u64>().to_string());
-    report.tell("keys", acked.len().to_string());
+    report.tell("writes acknowledged", answered.to_string());
     report.tell("writes without an answer, or refused", unanswered.to_string());
+    report.tell("keys", acked.len().to_string());
     for (what, times) in &storm.tally {
         report.tell(*what, times.to_string());
     }
@@ -195,41 +195,41 @@ impl Storm {
 struct Writers {
     tasks: JoinSet<()>,
     is_over: Arc<AtomicBool>,
-    unanswered: Arc<AtomicU64>,
+    /// Acknowledged, and not.
+    writes: Arc<[AtomicU64; 2]>,
 }
 
 impl Writers {
     fn start(rests: &[Rest], ledger: &Arc<Ledger>) -> Self {
-        let (is_over, unanswered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let writes = Arc::new([const { AtomicU64::new(0) }; 2]);
         let mut tasks = JoinSet::new();
         for (pop, rest) in rests.iter().enumerate() {
             for writer in 0..WRITERS {
                 let (rest, ledger) = (rest.clone(), ledger.clone());
-                let (is_over, unanswered) = (is_over.clone(), unanswered.clone());
+                let (is_over, writes) = (is_over.clone(), writes.clone());
                 tasks.spawn(async move {
                     let mut random = Random::new(Random::fresh_seed());
                     while !is_over.load(Ordering::SeqCst) {
                         let key = format!("p{pop}-w{writer}-k{}", random.below(KEYS));
-                        if write(&rest, &ledger, &key).await {
-                            tokio::time::sleep(WRITE_PAUSE).await;
-                        } else {
-                            unanswered.fetch_add(1, Ordering::SeqCst);
-                            tokio::time::sleep(RETRY_PAUSE).await;
-                        }
+                        let is_acked = write(&rest, &ledger, &key).await;
+                        writes[usize::from(!is_acked)].fetch_add(1, Ordering::SeqCst);
+                        tokio::time::sleep(if is_acked { WRITE_PAUSE } else { RETRY_PAUSE }).await;
                     }
                 });
             }
         }
-        Self { tasks, is_over, unanswered }
+        Self { tasks, is_over, writes }
     }
 
-    /// Ends them after the write they are at, and gives how many writes were not acknowledged.
-    async fn stop(mut self) -> anyhow::Result<u64> {
+    /// Ends them after the write they are at, and gives how many writes were acknowledged, and how many not.
+    async fn stop(mut self) -> anyhow::Result<(u64, u64)> {
         self.is_over.store(true, Ordering::SeqCst);
         while let Some(ended) = self.tasks.join_next().await {
             ended.context("a writer")?;
         }
-        Ok(self.unanswered.load(Ordering::SeqCst))
+        let [acked, not_acked] = &*self.writes;
+        Ok((acked.load(Ordering::SeqCst), not_acked.load(Ordering::SeqCst)))
     }
 }
 
