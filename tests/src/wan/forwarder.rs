@@ -148,7 +148,8 @@ impl Net {
                 continue;
             }
             match self.devices[flight.path.1].write(&flight.packet) {
-                Ok(_) => {
+                Ok(written) => {
+                    assert_eq!(written, flight.packet.len(), "a TUN device takes whole packets");
                     counts.arrived_packets += 1;
                     counts.arrived_bytes += flight.packet.len() as u64;
                 }

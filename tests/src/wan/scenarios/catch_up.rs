@@ -11,6 +11,8 @@ use crate::wan::{Apart, Counts, Terms};
 
 /// The writes missed, each time.
 const MISSED_WRITES: usize = 100_000;
+/// Lengths of packets that are listed.
+const LENGTHS_SHOWN: usize = 3;
 /// How long each way takes.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
@@ -67,7 +69,11 @@ async fn tell(
     );
     report.tell("  there", format!("{:.3}", wire.bytes(|from, _| from == 0) as f64 / written));
     report.tell("  back", format!("{:.3}", wire.bytes(|from, _| from == 1) as f64 / written));
+    let there = |from, _| from == 0;
+    let a_packet = wire.bytes(there) as f64 / wire.packets(there).max(1) as f64;
+    report.tell("  there: bytes a packet", format!("{a_packet:.0}"));
     report.tell("  s until linked", format!("{:.2}", linked.as_secs_f64()));
     report.tell("  s until equal", format!("{:.2}", equal.as_secs_f64()));
+    report.notes.push(format!("most frequent lengths there, {what}: {}", wire.lengths(0, 1, LENGTHS_SHOWN)));
     Ok(())
 }
