@@ -42,7 +42,7 @@ const DEVICE_QUEUE_PACKETS: u32 = 100_000;
 /// The place clients are at: proof that this thread has left the machine's own network.
 #[derive(Debug)]
 pub struct Apart {
-    _only_from_here: (),
+    clients: Arc<Namespace>,
 }
 
 /// Why the bench cannot run on this machine; `None` where it can.
@@ -55,21 +55,31 @@ pub fn missing() -> Option<String> {
 
 /// Does something on a thread whose network, and that of all threads and processes it starts, is one of their own.
 pub fn apart<T: Send>(work: impl FnOnce(&Apart) -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-    Namespace::new()?.enter(|| work(&Apart { _only_from_here: () }))
+    let clients = Arc::new(Namespace::new()?);
+    clients.enter(|| work(&Apart { clients: clients.clone() }))
 }
 
 /// The sites and the paths between them, which pass everything on at once until told otherwise. All of it goes on drop.
 pub struct Wan {
     forwarder: Forwarder,
     sites: Vec<Arc<Namespace>>,
+    _ways_in: Vec<WayIn>,
+}
+
+/// The interface between clients and one site; taken away on drop, since the kernel takes its time to end a namespace,
+/// and the next network needs the addresses.
+struct WayIn {
+    clients: Arc<Namespace>,
+    name: String,
 }
 
 impl Wan {
     /// Makes so many sites, at most [`MAX_SITES`].
-    pub fn new(_: &Apart, sites: usize, seed: u64) -> anyhow::Result<Self> {
+    pub fn new(place: &Apart, sites: usize, seed: u64) -> anyhow::Result<Self> {
         ensure!((1..=MAX_SITES).contains(&sites), "1 to {MAX_SITES} sites, not {sites}");
         let mut namespaces = Vec::new();
         let mut devices = Vec::new();
+        let mut ways_in = Vec::new();
         for site in 0..sites {
             let namespace = Namespace::new()?;
             devices.push(namespace.enter(|| {
@@ -78,17 +88,11 @@ impl Wan {
                 ip(&format!("link set {DEVICE} txqueuelen {DEVICE_QUEUE_PACKETS} up"))?;
                 Ok(device)
             })?);
-            let (near, far) = (client_address(site, 1), client_address(site, 2));
-            ip(&format!("link add site{site} type veth peer name clients netns {}", namespace.path()))?;
-            ip(&format!("addr add {near}/24 dev site{site}"))?;
-            ip(&format!("link set site{site} up"))?;
-            namespace.enter(|| {
-                ip(&format!("addr add {far}/24 dev clients"))?;
-                ip("link set clients up")
-            })?;
+            ways_in.push(WayIn::make(place, site, &namespace)?);
             namespaces.push(Arc::new(namespace));
         }
-        Ok(Self { forwarder: Forwarder::start(Net::new(devices, seed))?, sites: namespaces })
+        let forwarder = Forwarder::start(Net::new(devices, seed))?;
+        Ok(Self { forwarder, sites: namespaces, _ways_in: ways_in })
     }
 
     /// How many sites there are.
@@ -163,6 +167,31 @@ impl Wan {
             ensure!(kernel == forwarder, "site {site}: the kernel counted {kernel:?}, we {forwarder:?}");
         }
         Ok(())
+    }
+}
+
+impl WayIn {
+    fn make(place: &Apart, site: usize, namespace: &Namespace) -> anyhow::Result<Self> {
+        let (near, far) = (client_address(site, 1), client_address(site, 2));
+        let way = Self { clients: place.clients.clone(), name: format!("site{site}") };
+        let name = &way.name;
+        way.clients.enter(|| {
+            ip(&format!("link add {name} type veth peer name clients netns {}", namespace.path()))?;
+            ip(&format!("addr add {near}/24 dev {name}"))?;
+            ip(&format!("link set {name} up"))
+        })?;
+        namespace.enter(|| {
+            ip(&format!("addr add {far}/24 dev clients"))?;
+            ip("link set clients up")
+        })?;
+        Ok(way)
+    }
+}
+
+impl Drop for WayIn {
+    fn drop(&mut self) {
+        // It may not have come into being, or be gone with the site already.
+        let _ = self.clients.enter(|| ip(&format!("link del {}", self.name)));
     }
 }
 

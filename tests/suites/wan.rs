@@ -180,6 +180,19 @@ fn a_packet_to_nowhere_is_counted_too() {
     });
 }
 
+/// The kernel ends a namespace when it has time; the interfaces to the sites of the network before were once in the way.
+#[test]
+fn one_network_can_follow_another() {
+    on_a_network(|place| {
+        for seed in 0..5 {
+            let wan = Wan::new(place, 3, seed).unwrap();
+            let probes = [0, 1].map(|site| Probe::new(&wan, site));
+            probes[0].send(1, 9, 100);
+            assert_eq!(probes[1].receive(), 9);
+        }
+    });
+}
+
 #[test]
 fn two_pops_agree_after_a_cut_and_clients_are_not_counted() {
     on_a_network(|place| {

@@ -55,7 +55,7 @@ fn passes(name: &str, place: &Apart, request: Request) -> bool {
             true
         }
         Err(error) => {
-            println!("\n{name}: FAILED: {error:?}");
+            println!("\n{name}: FAILED: {error:#}");
             println!("again, with the same choices: cargo wan -- --scenario {name} --seed {}", request.seed);
             false
         }
