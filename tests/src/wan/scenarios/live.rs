@@ -153,9 +153,10 @@ async fn cross(
     stage.wan.check_counts()?;
 
     let there = |a, b| (a, b) == (0, 1);
+    // Of all that was sent until the last was seen, over the time of writing: above 1, the line cannot keep up.
     let used = wire.bytes(there) as f64 / seen.took.as_secs_f64() / RATE_BYTES_PER_S as f64;
     report.tell("  writes/s", format!("{:.0}", seen.writes_per_s()));
-    report.tell("  of the rate on the wire there", format!("{:.0} %", used * 100.0));
+    report.tell("  bytes there / what the line carries meanwhile", format!("{:.0} %", used * 100.0));
     let a_write = wire.bytes(|_, _| true) as f64 / seen.writes as f64;
     report.tell("  bytes on the wire for a write", format!("{a_write:.0}"));
     let counts = [wire.packets(there), wire.sum(|counts| counts.lost_packets, there)];

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The width of what was measured; the rest of a line is for its figure, the wish and the verdict.
-const WHAT_COLUMNS: usize = 44;
+const WHAT_COLUMNS: usize = 47;
 
 /// What a scenario showed.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ impl fmt::Display for Report {
                 Some(false) => "NO",
                 None => "",
             };
-            let line = format!("  {what:WHAT_COLUMNS$} {measured:>14} {wished:>11}  {verdict}");
+            let line = format!("  {what:WHAT_COLUMNS$} {measured:>12} {wished:>11}  {verdict}");
             writeln!(f, "{}", line.trim_end())?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))
