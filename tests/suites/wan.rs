@@ -6,7 +6,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use littoral_tests::cluster::Options;
+use littoral_tests::cluster::{self, Options};
 use littoral_tests::random::Random;
 use littoral_tests::wan::scenarios::Stage;
 use littoral_tests::wan::{self, Apart, Counts, Terms, Wan, site_address};
@@ -195,6 +195,8 @@ fn one_network_can_follow_another() {
 
 #[test]
 fn two_pops_agree_after_a_cut_and_clients_are_not_counted() {
+    // Built while there is still a network, in case that something has to be fetched.
+    cluster::binary().unwrap();
     on_a_network(|place| {
         let seed = Random::fresh_seed();
         println!("seed {seed}");
