@@ -14,6 +14,7 @@ use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -23,6 +24,8 @@ use tempfile::TempDir;
 pub use self::binary::binary;
 pub use self::load::{Load, Stopped, Verdict, verify};
 pub use self::rest::{ACCOUNT, Answer, Rest, TOKEN};
+
+use crate::wan::Namespace;
 
 /// How long a node may take until it says it is ready.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -48,6 +51,28 @@ pub struct Options {
     pub max_away_s: u64,
     /// The store of PoP 0, when it is to be on a disk of its own.
     pub first_data_dir: Option<PathBuf>,
+    /// Where the PoPs are, by number; one that has no place here is on loopback.
+    pub sites: Vec<Site>,
+}
+
+/// Where a PoP is.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// `node.region`.
+    pub region: String,
+    /// Where it listens for clients.
+    pub http: Ipv4Addr,
+    /// Where it listens for its peers.
+    pub replication: Ipv4Addr,
+    /// The network its process runs in; ours where it has none of its own.
+    pub namespace: Option<Arc<Namespace>>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        let loopback = Ipv4Addr::LOCALHOST;
+        Self { region: "local".into(), http: loopback, replication: loopback, namespace: None }
+    }
 }
 
 impl Default for Options {
@@ -59,6 +84,7 @@ impl Default for Options {
             epoch_ms: 60_000,
             max_away_s: 604_800,
             first_data_dir: None,
+            sites: Vec::new(),
         }
     }
 }
@@ -79,6 +105,7 @@ struct Pop {
     http_port: u16,
     replication_port: u16,
     data_dir: PathBuf,
+    site: Site,
     process: Option<Child>,
 }
 
@@ -95,7 +122,17 @@ impl Cluster {
             };
             let (http_port, replication_port) = (ports::unused(), ports::unused());
             let (folder, identity) = (name.clone(), name.clone());
-            pops.push(Pop { name, folder, identity, http_port, replication_port, data_dir, process: None });
+            let site = options.sites.get(index).cloned().unwrap_or_default();
+            pops.push(Pop {
+                name,
+                folder,
+                identity,
+                http_port,
+                replication_port,
+                data_dir,
+                site,
+                process: None,
+            });
         }
         let cluster = Self { options, pops, folder };
         cluster.make_identities()?;
@@ -137,7 +174,10 @@ impl Cluster {
         command.args(["serve", "--parent-pipe", "--config"]).arg(self.config_path(index));
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().context("starting littoral")
+        match &self.pops[index].site.namespace {
+            Some(namespace) => namespace.enter(|| command.spawn().context("starting littoral")),
+            None => command.spawn().context("starting littoral"),
+        }
     }
 
     /// Kills a PoP as `kill -9` does.
@@ -193,7 +233,17 @@ impl Cluster {
     fn push(&mut self, name: String, folder: String, data_dir: PathBuf) -> anyhow::Result<usize> {
         let identity = name.clone();
         let (http_port, replication_port) = (ports::unused(), ports::unused());
-        self.pops.push(Pop { name, folder, identity, http_port, replication_port, data_dir, process: None });
+        let site = self.options.sites.get(self.pops.len()).cloned().unwrap_or_default();
+        self.pops.push(Pop {
+            name,
+            folder,
+            identity,
+            http_port,
+            replication_port,
+            data_dir,
+            site,
+            process: None,
+        });
         self.write_config(self.pops.len() - 1)?;
         Ok(self.pops.len() - 1)
     }
@@ -255,12 +305,12 @@ impl Cluster {
 
     /// Where a PoP listens for its peers (UDP).
     pub fn replication_address(&self, index: usize) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.pops[index].replication_port).into()
+        (self.pops[index].site.replication, self.pops[index].replication_port).into()
     }
 
     /// Where a PoP listens for clients (TCP).
     pub fn http_address(&self, index: usize) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.pops[index].http_port).into()
+        (self.pops[index].site.http, self.pops[index].http_port).into()
     }
 
     /// Where the store of a PoP is.
@@ -287,7 +337,8 @@ impl Cluster {
         std::fs::read_to_string(self.log_path(index)).unwrap_or_default()
     }
 
-    fn log_tail(&self, index: usize) -> String {
+    /// The end of what a PoP has logged.
+    pub fn log_tail(&self, index: usize) -> String {
         let log = self.log(index);
         let lines: Vec<&str> = log.lines().collect();
         format!(
@@ -334,22 +385,23 @@ impl Cluster {
         let pop = &pops[index];
         let identity_dir = folder.path().join(&pop.identity).join("identity");
         let mut text = format!(
-            "[node]\npop = {:?}\nregion = \"local\"\ndata_dir = {:?}\nidentity_dir = {identity_dir:?}\n\
-             [http]\nlisten = \"127.0.0.1:{}\"\n[[http.tokens]]\naccount = {ACCOUNT:?}\ntoken = {TOKEN:?}\n\
+            "[node]\npop = {:?}\nregion = {:?}\ndata_dir = {:?}\nidentity_dir = {identity_dir:?}\n\
+             [http]\nlisten = \"{}\"\n[[http.tokens]]\naccount = {ACCOUNT:?}\ntoken = {TOKEN:?}\n\
              [storage]\ncache_bytes = {}\nmin_free_bytes = {}\n\
              [log]\nlevel = \"info\"\n\
-             [replication]\nlisten = \"127.0.0.1:{}\"\nepoch_ms = {}\nmax_away_s = {}\n",
+             [replication]\nlisten = \"{}\"\nepoch_ms = {}\nmax_away_s = {}\n",
             pop.name,
+            pop.site.region,
             pop.data_dir,
-            pop.http_port,
+            self.http_address(index),
             options.cache_bytes,
             options.min_free_bytes,
-            pop.replication_port,
+            self.replication_address(index),
             options.epoch_ms,
             options.max_away_s,
         );
         for peer in pops.iter().filter(|peer| peer.name != pop.name) {
-            let address = format!("127.0.0.1:{}", peer.replication_port);
+            let address = format!("{}:{}", peer.site.replication, peer.replication_port);
             write!(text, "[[replication.peers]]\npop = {:?}\naddress = {address:?}\n", peer.name)?;
         }
         std::fs::write(self.config_path(index), text).context("writing a configuration")

@@ -59,6 +59,16 @@ impl Rest {
         answer(self.http.put(self.value_url(key)).bearer_auth(TOKEN).body(value)).await
     }
 
+    /// Writes pairs in one request; an error where they are not acknowledged.
+    pub async fn put_bulk(&self, pairs: &[(String, String)]) -> anyhow::Result<()> {
+        let url = format!("{}{}/{}/bulk", self.base, namespaces(), self.namespace);
+        let pairs: Vec<Value> =
+            pairs.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let answer = answer(self.http.put(url).bearer_auth(TOKEN).json(&pairs)).await?;
+        ensure!(answer.status == 200, "writing in bulk: {} {}", answer.status, answer.text());
+        Ok(())
+    }
+
     /// Deletes a key.
     pub async fn delete(&self, key: &str) -> Result<Answer, reqwest::Error> {
         answer(self.http.delete(self.value_url(key)).bearer_auth(TOKEN)).await
