@@ -226,7 +226,7 @@ impl<S: Store> Replica<S> {
             rtt_us: peer.rtt_us,
             is_relay: self.is_relay(*id),
             brings: self.topology.brought_by(*id),
-            is_brought: self.passed_on_to(peer),
+            is_brought: self.passed_on_to(*id, peer),
         })
     }
 

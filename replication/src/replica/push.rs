@@ -46,7 +46,7 @@ pub(super) enum Span {
 }
 
 impl Span {
-    fn is_over(self, now: Now, sent: Hlc) -> bool {
+    pub(super) fn is_over(self, now: Now, sent: Hlc) -> bool {
         match self {
             Span::Open => false,
             Span::To(end) => sent >= end,

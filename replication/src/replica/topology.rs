@@ -16,7 +16,7 @@
 //!
 //! A replica whose region is not known, this one included, counts as near: it is pushed to as if there were one region.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Replica;
 use super::peer::Peer;
@@ -61,6 +61,8 @@ pub(super) struct Topology {
     relays: BTreeMap<String, ReplicaId>,
     /// Whether the link to one of them was lost since they were chosen.
     has_lost_relay: bool,
+    /// The digest of the members that were known then.
+    members: u64,
     /// When they are to be looked at again.
     review_due_us: Option<u64>,
     /// Origins of other regions of which events are missing here.
@@ -135,6 +137,7 @@ impl<S: Store> Replica<S> {
     /// Looks who is to be our relay in each other region, and begins and ends streams where that has changed.
     pub(super) fn choose_relays(&mut self, now: Now) {
         self.topology.has_lost_relay = false;
+        self.topology.review_due_us = None;
         self.shun_stalled(now);
         let mut candidates: BTreeMap<&str, Vec<(ReplicaId, &Peer)>> = BTreeMap::new();
         for (id, peer) in self.peers.iter().filter(|(id, peer)| self.is_usable(**id, peer)) {
@@ -153,17 +156,31 @@ impl<S: Store> Replica<S> {
             .collect();
         let before = std::mem::replace(&mut self.topology.relays, chosen);
         let after: Vec<ReplicaId> = self.topology.relays.values().copied().collect();
-        for former in before.values().copied().filter(|id| !after.contains(id)) {
-            if self.is_far(former)
-                && let Some(peer) = self.peers.get_mut(&former)
-            {
-                peer.outgoing.remove(&self.id);
-            }
+        let members = self.members.digest();
+        if before != self.topology.relays || members != self.topology.members {
+            self.topology.members = members;
+            self.end_unasked_streams();
         }
         for relay in after.into_iter().filter(|id| !before.values().any(|known| known == id)) {
             self.start_stream(relay, self.id, false, Span::Open);
         }
         self.topology.review_due_us = self.next_review_us(now);
+    }
+
+    /// Ends the streams without an end that cross regions, or bring what did, but those to our relays: to former ones, and
+    /// those from before it was known who is where.
+    fn end_unasked_streams(&mut self) {
+        let far: BTreeSet<ReplicaId> =
+            self.members.iter().map(|(id, _)| id).filter(|id| self.is_far(*id)).collect();
+        let relays: BTreeSet<ReplicaId> = self.topology.relays.values().copied().collect();
+        let own = self.id;
+        for (id, peer) in &mut self.peers {
+            peer.outgoing.retain(|origin, stream| {
+                let is_near = !far.contains(id) && !far.contains(origin);
+                let is_to_relay = *origin == own && relays.contains(id);
+                is_near || is_to_relay || stream.span() != Span::Open
+            });
+        }
     }
 
     /// Remembers of a relay that does not acknowledge that it is to be passed over.
@@ -211,6 +228,9 @@ impl<S: Store> Replica<S> {
 
     /// When [`Replica::choose_relays`] or [`Replica::ask_for_awaited`] has something to do.
     pub(super) fn topology_due_us(&self) -> Option<u64> {
+        if self.failed.is_some() {
+            return None;
+        }
         let awaited = self.topology.awaited.values().map(|awaited| awaited.due_us);
         let lost = self.topology.has_lost_relay.then_some(0);
         awaited.chain(self.topology.review_due_us).chain(lost).min()
@@ -251,8 +271,9 @@ impl<S: Store> Replica<S> {
     }
 
     /// The origins of other regions whose events we pass on to this peer.
-    pub(super) fn passed_on_to(&self, peer: &Peer) -> Vec<ReplicaId> {
-        let passed = peer.outgoing.iter().filter(|(_, stream)| stream.span() != Span::Open);
+    pub(super) fn passed_on_to(&self, id: ReplicaId, peer: &Peer) -> Vec<ReplicaId> {
+        let is_near = !self.is_far(id);
+        let passed = peer.outgoing.iter().filter(|(_, stream)| is_near && stream.span() != Span::Open);
         passed.map(|(origin, _)| *origin).filter(|origin| self.is_far(*origin)).collect()
     }
 
@@ -371,4 +392,49 @@ impl<S: Store> Replica<S> {
 /// its own order, and who leaves changes nobody else's place. (Thaler and Ravishankar, 1996.)
 fn rank(origin: ReplicaId, member: ReplicaId) -> [u8; 32] {
     *blake3::Hasher::new().update(&origin.0).update(&member.0).finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(origin: u8, members: std::ops::Range<u8>) -> Vec<u8> {
+        let mut order: Vec<u8> = members.collect();
+        order.sort_by_key(|member| rank(ReplicaId([origin; 16]), ReplicaId([*member; 16])));
+        order
+    }
+
+    #[test]
+    fn origins_share_the_work_of_relaying_among_all_members() {
+        let mut relayed = [0; 4];
+        (10..210).for_each(|origin| relayed[usize::from(order(origin, 0..4)[0])] += 1);
+        assert!(relayed.iter().all(|origins| (30..=70).contains(origins)), "{relayed:?}");
+    }
+
+    #[test]
+    fn who_leaves_changes_nobody_elses_place() {
+        for origin in 10..60 {
+            let mut before = order(origin, 0..6);
+            before.retain(|member| *member != 5);
+            assert_eq!(before, order(origin, 0..5));
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_where_its_span_does() {
+        let at = |mono_us| Now { wall_ms: 0, mono_us };
+        let hlc = |ms| Hlc::new(ms, 0);
+        let leased = Span::Leased { at_least: hlc(5), until_us: 100 };
+        let cases = [
+            (Span::Open, 9, 1_000, false),
+            (Span::To(hlc(5)), 4, 1_000, false),
+            (Span::To(hlc(5)), 5, 0, true),
+            (leased, 4, 1_000, false),
+            (leased, 9, 99, false),
+            (leased, 5, 100, true),
+        ];
+        for (span, sent_ms, mono_us, is_over) in cases {
+            assert_eq!(span.is_over(at(mono_us), hlc(sent_ms)), is_over, "{span:?} {sent_ms} {mono_us}");
+        }
+    }
 }
