@@ -43,6 +43,7 @@ mod peer;
 mod push;
 pub mod returned;
 mod standing;
+mod topology;
 pub mod verify;
 
 pub use epoch::{Garbage, Holder};
@@ -290,6 +291,8 @@ pub struct Replica<S: Store> {
     /// Where to go on with them.
     returned_cursor: Vec<u8>,
     peers: BTreeMap<ReplicaId, peer::Peer>,
+    /// Relays, and what is awaited by them.
+    topology: topology::Topology,
     /// Whether peers' vectors have changed since they were last stored.
     peers_changed: bool,
     peers_stored_us: u64,
@@ -392,6 +395,9 @@ impl<S: Store> Replica<S> {
             self.turn_away(from);
             return Ok(());
         }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.heard_us = now.mono_us;
+        }
         match message {
             Message::Heartbeat(heartbeat) => self.handle_heartbeat(now, from, heartbeat),
             Message::Ack(positions) => {
@@ -399,7 +405,7 @@ impl<S: Store> Replica<S> {
                 Ok(())
             }
             Message::Pull { origin, after, whole } => {
-                self.handle_pull(from, origin, after, whole);
+                self.handle_pull(now, from, origin, (after, whole));
                 Ok(())
             }
             Message::Delta(delta) => self.handle_delta(now, from, delta),
@@ -448,6 +454,7 @@ impl<S: Store> Replica<S> {
         if !sendable || !self.peers.get(&to).is_some_and(|peer| peer.connected) {
             return Ok(None);
         }
+        self.mind_lost_relay(now);
         let message = match lane {
             Lane::Control => self.next_control(now, to),
             Lane::Delta => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),

@@ -21,6 +21,7 @@ pub mod mutants;
 mod network;
 mod nodes;
 pub(crate) mod oracle;
+mod relays;
 mod rows;
 pub mod scenario;
 pub mod seeds;
@@ -44,6 +45,9 @@ const LOOKED_EVERY_US: u64 = 50_000;
 
 /// Wall clocks start here: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
+
+/// The names of regions, where there are so many.
+const REGIONS: [&str; 3] = ["sim", "east", "west"];
 
 /// Of 1,000 things that happen, after how many all claims are checked.
 const CHECKED_PERMILLE: u64 = 5;
@@ -73,6 +77,14 @@ pub struct Outcome {
     pub dead_letters: u64,
     /// Virtual time until all agreed, after faults had stopped.
     pub healed_after_us: u64,
+    /// Bytes of keys and values that crossed regions while nothing was wrong.
+    pub crossed_bytes: u64,
+    /// What they would be if each write crossed to each other region once.
+    pub to_cross_bytes: u64,
+    /// The longest that a write took to be everywhere while a relay failed.
+    pub slowest_us: u64,
+    /// How relays failed.
+    pub relay_failures: std::collections::BTreeSet<&'static str>,
     /// A hash of everything that happened, in order.
     pub trace: u64,
     /// The readable trace, where asked for.
@@ -95,6 +107,10 @@ impl Outcome {
         self.crashes += other.crashes;
         self.repaired += other.repaired;
         self.healed_after_us = self.healed_after_us.max(other.healed_after_us);
+        self.crossed_bytes += other.crossed_bytes;
+        self.to_cross_bytes += other.to_cross_bytes;
+        self.slowest_us = self.slowest_us.max(other.slowest_us);
+        self.relay_failures.extend(&other.relay_failures);
         self.trace = mix(self.trace ^ other.trace);
     }
 }
@@ -110,6 +126,16 @@ impl std::fmt::Display for Outcome {
              {delivered} frames delivered, {crashes} crashes, {repaired} entries repaired, {dropped} dropped, \
              {rebuilt} nodes made anew, {written_anew} writes written anew, {dead_letters} dead letters, \
              healed within {healed_s:.1} s, trace {trace:016x}"
+        )?;
+        if self.to_cross_bytes == 0 {
+            return Ok(());
+        }
+        let Self { crossed_bytes, to_cross_bytes, slowest_us, .. } = self;
+        let slowest_s = *slowest_us as f64 / 1e6;
+        write!(
+            f,
+            ", {crossed_bytes} bytes across regions for {to_cross_bytes} once each, {slowest_s:.2} s to be everywhere \
+             while a relay failed"
         )
     }
 }
@@ -144,6 +170,7 @@ struct Simulation {
     forgot: bool,
     oracle: Oracle,
     sessions: Sessions,
+    crossings: relays::Crossings,
     outcome: Outcome,
     verbose: bool,
 }
@@ -178,6 +205,7 @@ impl Simulation {
             forgot: false,
             oracle: Oracle::default(),
             sessions: Sessions::default(),
+            crossings: relays::Crossings::default(),
             outcome: Outcome::default(),
             verbose,
             scenario,
@@ -199,8 +227,13 @@ impl Simulation {
         }
         self.heal()?;
         let bound_us = self.now_us + HEALING_US;
-        self.step_until(bound_us, "everyone agrees, and all that was over is gone", Self::agreed)?;
+        let all_agree = "everyone agrees, and all that was over is gone";
+        self.step_until(bound_us, all_agree, Self::agreed)?;
         self.outcome.healed_after_us = self.now_us - self.ends_us;
+        if self.scenario.regions > 1 {
+            self.check_relays()?;
+            self.step_until(self.now_us + HEALING_US, all_agree, Self::agreed)?;
+        }
         self.check_end()
     }
 
@@ -241,7 +274,8 @@ impl Simulation {
     }
 
     fn record(&self, node: usize) -> MemberRecord {
-        MemberRecord { pop: self.nodes[node].pop.clone(), region: "sim".into() }
+        let region = REGIONS[self.scenario.region_of(node)].into();
+        MemberRecord { pop: self.nodes[node].pop.clone(), region }
     }
 
     fn now(&self, node: usize) -> Now {

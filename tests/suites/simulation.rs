@@ -37,6 +37,19 @@ fn replicas_converge_and_lose_nothing_whatever_happens() {
 }
 
 #[test]
+fn a_write_crosses_to_each_region_once_and_a_relay_may_fail() {
+    let seen = check("regions");
+    // Seeds in safety mode end before that is looked at.
+    let Outcome { crossed_bytes, to_cross_bytes, slowest_us, relay_failures, .. } = &seen;
+    assert!(
+        *to_cross_bytes > 0 && (*to_cross_bytes..=to_cross_bytes * 105 / 100).contains(crossed_bytes),
+        "{seen}"
+    );
+    assert!((1..=2_000_000).contains(slowest_us), "{seen}");
+    assert!(relay_failures.len() > 2, "{relay_failures:?}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for (name, _) in Scenario::names() {
         for seed in 0..REPEATED_SEEDS {

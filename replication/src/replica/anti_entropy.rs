@@ -81,15 +81,18 @@ impl<S: Store> Replica<S> {
     /// Starts a round with `with` where there is reason to.
     pub(super) fn consider_round(&mut self, now: Now, with: ReplicaId) {
         let Some(peer) = self.peers.get(&with) else { return };
-        if self.id < with && self.is_round_due(now, peer) && self.may_compare(peer) {
+        if self.id < with && self.is_round_due(now, with, peer) && self.may_compare(peer) {
             self.begin_round(now, with, None);
         }
     }
 
     /// Whether there is reason for a round with this peer, whichever side begins it.
-    fn is_round_due(&self, now: Now, peer: &Peer) -> bool {
+    fn is_round_due(&self, now: Now, with: ReplicaId, peer: &Peer) -> bool {
         let is_on = peer.initiator.is_some() || peer.responder.is_some();
         if is_on || now.mono_us < peer.next_round_us || !self.root_differs(peer) {
+            return false;
+        }
+        if self.is_round_for_others(now, with, peer) {
             return false;
         }
         // Unequal vectors explain unequal roots, so wait; but not for ever.
@@ -101,7 +104,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn awaits_round(&self, now: Now) -> bool {
         let takes_part =
             |id, peer: &Peer| peer.connected && peer.stage.takes_part() && self.members.contains(id);
-        self.peers.iter().any(|(id, peer)| takes_part(*id, peer) && self.is_round_due(now, peer))
+        self.peers.iter().any(|(id, peer)| takes_part(*id, peer) && self.is_round_due(now, *id, peer))
     }
 
     /// Takes a message of a round.

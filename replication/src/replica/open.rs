@@ -50,6 +50,7 @@ impl<S: Store> Replica<S> {
             returned_wait: false,
             returned_cursor: vec![keys::RETURNED],
             peers: BTreeMap::new(),
+            topology: super::topology::Topology::default(),
             peers_changed: false,
             peers_stored_us: 0,
             walk: None,

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use super::anti_entropy::{Initiator, Responder};
 use super::copy::Source;
-use super::push::Outgoing;
+use super::push::{Outgoing, Span};
 use super::verify;
 use super::{Event, MessageError, Replica};
 use crate::clock::{Hlc, Now, ReplicaId};
@@ -77,6 +77,12 @@ pub(super) struct Peer {
     /// Origins it was asked for, and when to give up waiting.
     pulls: BTreeMap<ReplicaId, u64>,
     heartbeat_due_us: u64,
+    /// When it last said something.
+    pub(super) heard_us: u64,
+    /// It is to be our relay only where there is no other, until then.
+    pub(super) shunned_until_us: u64,
+    /// Since when its root, in each heartbeat, was not ours.
+    pub(super) differs_since_us: Option<u64>,
     /// Its monotonic clock in its latest heartbeat, and ours when that came.
     echo: Option<(u64, u64)>,
     pub(super) rtt_us: Option<u64>,
@@ -123,6 +129,12 @@ pub struct PeerView {
     pub clock_offset_ms: Option<i64>,
     /// The round trip of its latest heartbeat, in microseconds; its time in queues included.
     pub rtt_us: Option<u64>,
+    /// Whether our own events go to its region by it: it is our relay there.
+    pub is_relay: bool,
+    /// Origins of other regions whose events it has brought us latest.
+    pub brings: Vec<ReplicaId>,
+    /// Origins of other regions whose events we pass on to it: we are their relay here, or were.
+    pub is_brought: Vec<ReplicaId>,
 }
 
 impl<S: Store> Replica<S> {
@@ -133,6 +145,7 @@ impl<S: Store> Replica<S> {
             connected: true,
             claimed_before: known.claims.clone(),
             heartbeat_due_us: now.mono_us,
+            heard_us: now.mono_us,
             next_round_us: now.mono_us,
             ..known.without_link()
         };
@@ -141,6 +154,7 @@ impl<S: Store> Replica<S> {
 
     /// The link to this peer is gone, and with it every frame on its way.
     pub fn handle_disconnected(&mut self, peer: ReplicaId) {
+        self.note_relay_gone(peer);
         // What a removed one claims is of no use any more.
         if let Some(known) = self.peers.remove(&peer)
             && self.members.removal(peer).is_none()
@@ -160,6 +174,8 @@ impl<S: Store> Replica<S> {
             self.work_on_rounds(now, peer)?;
         }
         self.tick_due_us = now.mono_us + self.settings.heartbeat_every_us;
+        self.choose_relays(now);
+        self.ask_for_awaited(now);
         self.work_on_membership(now)?;
         if self.peers.values().all(|peer| !peer.connected) {
             self.claim_idle_time(now)?;
@@ -193,6 +209,7 @@ impl<S: Store> Replica<S> {
         let at_once = self.sweep.is_some() || may_judge;
         let walk = self.walk.as_ref().map(verify::Walk::due_us);
         let due = due.chain(peers).chain(walk).chain(self.membership_due_us()).chain([self.tick_due_us]);
+        let due = due.chain(self.topology_due_us());
         due.chain(at_once.then_some(0)).min()
     }
 
@@ -207,6 +224,9 @@ impl<S: Store> Replica<S> {
             stage: peer.stage,
             clock_offset_ms: peer.clock_offset_ms,
             rtt_us: peer.rtt_us,
+            is_relay: self.is_relay(*id),
+            brings: self.topology.brought_by(*id),
+            is_brought: self.passed_on_to(*id, peer),
         })
     }
 
@@ -235,8 +255,11 @@ impl<S: Store> Replica<S> {
             self.stop(&reason, Event::OlderCopy { peer: from });
             return Ok(());
         }
+        let own_root = self.durable_root;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.root = Some(heartbeat.root());
+        peer.differs_since_us =
+            (heartbeat.root() != own_root).then(|| peer.differs_since_us.unwrap_or(now.mono_us));
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
         peer.members = Some(heartbeat.members);
         // Claims are durable before they are said, so they never fall, but in a store that was put back.
@@ -257,10 +280,11 @@ impl<S: Store> Replica<S> {
         if !takes_events {
             peer.outgoing.clear();
         }
-        let is_pushed_to = peer.outgoing.contains_key(&self.id);
         self.handle_ack(now, from, heartbeat.vector);
-        if takes_events && !is_pushed_to {
-            self.start_stream(from, self.id, false);
+        self.choose_relays(now);
+        let is_pushed_to = self.peers.get(&from).is_some_and(|peer| peer.outgoing.contains_key(&self.id));
+        if takes_events && !is_pushed_to && self.is_own_pushed_to(from) {
+            self.start_stream(from, self.id, false, Span::Open);
         }
         if heartbeat.stage == Stage::Member {
             self.hears_epoch(now, heartbeat.epoch);
@@ -328,13 +352,20 @@ impl<S: Store> Replica<S> {
             .iter()
             .filter(|(origin, theirs)| {
                 *origin != self.id
-                    && *origin != from
+                    && (*origin != from || self.is_far(from))
                     && theirs.hlc > self.held.hlc(*origin)
                     && self.may_hand_on(from, *origin)
             })
             .map(|(origin, _)| origin)
             .collect();
         for origin in missing {
+            if self.is_far(origin) {
+                self.await_events(now, origin);
+                continue;
+            }
+            if self.is_far(from) && self.is_held_near(origin) {
+                continue;
+            }
             let asked = self.peers.values().any(|peer| {
                 peer.connected
                     && peer.pulls.get(&origin).is_some_and(|deadline_us| *deadline_us > now.mono_us)
@@ -362,7 +393,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Has `origin`'s events asked for at `from`.
-    fn request(&mut self, now: Now, from: ReplicaId, origin: ReplicaId, whole: bool) {
+    pub(super) fn request(&mut self, now: Now, from: ReplicaId, origin: ReplicaId, whole: bool) {
         for peer in self.peers.values_mut() {
             peer.pulls.remove(&origin);
         }

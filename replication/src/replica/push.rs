@@ -4,7 +4,8 @@
 //! events touched. The receiver takes an interval only where it joins what it holds; where it does not, it
 //! asks for what comes after that. So there are no gap lists, and a claim is true at every step.
 //!
-//! A peer's own origin is pushed unasked. Others are sent when asked for ([`Message::Pull`]).
+//! To peers of its region a replica pushes its own origin unasked, and to other regions by relays
+//! ([`super::topology`]). Others are sent when asked for ([`Message::Pull`]).
 //!
 //! [`Message::Pull`]: crate::codec::message::Message::Pull
 
@@ -33,9 +34,31 @@ const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 /// let into our clock.
 pub const MAX_AHEAD_MS: u64 = 500;
 
+/// How far a stream goes before it ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// It does not: it follows the origin for as long as the link is up.
+    Open,
+    /// To this event.
+    To(Hlc),
+    /// To this event, and then on until this time.
+    Leased { at_least: Hlc, until_us: u64 },
+}
+
+impl Span {
+    pub(super) fn is_over(self, now: Now, sent: Hlc) -> bool {
+        match self {
+            Span::Open => false,
+            Span::To(end) => sent >= end,
+            Span::Leased { at_least, until_us } => sent >= at_least && now.mono_us >= until_us,
+        }
+    }
+}
+
 /// One origin's events on their way to one peer.
 pub(super) struct Outgoing {
     lane: Lane,
+    span: Span,
     /// Sent up to here.
     sent: Position,
     /// Where this run of the stream began: what was sent before is not remembered.
@@ -50,10 +73,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(from: Position, upto: Position) -> Self {
+    fn new(from: Position, upto: Position, span: Span) -> Self {
         let backlog = upto.bytes.saturating_sub(from.bytes);
         Self {
             lane: if backlog <= LIVE_BACKLOG_BYTES { Lane::Delta } else { Lane::CatchUp },
+            span,
             sent: from,
             began: from.hlc,
             existed: upto.hlc,
@@ -77,8 +101,25 @@ impl Outgoing {
         }
         if upto.hlc > self.sent.hlc {
             // It got further by another way.
-            *self = Self { lane: self.lane, ..Self::new(upto, upto) };
+            *self = Self { lane: self.lane, ..Self::new(upto, upto, self.span) };
         }
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Has the stream go on to this event, if it would end before.
+    pub(super) fn extend_to(&mut self, hlc: Hlc) {
+        match &mut self.span {
+            Span::Open => {}
+            Span::To(end) | Span::Leased { at_least: end, .. } => *end = hlc.max(*end),
+        }
+    }
+
+    /// Since when an acknowledgement is awaited.
+    pub(super) fn waiting_since_us(&self) -> Option<u64> {
+        (!self.unacknowledged.is_empty()).then_some(self.waiting_since_us)
     }
 
     fn has_room(&self) -> bool {
@@ -97,7 +138,7 @@ impl Outgoing {
     /// With nothing on its way, a stream may change lanes without overtaking itself.
     fn choose_lane(&mut self, upto: Position) {
         if self.unacknowledged.is_empty() {
-            self.lane = Self::new(self.sent, upto).lane;
+            self.lane = Self::new(self.sent, upto, self.span).lane;
         }
     }
 }
@@ -105,7 +146,7 @@ impl Outgoing {
 impl<S: Store> Replica<S> {
     /// Begins, or begins again, the stream of `origin` to `to` from what that peer says it holds.
     /// With `whole`, every event goes with a state.
-    pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId, whole: bool) {
+    pub(super) fn start_stream(&mut self, to: ReplicaId, origin: ReplicaId, whole: bool, span: Span) {
         let upto = self.durable.position(origin);
         // Of an origin that came after the epoch nothing was dropped.
         let log_begins = if self.is_from_before_epoch(origin) { self.epoch } else { Hlc::ZERO };
@@ -117,7 +158,7 @@ impl<S: Store> Replica<S> {
                 peer.behind_due = true;
                 return;
             }
-            let mut stream = Outgoing::new(peer.claims.position(origin), upto);
+            let mut stream = Outgoing::new(peer.claims.position(origin), upto, span);
             if whole {
                 stream.existed = Hlc::ZERO;
             }
@@ -125,11 +166,18 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    pub(super) fn handle_pull(&mut self, from: ReplicaId, origin: ReplicaId, after: Hlc, whole: bool) {
+    pub(super) fn handle_pull(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        origin: ReplicaId,
+        (after, whole): (Hlc, bool),
+    ) {
         let Some(peer) = self.peers.get(&from) else { return };
         // Its claims rise only; a request from before the last of them has been overtaken.
         if origin != from && after >= peer.claims.hlc(origin) {
-            self.start_stream(from, origin, whole);
+            let span = self.span_of_pull(now, from, origin);
+            self.start_stream(from, origin, whole, span);
         }
     }
 
@@ -137,10 +185,10 @@ impl<S: Store> Replica<S> {
         let Some(peer) = self.peers.get(&to) else { return };
         let due =
             peer.outgoing.iter().filter(|(_, s)| s.rewind_due_us().is_some_and(|due| due <= now.mono_us));
-        let due: Vec<ReplicaId> = due.map(|(origin, _)| *origin).collect();
-        for origin in due {
+        let due: Vec<(ReplicaId, Span)> = due.map(|(origin, stream)| (*origin, stream.span)).collect();
+        for (origin, span) in due {
             self.counters.rewinds += 1;
-            self.start_stream(to, origin, false);
+            self.start_stream(to, origin, false, span);
         }
     }
 
@@ -156,7 +204,8 @@ impl<S: Store> Replica<S> {
         let mut chosen = None;
         for (origin, stream) in &mut peer.outgoing {
             let upto = self.durable.position(*origin);
-            if upto.hlc <= stream.sent.hlc || !stream.has_room() {
+            let has_more = upto.hlc > stream.sent.hlc && !stream.span.is_over(now, stream.sent.hlc);
+            if !has_more || !stream.has_room() {
                 continue;
             }
             stream.choose_lane(upto);
@@ -258,6 +307,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let held = self.held.hlc(origin);
+        let upto = delta.upto.hlc;
         // States may run ahead of the interval that brings them.
         let states = delta.rows.iter().filter_map(|row| Some(row.entry.as_ref()?.dot.hlc));
         if states.fold(delta.upto.hlc, Hlc::max).wall_ms() > now.wall_ms + MAX_AHEAD_MS {
@@ -285,6 +335,9 @@ impl<S: Store> Replica<S> {
         self.request_progressed(now, origin);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.ack_due.insert(origin);
+        }
+        if self.is_far(origin) {
+            self.far_events_came(now, from, origin, (upto > held).then_some(upto));
         }
         Ok(())
     }

@@ -45,6 +45,8 @@ impl Simulation {
             Some(Fault::Remove) => self.remove_member(),
             Some(Fault::Add) => self.add_node(),
             Some(Fault::Drain) => self.drain_member(),
+            Some(Fault::RegionCut) => self.cut_region_off(),
+            Some(Fault::Estranged) => self.estrange_any(),
         }
     }
 
@@ -85,6 +87,30 @@ impl Simulation {
         self.divide(&sides, at_most_us)
     }
 
+    fn cut_region_off(&mut self) -> Result<(), String> {
+        let region = self.rng.below(self.scenario.regions as u64) as usize;
+        let sides: Vec<bool> =
+            (0..self.nodes.len()).map(|node| self.scenario.region_of(node) == region).collect();
+        self.divide(&sides, self.scenario.partition_us)
+    }
+
+    fn estrange_any(&mut self) -> Result<(), String> {
+        let node = self.any_node();
+        let (lasts_us, is_silent) = (self.rng.below(self.scenario.partition_us), self.rng.permille(500));
+        self.note(|| format!("{node} is cut off from its region for {lasts_us} us, silent: {is_silent}"));
+        self.estrange(node, lasts_us, is_silent);
+        Ok(())
+    }
+
+    /// Cuts a node off from the others of its region.
+    pub(super) fn estrange(&mut self, node: usize, lasts_us: u64, is_silent: bool) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if !self.scenario.are_apart(node, other) {
+                self.separate(node, other, lasts_us, is_silent);
+            }
+        }
+    }
+
     /// Half of the time nobody is told: links stay up and carry nothing.
     fn divide(&mut self, sides: &[bool], at_most_us: u64) -> Result<(), String> {
         let lasts_us = self.rng.below(at_most_us);
@@ -95,17 +121,23 @@ impl Simulation {
         });
         for a in 0..sides.len() {
             for b in (0..a).filter(|b| sides[*b] != sides[a]) {
-                if is_silent {
-                    self.network.mute(a, b, until_us);
-                    self.network.mute(b, a, until_us);
-                } else {
-                    self.disconnect(a, b);
-                    self.network.wall(a, b, until_us);
-                    self.after(lasts_us, Happening::Reconnect { a, b });
-                }
+                self.separate(a, b, lasts_us, is_silent);
             }
         }
         Ok(())
+    }
+
+    /// Cuts two nodes off from each other; in silence, their link stays up and carries nothing.
+    pub(super) fn separate(&mut self, a: usize, b: usize, lasts_us: u64, is_silent: bool) {
+        let until_us = self.now_us + lasts_us;
+        if is_silent {
+            self.network.mute(a, b, until_us);
+            self.network.mute(b, a, until_us);
+        } else {
+            self.disconnect(a, b);
+            self.network.wall(a, b, until_us);
+            self.after(lasts_us, Happening::Reconnect { a, b });
+        }
     }
 
     fn jump_clock(&mut self) -> Result<(), String> {

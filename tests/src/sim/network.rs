@@ -102,17 +102,20 @@ impl Network {
             direction.free_us = direction.free_us.max(now_us) + takes_us;
         }
         let queued_us = direction.free_us.saturating_sub(now_us);
+        let is_far = scenario.are_apart(from, to);
+        let delay_least_us = scenario.delay_us + if is_far { scenario.far_delay_us } else { 0 };
         let mut copies = 1;
         let mut late_us = 0;
         if faulty {
-            let lost = direction.mute_until_us > now_us || rng.permille(scenario.lost_permille);
+            let mut lost = direction.mute_until_us > now_us || rng.permille(scenario.lost_permille);
+            lost |= is_far && rng.permille(scenario.far_lost_permille);
             copies = if lost { 0 } else { 1 + u64::from(rng.permille(scenario.repeated_permille)) };
             let is_late = scenario.late_lanes.contains(&lane) && rng.permille(scenario.late_permille);
             late_us = if is_late { rng.below(scenario.late_us) } else { 0 };
         }
         let mut delays = Vec::new();
         for _ in 0..copies {
-            let mut delay_us = queued_us + scenario.delay_us + rng.below(scenario.jitter_us + 1) + late_us;
+            let mut delay_us = queued_us + delay_least_us + rng.below(scenario.jitter_us + 1) + late_us;
             let last_us = direction.last_arrival_us.entry(lane).or_default();
             if !faulty {
                 delay_us = delay_us.max(last_us.saturating_sub(now_us));

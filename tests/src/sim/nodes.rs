@@ -174,6 +174,7 @@ impl Simulation {
         let message =
             Message::from_frame(frame).map_err(|why| format!("a replica sent a bad frame: {why}"))?;
         self.outcome.frames.note(&message, frame);
+        self.note_crossing(from, to, &message);
         self.note(|| format!("{from} -> {to} {message:?}"));
         let (now, peer) = (self.now(to), self.nodes[from].id);
         let Some(replica) = &mut self.nodes[to].replica else { return Ok(()) };

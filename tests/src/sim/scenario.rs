@@ -65,6 +65,10 @@ pub enum Fault {
     Add,
     /// An operator begins or ends the draining of a member.
     Drain,
+    /// A region is cut off from the others.
+    RegionCut,
+    /// A node is cut off from its own region, and from no other.
+    Estranged,
 }
 
 impl Fault {
@@ -87,6 +91,8 @@ pub struct Scenario {
     pub faulty_us: u64,
     /// How many replicas.
     pub replicas: usize,
+    /// How many regions they are in.
+    pub regions: usize,
     /// How many keys are written; few keys mean many conflicts.
     pub keys: u64,
     /// Mean time between two writes, anywhere.
@@ -109,6 +115,10 @@ pub struct Scenario {
     pub delay_us: u64,
     /// What is added to it at random: beyond the time between frames, they overtake one another.
     pub jitter_us: u64,
+    /// What is added to the delay between regions.
+    pub far_delay_us: u64,
+    /// Frames lost between regions, of 1,000, beside the others.
+    pub far_lost_permille: u64,
     /// What a slow direction carries.
     pub throttled_bytes_per_s: u64,
     /// Mean time between two faults.
@@ -147,7 +157,7 @@ pub struct Scenario {
 type Shape = fn(&mut Scenario, &mut Random);
 
 /// The named scenarios with what each pushes, in the order they are run in.
-const SCENARIOS: [(&str, &str, Shape); 18] = [
+const SCENARIOS: [(&str, &str, Shape); 19] = [
     ("swarm", "every option drawn, every fault that is drawn with it", |_, _| {}),
     ("clock-jumps", "clocks that jump, run apart and show coarse times", clock_jumps),
     ("one-way", "directions of links that drop everything in silence, and slow ones", one_way),
@@ -168,6 +178,7 @@ const SCENARIOS: [(&str, &str, Shape); 18] = [
     ("clone", "two live nodes from one disk", clone),
     ("gc-partition", "one-way links and late frames while epochs follow one another", gc_partition),
     ("membership", "members added, drained and removed under load", membership),
+    ("regions", "two or three regions far apart: cuts between them, and relays that fail", regions),
     ("ttl", "nearly every value expires soon", ttl),
     ("quiet", "no faults but long silence: what waits to be dropped must go", quiet),
 ];
@@ -206,6 +217,7 @@ impl Scenario {
             mode: if rng.permille(250) { Mode::Safety } else { Mode::Liveness },
             faulty_us: 10_000_000,
             replicas: 2 + rng.below(4) as usize,
+            regions: 1,
             keys: *rng.pick(&[3, 30, 300]),
             write_every_us: *rng.pick(&[4_000, 20_000, 200_000]),
             delete_permille: *rng.pick(&[50, 250, 500]),
@@ -217,6 +229,8 @@ impl Scenario {
             late_lanes: &Lane::ALL,
             delay_us: *rng.pick(&[100, 5_000, 80_000]),
             jitter_us: *rng.pick(&[0, 1_000, 50_000]),
+            far_delay_us: 0,
+            far_lost_permille: 0,
             throttled_bytes_per_s: *rng.pick(&[2_000, 50_000]),
             fault_every_us: *rng.pick(&[300_000, 2_000_000, 30_000_000]),
             faults: vec![
@@ -262,6 +276,16 @@ impl Scenario {
         // A slow or late frame makes a round trip long, and half of it is how wrong an offset may be.
         let is_slow = self.has(Fault::Throttle) || self.has(Fault::Away) || self.late_permille > 0;
         self.has(Fault::ClockJump) || is_slow
+    }
+
+    /// The region a node is in.
+    pub fn region_of(&self, node: usize) -> usize {
+        node % self.regions
+    }
+
+    /// Whether two nodes are in different regions.
+    pub fn are_apart(&self, a: usize, b: usize) -> bool {
+        self.region_of(a) != self.region_of(b)
     }
 
     /// Whether silence may get a member evicted.
@@ -447,6 +471,28 @@ fn membership(scenario: &mut Scenario, rng: &mut Random) {
     scenario.epoch_every_ms = *rng.pick(&[200, 1_000]);
     scenario.max_away_ms = *rng.pick(&[2_500, NEVER_MS]);
     scenario.delete_permille = 400;
+}
+
+fn regions(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.replicas = 5 + rng.below(3) as usize;
+    scenario.regions = *rng.pick(&[2, 3]);
+    scenario.delay_us = *rng.pick(&[100, 5_000]);
+    scenario.far_delay_us = *rng.pick(&[20_000, 80_000]);
+    scenario.far_lost_permille = *rng.pick(&[0, 0, 20, 150]);
+    scenario.busy_permille = *rng.pick(&[0, 300]);
+    scenario.faults = vec![
+        (Fault::Crash, 6),
+        (Fault::Cut, 4),
+        (Fault::OneWay, *rng.pick(&[0, 2])),
+        (Fault::Isolate, 3),
+        (Fault::Partition, 1),
+        (Fault::RegionCut, 3),
+        (Fault::Estranged, 3),
+    ];
+    scenario.fault_every_us = *rng.pick(&[300_000, 1_000_000, 2_000_000]);
+    scenario.cut_us = *rng.pick(&[500_000, 3_000_000]);
+    scenario.partition_us = *rng.pick(&[2_000_000, 5_000_000]);
+    scenario.max_away_ms = NEVER_MS;
 }
 
 fn ttl(scenario: &mut Scenario, rng: &mut Random) {
