@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use config::{Config, Http, Log, Node, Peer, PopName, Replication, Storage, Token};
+use config::{Budgets, Config, Http, Log, Node, Peer, PopName, Replication, Storage, Token};
 use littoral::api::{Position, Status};
 use littoral::{Client, Namespace};
 
@@ -225,9 +225,8 @@ fn held(status: &Status) -> Vec<(&str, u64, u64)> {
 
 fn config(own: usize, names: &[PopName], listens: &[(u16, u16)]) -> anyhow::Result<Config> {
     let peers = names.iter().zip(listens).enumerate().filter(|(other, _)| *other != own);
-    let peer = |(_, (pop, (_, quic))): (_, (&PopName, &(u16, u16)))| Peer {
-        pop: pop.clone(),
-        address: local(*quic).to_string(),
+    let peer = |(_, (pop, (_, quic))): (_, (&PopName, &(u16, u16)))| {
+        Peer::new(pop.clone(), local(*quic).to_string())
     };
     let (http, quic) = listens[own];
     Ok(Config {
@@ -247,6 +246,7 @@ fn config(own: usize, names: &[PopName], listens: &[(u16, u16)]) -> anyhow::Resu
             peers: peers.map(peer).collect(),
             ..Replication::default()
         },
+        budgets: Budgets::default(),
         storage: Storage { cache_bytes: CACHE_BYTES, ..Storage::default() },
         log: Log::default(),
     })

@@ -102,8 +102,12 @@ mod tests {
     fn a_lane_gets_its_floor_and_the_most_urgent_all_else() {
         let all = [Lane::Delta, Lane::CatchUp, Lane::AntiEntropy, Lane::Bulk];
         for slice_bytes in [MIN_SLICE_BYTES, MAX_SLICE_BYTES] {
-            // 20, 2 and 1 percent; of the last two the next is just due.
-            assert_eq!(shares(&all, 10_000, slice_bytes)[2..], [2_000, 199, 99]);
+            // 20, 2 and 1 percent; a first turn, of unknown length, may come early.
+            let shares = shares(&all, 10_000, slice_bytes);
+            assert!(shares[2] == 2_000 && (199..=200).contains(&shares[3]), "{shares:?}");
+            assert!((99..=100).contains(&shares[4]), "{shares:?}");
+        }
+        for slice_bytes in [MIN_SLICE_BYTES, MAX_SLICE_BYTES] {
             assert_eq!(shares(&[Lane::Delta, Lane::CatchUp], 1_000, slice_bytes), [0, 800, 200, 0, 0]);
         }
         assert_eq!(shares(&[Lane::AntiEntropy], 10, MIN_SLICE_BYTES), [0, 0, 0, 10, 0]);

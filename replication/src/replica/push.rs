@@ -284,10 +284,14 @@ impl<S: Store> Replica<S> {
         Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
     }
 
-    /// Whether this peer may tell of this origin. Of one that was removed only members may, for what they hold is in its
-    /// cut. Whom it has let in after the others had fenced it holds more, and is unknown to them.
+    /// Whether this peer may tell of this origin. Of one whose record is not known nobody may: no epoch waits for what it
+    /// wrote, and the record may never come. Of one that was removed only members may, for what they hold is in its cut.
+    /// Whom it has let in after the others had fenced it holds more, and is unknown to them.
     pub(super) fn may_hand_on(&self, from: ReplicaId, origin: ReplicaId) -> bool {
-        self.members.removal(origin).is_none() || self.members.contains(from)
+        match self.members.removal(origin) {
+            Some(_) => self.members.contains(from),
+            None => self.members.contains(origin),
+        }
     }
 
     pub(super) fn handle_delta(

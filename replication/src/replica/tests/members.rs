@@ -284,7 +284,7 @@ fn too_few_are_here_once_the_other_is_gone() {
 
 /// Found by the simulator, `evicted` seed 22 of that day: a replica let in by one that was evicted handed on what that one
 /// wrote after its cut; some had it from there, others had dropped all up to a later time, and both called themselves
-/// equal.
+/// equal. Seed 4576: it wrote itself, and what it deleted came back, since no epoch had waited for it.
 #[test]
 fn what_a_removed_replica_wrote_is_taken_from_members_only() {
     let (mut pair, third, stranger) = (Pair::connected(), ReplicaId([4; 16]), ReplicaId([5; 16]));
@@ -307,4 +307,9 @@ fn what_a_removed_replica_wrote_is_taken_from_members_only() {
         pair.replicas[0].flush().unwrap();
         assert_eq!(pair.replicas[0].vector().hlc(third), held);
     }
+    // What the stranger wrote itself comes when a record tells of it: no epoch waits for it.
+    let own = crate::codec::message::Delta { origin: stranger, ..delta };
+    pair.replicas[0].handle_message(now, stranger, Message::Delta(own)).unwrap();
+    pair.replicas[0].flush().unwrap();
+    assert_eq!(pair.replicas[0].vector().hlc(stranger), Hlc::ZERO);
 }
