@@ -109,6 +109,22 @@ struct Pop {
     process: Option<Child>,
 }
 
+impl Pop {
+    /// The PoP of this number, under the identity of its own name, or of the one it is a clone of.
+    fn new(name: String, folder: String, data_dir: PathBuf, sites: &[Site], number: usize) -> Self {
+        Self {
+            identity: name.clone(),
+            name,
+            folder,
+            http_port: ports::unused(),
+            replication_port: ports::unused(),
+            data_dir,
+            site: sites.get(number).cloned().unwrap_or_default(),
+            process: None,
+        }
+    }
+}
+
 impl Cluster {
     /// Makes the identities and configurations; nothing runs yet.
     pub fn new(options: Options) -> anyhow::Result<Self> {
@@ -120,19 +136,7 @@ impl Cluster {
                 Some(data_dir) if index == 0 => data_dir.clone(),
                 _ => folder.path().join(&name).join("data"),
             };
-            let (http_port, replication_port) = (ports::unused(), ports::unused());
-            let (folder, identity) = (name.clone(), name.clone());
-            let site = options.sites.get(index).cloned().unwrap_or_default();
-            pops.push(Pop {
-                name,
-                folder,
-                identity,
-                http_port,
-                replication_port,
-                data_dir,
-                site,
-                process: None,
-            });
+            pops.push(Pop::new(name.clone(), name, data_dir, &options.sites, index));
         }
         let cluster = Self { options, pops, folder };
         cluster.make_identities()?;
@@ -231,19 +235,7 @@ impl Cluster {
     }
 
     fn push(&mut self, name: String, folder: String, data_dir: PathBuf) -> anyhow::Result<usize> {
-        let identity = name.clone();
-        let (http_port, replication_port) = (ports::unused(), ports::unused());
-        let site = self.options.sites.get(self.pops.len()).cloned().unwrap_or_default();
-        self.pops.push(Pop {
-            name,
-            folder,
-            identity,
-            http_port,
-            replication_port,
-            data_dir,
-            site,
-            process: None,
-        });
+        self.pops.push(Pop::new(name, folder, data_dir, &self.options.sites, self.pops.len()));
         self.write_config(self.pops.len() - 1)?;
         Ok(self.pops.len() - 1)
     }

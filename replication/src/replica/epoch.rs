@@ -287,17 +287,19 @@ impl<S: Store> Replica<S> {
 
     /// The others have dropped what we have not heard of: what we hold may be dead, or what we lack cannot be told.
     pub(super) fn fall_behind(&mut self, epoch: Hlc) {
-        // Of one whom no record tells of any more, nothing will come either; while we come in we must begin anew. As a
-        // member we do not: it may be that the record is still on its way.
+        // Of one whom no record tells of any more, nothing from before the epoch will come either; while we come in we must
+        // begin anew. As a member we do not: it may be that the record is still on its way.
         let is_coming_in = self.stage() == Stage::CatchingUp;
-        let is_over = |id| match self.members.find(id) {
+        let is_over = |id, offered: Hlc| match self.members.find(id) {
+            // Of one that came after the epoch nothing was dropped, whatever a peer thinks that has not seen its record.
+            Some(member) if member.joined.is_some_and(|joined| joined.hlc > epoch) => false,
             Some(member) if member.removed.is_some() => true,
             Some(member) if member.joined.is_some() => false,
-            _ => is_coming_in,
+            _ => is_coming_in && offered <= epoch,
         };
         let lacks_for_ever = |id, offered: Hlc| {
             let held = self.held.hlc(id);
-            held < epoch && offered > held && is_over(id)
+            held < epoch && offered > held && is_over(id, offered)
         };
         let has_more = |peer: &Peer| {
             peer.epoch >= epoch && peer.claims.iter().any(|(id, offered)| lacks_for_ever(id, offered.hlc))

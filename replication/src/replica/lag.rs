@@ -51,7 +51,7 @@ impl<S: Store> Replica<S> {
 
     /// The furthest position of `origin` that anyone is known to hold. What a removed replica alone has does not
     /// count: nobody will get it from there.
-    fn head(&self, origin: ReplicaId) -> Position {
+    pub(super) fn head(&self, origin: ReplicaId) -> Position {
         let peers = self.peers.iter().filter(|(id, _)| self.members().removal(**id).is_none());
         let claims = peers.map(|(_, peer)| peer.claims.position(origin));
         claims.chain([self.durable.position(origin)]).max_by_key(|position| position.hlc).unwrap_or_default()

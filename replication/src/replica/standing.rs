@@ -66,7 +66,7 @@ impl<S: Store> Replica<S> {
         let is_self = replica == self.id;
         let claims = self.claims_of(replica);
         let origins = self.members.iter().map(|(origin, _)| origin);
-        let lacks = |origin| self.furthest(origin).ops.saturating_sub(position(claims, origin).ops);
+        let lacks = |origin| self.head(origin).ops.saturating_sub(position(claims, origin).ops);
         let mut standing = Standing {
             replica,
             connected: is_self || self.is_connected(replica),
@@ -104,7 +104,7 @@ impl<S: Store> Replica<S> {
     fn unsent_ops(&self, origin: ReplicaId) -> u64 {
         let others = self.members.current().map(|(id, _)| id).filter(|id| *id != origin);
         let held = others.map(|id| position(self.claims_of(id), origin).ops).min();
-        let written = self.furthest(origin).ops;
+        let written = self.head(origin).ops;
         held.map_or(0, |held| written.saturating_sub(held))
     }
 
@@ -114,12 +114,6 @@ impl<S: Store> Replica<S> {
             return Some(&self.durable);
         }
         self.peers.get(&replica).map(|peer| &peer.claims)
-    }
-
-    /// The furthest position of an origin that anyone is known to hold.
-    fn furthest(&self, origin: ReplicaId) -> Position {
-        let claims = self.peers.values().map(|peer| peer.claims.position(origin));
-        claims.chain([self.durable.position(origin)]).max_by_key(|position| position.hlc).unwrap_or_default()
     }
 }
 

@@ -313,3 +313,22 @@ fn what_a_removed_replica_wrote_is_taken_from_members_only() {
     pair.replicas[0].flush().unwrap();
     assert_eq!(pair.replicas[0].vector().hlc(stranger), Hlc::ZERO);
 }
+
+/// Found by the simulator, `membership` seed 1284 of that day: a member that did not know yet when a replica had joined told
+/// others that its events were dropped, and one of them gave up its store for it.
+#[test]
+fn nobody_falls_behind_for_one_that_joined_after_the_epoch() {
+    let (mut pair, third) = (Pair::connected(), ReplicaId([4; 16]));
+    pair.put(0, "k", "v").unwrap();
+    pair.pass_epochs(2);
+    let epoch = pair.replicas[0].epoch();
+    let_in_and_lose(&mut pair, third);
+    pair.replicas[0].remove_member(pair.now(0), third, RemovalReason::Operator).unwrap();
+    pair.replicas[0].flush().unwrap();
+    let joined = pair.replicas[0].joined_at(third).unwrap();
+    assert!(Hlc::ZERO < epoch && epoch < joined);
+    let claimed = Position { hlc: joined.next(), ..Position::default() };
+    pair.replicas[0].peers.get_mut(&B).unwrap().claims.advance(third, claimed);
+    pair.replicas[0].handle_message(pair.now(0), B, Message::Behind { epoch }).unwrap();
+    pair.put(0, "k", "v").unwrap();
+}
