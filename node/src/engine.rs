@@ -497,8 +497,7 @@ fn open(settings: &Settings) -> Result<Replica<SledStore>, Unopened> {
         OpenError::OtherCluster => Unopened::Refused(format!("{}: {error}", folder.display())),
         OpenError::Store(_) | OpenError::Damaged { .. } => damaged(error.to_string()),
     })?;
-    let root = replica.root().to_string();
-    match checkpoint.and_then(|checkpoint| checkpoint.contradicts(replica.id(), replica.vector(), &root)) {
+    match checkpoint.and_then(|checkpoint| checkpoint.contradicts(replica.id(), replica.vector())) {
         Some(reason) => Err(damaged(format!("the store does not fit its checkpoint: {reason}"))),
         None => Ok(replica),
     }
