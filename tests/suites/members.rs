@@ -10,7 +10,7 @@ use littoral_tests::cluster::{Cluster, Options, Rest, copy_folder};
 use serde_json::Value;
 
 /// How soon what is awaited must be there.
-const WITHIN: Duration = Duration::from_secs(40);
+const WITHIN: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(20);
 const KEYS: usize = 200;
 /// The code of a write that a draining node refuses.
