@@ -91,7 +91,7 @@ impl Bucket {
     /// often must not be a way around it.
     fn set(&mut self, now_us: u64, rate: Option<Rate>) {
         self.fill(now_us);
-        let full = rate.map_or(0, |rate| rate.burst_bytes() * PER_BYTE);
+        let full = rate.map_or(0, Self::full);
         self.level = if self.rate.is_some() { self.level.min(full) } else { full };
         (self.rate, self.filled_us) = (rate, now_us);
     }
@@ -99,10 +99,14 @@ impl Bucket {
     fn fill(&mut self, now_us: u64) {
         if let Some(rate) = self.rate {
             let elapsed_us = now_us.saturating_sub(self.filled_us);
-            let full = rate.burst_bytes() * PER_BYTE;
-            self.level = self.level.saturating_add(rate.0.saturating_mul(elapsed_us)).min(full);
+            self.level = self.level.saturating_add(rate.0.saturating_mul(elapsed_us)).min(Self::full(rate));
             self.filled_us = self.filled_us.max(now_us);
         }
+    }
+
+    /// The level of a full bucket.
+    fn full(rate: Rate) -> u64 {
+        rate.burst_bytes() * PER_BYTE
     }
 
     /// In how many microseconds there will be so many bytes, if nobody else takes any.

@@ -88,7 +88,7 @@ impl Outgoing {
     }
 
     pub(super) fn rewind_due_us(&self) -> Option<u64> {
-        (!self.unacknowledged.is_empty()).then_some(self.waiting_since_us + REWIND_AFTER_US)
+        self.waiting_since_us().map(|since_us| since_us + REWIND_AFTER_US)
     }
 
     pub(super) fn acknowledged(&mut self, now: Now, upto: Position) {

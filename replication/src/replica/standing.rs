@@ -76,11 +76,11 @@ impl<S: Store> Replica<S> {
             last_known_ms: self.last_known_ms(replica),
             obstacle: None,
         };
-        let quorum = self.quorum();
-        standing.obstacle = match self.is_silent(now, replica) {
-            true if quorum.is_met() => None,
-            true => Some(Obstacle::TooFewHere { here: quorum.here, of: quorum.of }),
-            false => self.obstacle(&standing),
+        standing.obstacle = if self.is_silent(now, replica) {
+            let quorum = self.quorum();
+            (!quorum.is_met()).then_some(Obstacle::TooFewHere { here: quorum.here, of: quorum.of })
+        } else {
+            self.obstacle(&standing)
         };
         standing
     }

@@ -103,6 +103,12 @@ impl<S: Store> Replica<S> {
         is_up && self.members.removal(id).is_none()
     }
 
+    /// The members of our own region that are here.
+    fn near(&self) -> impl Iterator<Item = (ReplicaId, &Peer)> {
+        let is_near = |(id, peer): &(&ReplicaId, &Peer)| self.is_usable(**id, peer) && !self.is_far(**id);
+        self.peers.iter().filter(is_near).map(|(id, peer)| (*id, peer))
+    }
+
     fn silent_after_us(&self) -> u64 {
         self.settings.heartbeat_every_us * SILENT_AFTER_HALF_BEATS / 2
     }
@@ -259,8 +265,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn pass_on(&mut self, origin: ReplicaId, upto: Hlc) {
-        let near = self.peers.iter().filter(|(id, peer)| self.is_usable(**id, peer) && !self.is_far(**id));
-        let near: Vec<ReplicaId> = near.map(|(id, _)| *id).collect();
+        let near: Vec<ReplicaId> = self.near().map(|(id, _)| id).collect();
         for to in near {
             let stream = self.peers.get_mut(&to).and_then(|peer| peer.outgoing.get_mut(&origin));
             match stream {
@@ -301,8 +306,7 @@ impl<S: Store> Replica<S> {
 
     /// Whether a member of our own region has more of this origin than we do.
     pub(super) fn is_held_near(&self, origin: ReplicaId) -> bool {
-        let near = self.peers.iter().filter(|(id, peer)| self.is_usable(**id, peer) && !self.is_far(**id));
-        near.into_iter().any(|(_, peer)| peer.claims.hlc(origin) > self.held.hlc(origin))
+        self.near().any(|(_, peer)| peer.claims.hlc(origin) > self.held.hlc(origin))
     }
 
     /// Events of an origin of another region exist that are missing here.
@@ -324,8 +328,7 @@ impl<S: Store> Replica<S> {
     /// Who comes first in its region for this origin waits least.
     fn patience_us(&self, origin: ReplicaId) -> u64 {
         let own = rank(origin, self.id);
-        let near = self.peers.iter().filter(|(id, peer)| self.is_usable(**id, peer) && !self.is_far(**id));
-        let before = near.filter(|(id, _)| rank(origin, **id) < own).count() as u64;
+        let before = self.near().filter(|(id, _)| rank(origin, *id) < own).count() as u64;
         PATIENCE_US + PATIENCE_STEP_US * before.min(MAX_PATIENCE_STEPS)
     }
 
