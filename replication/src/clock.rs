@@ -58,6 +58,11 @@ impl Hlc {
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    /// The reading before; before zero there is none.
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Debug for Hlc {
@@ -75,6 +80,11 @@ impl fmt::Display for Hlc {
 /// Names one incarnation of one data directory; not a host, and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplicaId(pub [u8; 16]);
+
+impl ReplicaId {
+    /// On the wire: whoever sends this. No replica has it for a name.
+    pub const SENDER: Self = Self([0; 16]);
+}
 
 impl fmt::Debug for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

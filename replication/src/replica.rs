@@ -21,7 +21,7 @@ use bytes::Bytes;
 use crate::clock::{Clock, Dot, Hlc, Now, ReplicaId};
 use crate::codec::Malformed;
 use crate::codec::member as member_codec;
-use crate::codec::message::{Message, Stage};
+use crate::codec::message::{Ack, Delta, Message, Stage};
 use crate::codec::row::{self, Summary};
 use crate::digest::{Digest, DigestKey, DigestTree};
 use crate::entry::{Body, ChunkId, Entry, EntryId};
@@ -31,6 +31,7 @@ use crate::member::{MemberRecord, Members, RemovalReason};
 use crate::store::{Batch, Store, StoreError};
 use crate::vector::VersionVector;
 
+mod acknowledgement;
 pub mod anti_entropy;
 mod apply;
 mod copy;
@@ -42,6 +43,7 @@ mod open;
 mod peer;
 mod push;
 pub mod returned;
+mod skew;
 mod standing;
 mod topology;
 pub mod verify;
@@ -49,8 +51,9 @@ pub mod verify;
 pub use epoch::{Garbage, Holder};
 pub use eviction::Quorum;
 pub use lag::Lag;
-pub use peer::{CLOCK_SKEW_LIMIT_MS, PeerView};
+pub use peer::PeerView;
 pub use push::MAX_AHEAD_MS;
+pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
 
 /// The most chunks that one event names; a driver finds the others when they are read.
@@ -288,6 +291,8 @@ pub struct Replica<S: Store> {
     tick_due_us: u64,
     /// Whether returned states may wait to be written anew.
     returned_wait: bool,
+    /// The oldest of them that can be judged, as of the latest look.
+    carried: Option<Hlc>,
     /// Where to go on with them.
     returned_cursor: Vec<u8>,
     peers: BTreeMap<ReplicaId, peer::Peer>,
@@ -400,15 +405,16 @@ impl<S: Store> Replica<S> {
         }
         match message {
             Message::Heartbeat(heartbeat) => self.handle_heartbeat(now, from, heartbeat),
-            Message::Ack(positions) => {
-                self.handle_ack(now, from, positions.into_iter().collect());
+            Message::Ack(Ack { yours, others }) => {
+                let own = yours.map(|position| (self.id, position));
+                self.handle_ack(now, from, own.into_iter().chain(others).collect());
                 Ok(())
             }
             Message::Pull { origin, after, whole } => {
                 self.handle_pull(now, from, origin, (after, whole));
                 Ok(())
             }
-            Message::Delta(delta) => self.handle_delta(now, from, delta),
+            Message::Delta(delta) => self.handle_delta(now, from, delta.heard_from(from)),
             Message::Round(round) => self.handle_round(now, from, round),
             Message::Join { pop, region } => self.handle_join(now, from, MemberRecord { pop, region }),
             Message::Admitted { at } => {
@@ -455,11 +461,12 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         self.mind_lost_relay(now);
+        let said = |delta: Delta, sender| Message::Delta(delta.said_by(sender));
         let message = match lane {
-            Lane::Control => self.next_control(now, to),
-            Lane::Delta => self.next_delta(now, to, lane, max_bytes)?.map(Message::Delta),
+            Lane::Control => self.next_control(now, to)?,
+            Lane::Delta => self.next_delta(now, to, lane, max_bytes)?.map(|delta| said(delta, self.id)),
             Lane::CatchUp => match self.next_delta(now, to, lane, max_bytes)? {
-                Some(delta) => Some(Message::Delta(delta)),
+                Some(delta) => Some(said(delta, self.id)),
                 None => self.next_snapshot(to, max_bytes)?.map(Message::Snapshot),
             },
             Lane::AntiEntropy => self.next_anti_entropy(now, to),

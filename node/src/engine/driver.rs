@@ -513,6 +513,7 @@ fn unavailable(error: &StoreError) -> WriteError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replication::codec::message::Ack;
     use replication::codec::round::Rows;
 
     /// On a full disk all frames were dropped once, heartbeats too: peers took the node for silent, its view of them
@@ -522,7 +523,7 @@ mod tests {
         let rows = Rows { rows: Vec::new(), more: false };
         assert!(brings_entries(&Message::Round(Round { number: 1, step: Step::Rows(rows) })));
         let heard = [
-            Message::Ack(Vec::new()),
+            Message::Ack(Ack::default()),
             Message::Behind { epoch: replication::Hlc::ZERO },
             Message::Cloned,
             Message::Round(Round { number: 1, step: Step::More }),

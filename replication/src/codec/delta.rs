@@ -1,7 +1,9 @@
 //! The compact encoding of a [`Delta`]: about 7 bytes an event beside key and value.
 //!
 //! Namespaces and foreign replicas stand in tables at the head, positions are differences to the row
-//! before, and the counts of events and bytes are written only where they are not what the row itself says.
+//! before, and the counts of events and bytes are written only where they are not what the row itself says. What
+//! nearly every delta has in common is not said at all: that its sender wrote it ([`ReplicaId::SENDER`]), that it
+//! ends with its last row, and that it is of group 0.
 
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder, read::Reader};
 use bincode::enc::{Encode, Encoder, write::Writer};
@@ -23,10 +25,17 @@ const LOG_ONLY: u8 = 32;
 /// The counts are not those of one more event that wrote this row.
 const COUNTS: u8 = 64;
 
+/// At the head: the origin is named, for it is not the sender.
+const ORIGIN: u8 = 1;
+/// At the head: the interval ends elsewhere than with its last row.
+const UPTO: u8 = 2;
+/// At the head: a placement group other than 0.
+const GROUP: u8 = 4;
+
 /// The interval `(after, upto]` of one origin's events, as the latest state of each entry they touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// Whose events.
+    /// Whose events; [`ReplicaId::SENDER`] while it travels, where they are the sender's own.
     pub origin: ReplicaId,
     /// The placement group the entries belong to; 0, until there is more than one.
     pub group: u32,
@@ -50,6 +59,32 @@ pub struct DeltaRow {
     pub entry: Option<Entry>,
 }
 
+impl Delta {
+    /// As its sender says it: of itself without its name.
+    pub fn said_by(self, sender: ReplicaId) -> Self {
+        self.renamed(sender, ReplicaId::SENDER)
+    }
+
+    /// As its receiver hears it.
+    pub fn heard_from(self, sender: ReplicaId) -> Self {
+        self.renamed(ReplicaId::SENDER, sender)
+    }
+
+    fn renamed(mut self, from: ReplicaId, to: ReplicaId) -> Self {
+        // Of another's events the receiver needs the names, also where one was overwritten by the sender.
+        if self.origin == from {
+            self.origin = to;
+            let entries = self.rows.iter_mut().filter_map(|row| row.entry.as_mut());
+            entries.filter(|entry| entry.dot.replica == from).for_each(|entry| entry.dot.replica = to);
+        }
+        self
+    }
+
+    fn end_of_rows(&self) -> Position {
+        self.rows.last().map_or(self.after, |row| row.position)
+    }
+}
+
 impl DeltaRow {
     fn written_bytes(&self) -> u64 {
         self.id.key.len() as u64 + self.entry.as_ref().map_or(0, Entry::user_bytes)
@@ -71,17 +106,16 @@ impl DeltaRow {
     }
 }
 
-/// The tables at the head of a delta, in order of first use.
-#[derive(Default)]
+/// The tables at the head of a delta, in order of first use. The origin comes first among the replicas, unsaid.
 struct Tables {
     namespaces: Vec<NamespaceId>,
     replicas: Vec<ReplicaId>,
 }
 
 impl Tables {
-    fn of(rows: &[DeltaRow]) -> Self {
-        let mut tables = Self::default();
-        for row in rows {
+    fn of(delta: &Delta) -> Self {
+        let mut tables = Self { namespaces: Vec::new(), replicas: vec![delta.origin] };
+        for row in &delta.rows {
             if tables.namespaces.last() != Some(&row.id.namespace)
                 && !tables.namespaces.contains(&row.id.namespace)
             {
@@ -107,10 +141,24 @@ fn entry_of<T: Copy>(table: &[T], index: u32) -> Result<T, DecodeError> {
 
 impl Encode for Delta {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        (self.origin, self.group, self.after, self.upto).encode(encoder)?;
-        let tables = Tables::of(&self.rows);
+        let said = |bit, is_said| if is_said { bit } else { 0 };
+        let bits = said(ORIGIN, self.origin != ReplicaId::SENDER)
+            | said(UPTO, self.upto != self.end_of_rows())
+            | said(GROUP, self.group != 0);
+        encoder.writer().write(&[bits])?;
+        if bits & ORIGIN != 0 {
+            self.origin.encode(encoder)?;
+        }
+        if bits & GROUP != 0 {
+            self.group.encode(encoder)?;
+        }
+        self.after.encode(encoder)?;
+        if bits & UPTO != 0 {
+            self.upto.encode(encoder)?;
+        }
+        let tables = Tables::of(self);
         tables.namespaces.iter().map(|id| id.0).collect::<Vec<_>>().encode(encoder)?;
-        tables.replicas.encode(encoder)?;
+        tables.replicas[1..].to_vec().encode(encoder)?;
         (self.rows.len() as u32).encode(encoder)?;
         let mut before = self.after;
         for row in &self.rows {
@@ -155,11 +203,19 @@ fn encode_row<E: Encoder>(
 
 impl<'de, C> BorrowDecode<'de, C> for Delta {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let (origin, group, after, upto): (_, _, Position, Position) = Decode::decode(decoder)?;
+        let bits = decode_byte(decoder)?;
+        if bits & !(ORIGIN | UPTO | GROUP) != 0 {
+            return Err(DecodeError::Other("a delta of a form this build does not know"));
+        }
+        let origin = if bits & ORIGIN != 0 { ReplicaId::decode(decoder)? } else { ReplicaId::SENDER };
+        let group = if bits & GROUP != 0 { u32::decode(decoder)? } else { 0 };
+        let after = Position::decode(decoder)?;
+        let upto = if bits & UPTO != 0 { Some(Position::decode(decoder)?) } else { None };
         let namespaces: Vec<[u8; 16]> = Decode::decode(decoder)?;
+        let foreign: Vec<ReplicaId> = Decode::decode(decoder)?;
         let tables = Tables {
             namespaces: namespaces.into_iter().map(NamespaceId).collect(),
-            replicas: Decode::decode(decoder)?,
+            replicas: [origin].into_iter().chain(foreign).collect(),
         };
         let count = u32::decode(decoder)?;
         let mut rows = Vec::new();
@@ -167,13 +223,13 @@ impl<'de, C> BorrowDecode<'de, C> for Delta {
         for _ in 0..count {
             let row = decode_row(origin, before, &tables, decoder)?;
             // Strictly rising and inside the interval, or nothing that follows can be trusted.
-            if row.position.hlc <= before.hlc || row.position.hlc > upto.hlc {
+            if row.position.hlc <= before.hlc || upto.is_some_and(|upto| row.position.hlc > upto.hlc) {
                 return Err(DecodeError::Other("rows out of order"));
             }
             before = row.position;
             rows.push(row);
         }
-        Ok(Self { origin, group, after, upto, rows })
+        Ok(Self { origin, group, after, upto: upto.unwrap_or(before), rows })
     }
 }
 

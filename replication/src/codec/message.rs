@@ -20,8 +20,8 @@ pub use super::round::Round;
 pub enum Message {
     /// What the sender holds, in intervals.
     Heartbeat(Heartbeat),
-    /// The sender holds these origins durably up to these positions.
-    Ack(Vec<(ReplicaId, Position)>),
+    /// The sender holds events durably up to here.
+    Ack(Ack),
     /// Send me this origin's events after this one.
     Pull {
         /// Whose events.
@@ -74,6 +74,15 @@ pub enum Message {
     Snapshot(Snapshot),
 }
 
+/// Up to where events are held durably. Nearly always those of the receiver alone, which then need no name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, DeriveEncode, DeriveDecode)]
+pub struct Ack {
+    /// The receiver's own.
+    pub yours: Option<Position>,
+    /// Those of others, which it has passed on.
+    pub others: Vec<(ReplicaId, Position)>,
+}
+
 /// How far a replica has come into its cluster, as it tells its peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveEncode, DeriveDecode)]
 pub enum Stage {
@@ -118,6 +127,8 @@ pub struct Heartbeat {
     pub stage: Stage,
     /// The digest of the members it knows.
     pub members: u64,
+    /// The oldest write of an earlier incarnation that it is yet to write anew: no epoch may pass that.
+    pub carried: Option<Hlc>,
     /// A random number of this run of its process: of two that alternate, two processes run under one id.
     pub boot: u64,
 }
@@ -208,16 +219,41 @@ mod tests {
         let origin = "07".repeat(16);
         let namespace = "01".repeat(16);
         let other = "08".repeat(16);
-        let head = format!("0203{origin}000a0000000000000408" /* after */);
-        let upto = "0c000000000000060c";
-        let tables = format!("01{namespace}02{origin}{other}02");
-        assert_eq!(
-            hex,
-            format!(
-                "{head}{upto}{tables}0000010001610176100001000162010900000000000001\
-76"
-            )
-        );
+        let after = "0a0000000000000408";
+        let rows = "000001000161017610000100016201090000000000000176";
+        assert_eq!(hex, format!("030301{origin}{after}01{namespace}01{other}02{rows}"));
+    }
+
+    /// One small write: a line of its own costs as much as its key, value and namespace, and 21 bytes.
+    #[test]
+    fn what_is_common_to_all_deltas_is_not_said() {
+        let own = vec![row(11, 5, "a", Some((11, 7))), row(12, 6, "b", Some((20, 7)))];
+        let Message::Delta(delta) = delta(own) else { return };
+        let named = Message::Delta(delta.clone()).to_frame().len();
+        let said = delta.clone().said_by(delta.origin);
+        assert_eq!(said.clone().heard_from(ReplicaId([7; 16])), delta);
+        assert_eq!(check(Message::Delta(said.clone())), named - 16);
+        // Of another's events all is named, whoever overwrote them since.
+        assert_eq!(delta.clone().said_by(ReplicaId([9; 16])), delta);
+        let one = Delta { rows: said.rows[..1].to_vec(), upto: said.rows[0].position, ..said };
+        assert_eq!(check(Message::Delta(one)), 21 + 16 + "a".len() + "v".len());
+    }
+
+    #[test]
+    fn an_interval_that_goes_on_behind_its_rows_says_how_far() {
+        let Message::Delta(delta) = delta(vec![row(11, 5, "a", None)]) else { return };
+        let upto = Position { hlc: Hlc::new(99, 0), ..delta.upto };
+        let longer = check(Message::Delta(Delta { upto, ..delta.clone() }));
+        assert!(longer > check(Message::Delta(delta.clone())));
+        check(Message::Delta(Delta { group: 7, ..delta.clone() }));
+        check(Message::Delta(Delta { rows: Vec::new(), upto: delta.after, ..delta }));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_the_receivers_own_events_names_nobody() {
+        let position = Position { hlc: Hlc::new(11, 0), ops: 5, bytes: 8 };
+        assert_eq!(check(Message::Ack(Ack { yours: Some(position), others: Vec::new() })), 13);
+        check(Message::Ack(Ack { yours: None, others: vec![(ReplicaId([7; 16]), position)] }));
     }
 
     /// Every byte of a real frame, changed to anything: an error or another message, never a panic.

@@ -11,6 +11,8 @@
 //! - An event's state in a stream is never older than the event, and events at or below a receiver's claims are
 //!   left out. Claims cover `E`, so a stream brings nothing back that was dropped.
 //! - Repairs could; so rounds of anti-entropy are held between full members of one epoch only, and end with it.
+//! - A member that carried writes over from an earlier incarnation holds `G` below them until it has judged them
+//!   ([`super::returned`]).
 //! - A removed replica's events hold `G` back until all members have fenced it, and say in a full heartbeat of after
 //!   that that they hold the same of it: that is the cut, above which nothing of it is ever taken again.
 //!
@@ -176,7 +178,9 @@ impl<S: Store> Replica<S> {
         let origins = self.counted_origins();
         let furthest_behind = |member, claims: &VersionVector| {
             let upto = origins.iter().map(|origin| (claims.hlc(*origin), *origin));
-            upto.min().map(|(upto, origin)| Holder { member, origin, upto })
+            let (upto, origin) = upto.min()?;
+            let upto = upto.min(self.carried_at(member).unwrap_or(upto));
+            Some(Holder { member, origin, upto })
         };
         let nothing = VersionVector::default();
         let holders = self
@@ -184,6 +188,12 @@ impl<S: Store> Replica<S> {
             .current()
             .filter_map(|(member, _)| furthest_behind(member, self.claims_of(member).unwrap_or(&nothing)));
         holders.collect()
+    }
+
+    /// Below what a member is yet to write anew of an earlier incarnation.
+    fn carried_at(&self, member: ReplicaId) -> Option<Hlc> {
+        let carried = if member == self.id { self.carried } else { self.peers.get(&member)?.carried };
+        carried.map(Hlc::previous)
     }
 
     /// The members, and of the removed replicas those whose cut is not known yet.

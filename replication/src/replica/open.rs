@@ -48,6 +48,7 @@ impl<S: Store> Replica<S> {
             record_due_us: 0,
             tick_due_us: 0,
             returned_wait: false,
+            carried: None,
             returned_cursor: vec![keys::RETURNED],
             peers: BTreeMap::new(),
             topology: super::topology::Topology::default(),

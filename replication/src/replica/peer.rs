@@ -3,12 +3,14 @@
 //! The rule this file upholds: what is said of a peer's holdings comes from the peer's own durable claims,
 //! never from what was sent to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use super::acknowledgement::Acknowledgement;
 use super::anti_entropy::{Initiator, Responder};
 use super::copy::Source;
 use super::push::{Outgoing, Span};
+use super::skew::ClockSample;
 use super::verify;
 use super::{Event, MessageError, Replica};
 use crate::clock::{Hlc, Now, ReplicaId};
@@ -20,10 +22,6 @@ use crate::keys;
 use crate::member::MemberRecord;
 use crate::store::{Store, StoreError};
 use crate::vector::{Position, VersionVector};
-
-/// A replica whose clock is further than this from its peers' median refuses writes: its events would
-/// win or lose merges they should not.
-pub const CLOCK_SKEW_LIMIT_MS: u64 = 400;
 
 /// How long a request for an origin's events may go without progress before another peer is asked.
 const PULL_TIMEOUT_US: u64 = 5_000_000;
@@ -55,14 +53,15 @@ pub(super) struct Peer {
     pub(super) stage: Stage,
     pub(super) epoch: Hlc,
     pub(super) swept: bool,
+    /// The oldest write that it is yet to write anew.
+    pub(super) carried: Option<Hlc>,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
     /// The run of its process its latest heartbeat came from, and the one before it.
     boots: (Option<u64>, Option<u64>),
     /// The streams of events to it, by origin.
     pub(super) outgoing: BTreeMap<ReplicaId, Outgoing>,
-    /// Origins whose claims have risen here by its deltas, and are to be acknowledged.
-    pub(super) ack_due: BTreeSet<ReplicaId>,
+    pub(super) acknowledgement: Acknowledgement,
     /// Origins to ask it for, and whether for a state with every event.
     pull_due: BTreeMap<ReplicaId, bool>,
     /// What it is to be told.
@@ -86,8 +85,7 @@ pub(super) struct Peer {
     /// Its monotonic clock in its latest heartbeat, and ours when that came.
     echo: Option<(u64, u64)>,
     pub(super) rtt_us: Option<u64>,
-    /// Its wall clock less ours.
-    clock_offset_ms: Option<i64>,
+    pub(super) clock: Option<ClockSample>,
     pub(super) initiator: Option<Initiator>,
     pub(super) responder: Option<Responder>,
     pub(super) next_round_us: u64,
@@ -105,8 +103,8 @@ impl Peer {
 
     /// What stays known when a link goes. A skew counts until the next link tells better.
     fn without_link(self) -> Self {
-        let Self { claims, told, root, stage, epoch, swept, members, boots, clock_offset_ms, .. } = self;
-        Self { claims, told, root, stage, epoch, swept, members, boots, clock_offset_ms, ..Self::default() }
+        let Self { claims, told, root, stage, epoch, swept, carried, members, boots, clock, .. } = self;
+        Self { claims, told, root, stage, epoch, swept, carried, members, boots, clock, ..Self::default() }
     }
 }
 
@@ -202,7 +200,7 @@ impl<S: Store> Replica<S> {
                 .iter()
                 .map(Initiator::due_us)
                 .chain(peer.responder.iter().map(Responder::due_us));
-            streams.chain(rounds).chain([peer.heartbeat_due_us])
+            streams.chain(rounds).chain(peer.acknowledgement.due_us()).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
         let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
@@ -222,25 +220,12 @@ impl<S: Store> Replica<S> {
             root: peer.root,
             epoch: peer.epoch,
             stage: peer.stage,
-            clock_offset_ms: peer.clock_offset_ms,
+            clock_offset_ms: peer.clock.map(|clock| clock.offset_ms),
             rtt_us: peer.rtt_us,
             is_relay: self.is_relay(*id),
             brings: self.topology.brought_by(*id),
             is_brought: self.passed_on_to(*id, peer),
         })
-    }
-
-    /// This replica's clock less the median of all clocks it sees, its own included: so one wrong clock
-    /// among three is the one that stands out.
-    pub fn clock_skew_ms(&self) -> Option<i64> {
-        let connected = self.peers.values().filter(|peer| peer.connected);
-        let mut offsets: Vec<i64> = connected.filter_map(|peer| peer.clock_offset_ms).collect();
-        offsets.push(0);
-        offsets.sort_by_key(|offset| (*offset, offset.unsigned_abs()));
-        let (low, high) = (offsets[(offsets.len() - 1) / 2], offsets[offsets.len() / 2]);
-        // Of two middle ones, the one nearer to us: two replicas that disagree both go on.
-        let median = if low.unsigned_abs() <= high.unsigned_abs() { low } else { high };
-        (offsets.len() > 1).then_some(median.saturating_neg())
     }
 
     pub(super) fn handle_heartbeat(
@@ -261,7 +246,7 @@ impl<S: Store> Replica<S> {
         peer.differs_since_us =
             (heartbeat.root() != own_root).then(|| peer.differs_since_us.unwrap_or(now.mono_us));
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
-        peer.members = Some(heartbeat.members);
+        (peer.members, peer.carried) = (Some(heartbeat.members), heartbeat.carried);
         // Claims are durable before they are said, so they never fall, but in a store that was put back.
         peer.older_copy_due |= !heartbeat.vector.covers_all(&peer.claimed_before);
         peer.note_boot(heartbeat.boot);
@@ -269,10 +254,7 @@ impl<S: Store> Replica<S> {
         if let Some((sent_us, lay_us)) = heartbeat.echo_us {
             let rtt_us = now.mono_us.saturating_sub(sent_us).saturating_sub(lay_us);
             peer.rtt_us = Some(rtt_us);
-            let half_way_ms = (rtt_us / 2_000) as i64;
-            // A peer may say anything of its clock.
-            let theirs_ms = (heartbeat.wall_ms as i64).saturating_add(half_way_ms);
-            peer.clock_offset_ms = Some(theirs_ms.saturating_sub(now.wall_ms as i64));
+            peer.clock = Some(ClockSample::of(now, heartbeat.wall_ms, rtt_us));
         }
         peer.heard = true;
         peer.told = Some(heartbeat.vector.clone());
@@ -321,13 +303,6 @@ impl<S: Store> Replica<S> {
             None => self.durable.position(self.id).ops,
         };
         Ok(ops_up_to_there == position.ops)
-    }
-
-    /// Whether our clock is further from the others' than writes may be.
-    pub(super) fn is_clock_off(&self, now: Now) -> bool {
-        let skew_ms = self.clock_skew_ms().unwrap_or(0);
-        skew_ms.unsigned_abs() > CLOCK_SKEW_LIMIT_MS
-            || self.clock.last().wall_ms().saturating_sub(now.wall_ms) > super::MAX_AHEAD_MS
     }
 
     /// The peer holds this much, durably.
@@ -416,37 +391,40 @@ impl<S: Store> Replica<S> {
     }
 
     /// The next message of the control lane.
-    pub(super) fn next_control(&mut self, now: Now, to: ReplicaId) -> Option<Message> {
+    pub(super) fn next_control(&mut self, now: Now, to: ReplicaId) -> Result<Option<Message>, StoreError> {
         if self.members.removal(to).is_some() {
             // Nothing else is for it to know.
-            return self.next_notice(to);
+            return Ok(self.next_notice(to));
         }
+        if self.peers.get(&to).is_some_and(|peer| now.mono_us >= peer.heartbeat_due_us) {
+            self.carried = self.carried_from()?;
+            return Ok(self.next_heartbeat(now, to).map(Message::Heartbeat));
+        }
+        let said = self.next_notice(to).or_else(|| self.next_acknowledgement(now, to).map(Message::Ack));
+        Ok(said.or_else(|| self.next_pull(to)))
+    }
+
+    fn next_heartbeat(&mut self, now: Now, to: ReplicaId) -> Option<Heartbeat> {
         let peer = self.peers.get_mut(&to)?;
-        if now.mono_us >= peer.heartbeat_due_us {
-            peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;
-            peer.ack_due.clear();
-            return Some(Message::Heartbeat(Heartbeat {
-                wall_ms: now.wall_ms,
-                mono_us: now.mono_us,
-                echo_us: peer.echo.map(|(theirs, came_us)| (theirs, now.mono_us.saturating_sub(came_us))),
-                vector: self.durable.clone(),
-                root: self.durable_root.to_bytes(),
-                epoch: self.epoch,
-                swept: self.sweep.is_none(),
-                stage: self.stage(),
-                members: self.members.digest(),
-                boot: self.settings.boot,
-            }));
-        }
-        if let Some(notice) = self.next_notice(to) {
-            return Some(notice);
-        }
-        let peer = self.peers.get_mut(&to)?;
-        if !peer.ack_due.is_empty() {
-            let origins = std::mem::take(&mut peer.ack_due);
-            return Some(Message::Ack(origins.into_iter().map(|o| (o, self.durable.position(o))).collect()));
-        }
-        let (origin, whole) = peer.pull_due.pop_first()?;
+        peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;
+        peer.acknowledgement.take();
+        Some(Heartbeat {
+            wall_ms: now.wall_ms,
+            mono_us: now.mono_us,
+            echo_us: peer.echo.map(|(theirs, came_us)| (theirs, now.mono_us.saturating_sub(came_us))),
+            vector: self.durable.clone(),
+            root: self.durable_root.to_bytes(),
+            epoch: self.epoch,
+            swept: self.sweep.is_none(),
+            stage: self.stage(),
+            members: self.members.digest(),
+            carried: self.carried,
+            boot: self.settings.boot,
+        })
+    }
+
+    fn next_pull(&mut self, to: ReplicaId) -> Option<Message> {
+        let (origin, whole) = self.peers.get_mut(&to)?.pull_due.pop_first()?;
         Some(Message::Pull { origin, after: self.held.hlc(origin), whole })
     }
 

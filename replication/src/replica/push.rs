@@ -30,6 +30,12 @@ const REWIND_AFTER_US: u64 = 5_000_000;
 /// A stream at most this far behind is live push, beyond it catch-up.
 const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 
+/// A stream of catch-up that is at most this far behind waits for its acknowledgements, to go on as live push.
+const GOES_LIVE_BACKLOG_BYTES: u64 = 32 << 10;
+
+/// It does so at most this often: one that falls behind while it waits has more to send than this lane is for.
+const GOES_LIVE_EVERY_US: u64 = 5_000_000;
+
 /// Events from further ahead than this are put off until their time has come: they are neither clamped nor
 /// let into our clock.
 pub const MAX_AHEAD_MS: u64 = 500;
@@ -70,6 +76,8 @@ pub(super) struct Outgoing {
     unacknowledged_bytes: usize,
     /// When the oldest of them was sent, or the last acknowledgement came.
     waiting_since_us: u64,
+    /// From then on it may wait to go live.
+    goes_live_us: u64,
 }
 
 impl Outgoing {
@@ -84,6 +92,7 @@ impl Outgoing {
             unacknowledged: VecDeque::new(),
             unacknowledged_bytes: 0,
             waiting_since_us: 0,
+            goes_live_us: 0,
         }
     }
 
@@ -136,10 +145,24 @@ impl Outgoing {
     }
 
     /// With nothing on its way, a stream may change lanes without overtaking itself.
-    fn choose_lane(&mut self, upto: Position) {
+    fn choose_lane(&mut self, now: Now, upto: Position) {
         if self.unacknowledged.is_empty() {
             self.lane = Self::new(self.sent, upto, self.span).lane;
+            if self.lane == Lane::CatchUp {
+                self.goes_live_us = now.mono_us + GOES_LIVE_EVERY_US;
+            }
         }
+    }
+
+    /// Whether it has caught up and only waits for the lane to be free to change: under steady writes there would
+    /// always be something on its way, and fresh ones would stay behind all that is sent with catch-up.
+    fn is_about_to_go_live(&self, now: Now, upto: Position) -> bool {
+        let backlog = upto.bytes.saturating_sub(self.sent.bytes);
+        self.lane == Lane::CatchUp
+            && self.sent.hlc >= self.existed
+            && !self.unacknowledged.is_empty()
+            && backlog <= GOES_LIVE_BACKLOG_BYTES
+            && now.mono_us >= self.goes_live_us
     }
 }
 
@@ -205,10 +228,10 @@ impl<S: Store> Replica<S> {
         for (origin, stream) in &mut peer.outgoing {
             let upto = self.durable.position(*origin);
             let has_more = upto.hlc > stream.sent.hlc && !stream.span.is_over(now, stream.sent.hlc);
-            if !has_more || !stream.has_room() {
+            if !has_more || !stream.has_room() || stream.is_about_to_go_live(now, upto) {
                 continue;
             }
-            stream.choose_lane(upto);
+            stream.choose_lane(now, upto);
             if stream.lane == lane {
                 chosen = Some((*origin, stream.sent, stream.began, stream.existed));
                 break;
@@ -311,7 +334,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let held = self.held.hlc(origin);
-        let upto = delta.upto.hlc;
+        let (upto, bytes) = (delta.upto.hlc, delta.upto.bytes.saturating_sub(delta.after.bytes));
         // States may run ahead of the interval that brings them.
         let states = delta.rows.iter().filter_map(|row| Some(row.entry.as_ref()?.dot.hlc));
         if states.fold(delta.upto.hlc, Hlc::max).wall_ms() > now.wall_ms + MAX_AHEAD_MS {
@@ -337,12 +360,39 @@ impl<S: Store> Replica<S> {
         self.clock.observe(delta.upto.hlc);
         self.claim(origin, delta.upto)?;
         self.request_progressed(now, origin);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.ack_due.insert(origin);
-        }
+        self.owe_acknowledgement(now, from, origin, bytes);
         if self.is_far(origin) {
             self.far_events_came(now, from, origin, (upto > held).then_some(upto));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Under steady writes something is always on its way, and a stream that had caught up once stayed behind all that
+    /// is sent with catch-up for as long as they went on.
+    #[test]
+    fn a_stream_that_has_caught_up_goes_live_while_writes_go_on() {
+        let at = |ms: u64, kib: u64| Position { hlc: Hlc::new(ms, 0), ops: ms, bytes: kib << 10 };
+        let now = |ms: u64| Now { wall_ms: ms, mono_us: ms * 1000 };
+        let mut stream = Outgoing::new(at(0, 0), at(10, 1_000), Span::Open);
+        assert_eq!(stream.lane, Lane::CatchUp);
+        stream.note_sent(now(20), at(9, 990), 990 << 10);
+        assert!(!stream.is_about_to_go_live(now(20), at(10, 1_000)), "the backlog is not sent yet");
+        stream.note_sent(now(20), at(10, 1_000), 10 << 10);
+        assert!(!stream.is_about_to_go_live(now(21), at(21, 1_100)), "too much has come since");
+        assert!(stream.is_about_to_go_live(now(21), at(21, 1_001)));
+        stream.acknowledged(now(30), at(10, 1_000));
+        stream.choose_lane(now(30), at(30, 1_005));
+        assert_eq!(stream.lane, Lane::Delta);
+        // One that has fallen behind again in the meantime stays where it is for a while.
+        let mut stream = Outgoing::new(at(0, 0), at(10, 1_000), Span::Open);
+        stream.choose_lane(now(30), at(30, 2_000));
+        stream.note_sent(now(30), at(30, 2_000), 2_000 << 10);
+        assert!(!stream.is_about_to_go_live(now(31), at(31, 2_001)));
+        assert!(stream.is_about_to_go_live(now(30 + GOES_LIVE_EVERY_US / 1000), at(31, 2_001)));
     }
 }

@@ -11,12 +11,14 @@
 //! | an older state, or this one by chance | it is written anew |
 //! | nothing, and it is from above the epoch | it is written anew: whoever deleted it did so before it was written |
 //! | nothing, and it is from below | whether it was deleted cannot be told: it stays, for an operator to see |
+//!
+//! From the time it takes part until it has judged them, the replica holds the epoch below what it may yet write anew.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use super::{Event, Replica, WriteError, entry_of_row};
-use crate::clock::{Dot, Now};
+use crate::clock::{Dot, Hlc, Now};
 use crate::codec::Malformed;
 use crate::codec::message::Stage;
 use crate::codec::round::RepairRow;
@@ -110,13 +112,16 @@ impl<S: Store> Replica<S> {
 
     /// Looks at a slice of the returned states.
     pub(super) fn settle_returned(&mut self, now: Now) -> Result<(), StoreError> {
+        self.carried = self.carried_from()?;
         let may_judge = self.stage() == Stage::Member && self.is_settled();
         if !self.returned_wait || !may_judge || !self.staged.is_empty() {
             return Ok(());
         }
         let from = std::mem::replace(&mut self.returned_cursor, vec![keys::RETURNED]);
         let slice = self.returned_after(&from, SLICE_ROWS)?;
-        self.returned_wait = slice.len() == SLICE_ROWS;
+        // The last look finds nothing to do, and what was done before it is durable: see `carried_from`.
+        self.returned_wait =
+            slice.len() == SLICE_ROWS || slice.iter().any(|state| state.entry.dot.hlc > self.epoch);
         for state in slice {
             let dot = state.entry.dot;
             let current = self.entry(&state.id)?;
@@ -150,6 +155,16 @@ impl<S: Store> Replica<S> {
             self.returned_cursor = [&keys::returned(dot)[..], &[0]].concat();
         }
         Ok(())
+    }
+
+    /// The oldest returned state that is yet to be judged, and can be: from above the epoch. No epoch passes it while its
+    /// holder says so, or the time that a copy takes would make dead letters of writes that nobody has deleted.
+    pub(super) fn carried_from(&self) -> Result<Option<Hlc>, StoreError> {
+        if !self.returned_wait {
+            return Ok(None);
+        }
+        let from = keys::returned(Dot { hlc: self.epoch.next(), replica: crate::clock::ReplicaId::SENDER });
+        Ok(self.returned_after(&from, 1)?.first().map(|state| state.entry.dot.hlc))
     }
 
     fn write_anew(&mut self, now: Now, state: RepairRow) -> Result<(), WriteError> {

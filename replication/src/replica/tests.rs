@@ -221,6 +221,7 @@ fn a_replica_whose_clock_is_far_from_the_median_refuses_writes_until_it_is_set()
             swept: true,
             stage: crate::codec::message::Stage::Member,
             members: 0,
+            carried: None,
             boot: 0,
         })
     };
@@ -384,6 +385,7 @@ fn a_heartbeat_with_an_impossible_clock_stops_nothing() {
             swept: true,
             stage: Stage::Member,
             members: 0,
+            carried: None,
             boot: 0,
         };
         pair.receive(0, &Message::Heartbeat(heartbeat).to_frame());

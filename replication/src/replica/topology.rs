@@ -253,8 +253,8 @@ impl<S: Store> Replica<S> {
         news: Option<Hlc>,
     ) {
         // Its origin knows at once how far each is, and where a stream to another relay would begin.
-        if let Some(peer) = self.peers.get_mut(&origin).filter(|peer| peer.connected) {
-            peer.ack_due.insert(origin);
+        if self.is_connected(origin) {
+            self.owe_acknowledgement(now, origin, origin, 0);
         }
         let Some(upto) = news else { return };
         self.topology.bringers.insert(origin, from);

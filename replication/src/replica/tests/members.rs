@@ -163,6 +163,35 @@ fn a_returned_state_too_old_to_judge_is_a_dead_letter_until_someone_decides() {
     assert_eq!(pair.replicas[0].dead_letters(), Ok(Vec::new()));
 }
 
+/// Found by the suite of members, when a PoP was rebuilt over the turn of a minute: an epoch passed while it copied, and a
+/// write that nobody had deleted became a dead letter.
+#[test]
+fn no_epoch_passes_what_a_member_is_yet_to_write_anew() {
+    let mut pair = Pair::connected();
+    // It takes no writes for a while, so that it cannot do it at once.
+    pair.replicas[0].drain_member(pair.now(0), B, true).unwrap();
+    pair.replicas[0].flush().unwrap();
+    pair.run_ms(10);
+    let dot = Dot { hlc: Hlc::new(pair.now(0).wall_ms, 0), replica: ReplicaId([8; 16]) };
+    let body = Body::Tombstone;
+    let state = RepairRow { id: EntryId::value(NamespaceId([9; 16]), "carried"), entry: Entry { dot, body } };
+    pair.replicas[1].keep_returned(&state).unwrap();
+    pair.replicas[1].flush().unwrap();
+    pair.pass_epochs(2);
+    for side in 0..2 {
+        let garbage = pair.replicas[side].garbage();
+        assert!(garbage.epoch < dot.hlc, "{garbage:?}");
+        assert_eq!((garbage.holders[0].member, garbage.holders[0].upto), (B, dot.hlc.previous()));
+    }
+    pair.replicas[0].drain_member(pair.now(0), B, false).unwrap();
+    pair.replicas[0].flush().unwrap();
+    pair.run_ms(2_000);
+    assert_eq!(pair.replicas[1].counters().written_anew, 1);
+    assert_eq!(pair.replicas[1].dead_letters(), Ok(Vec::new()));
+    pair.pass_epochs(2);
+    assert!(pair.replicas[0].epoch() > dot.hlc);
+}
+
 #[test]
 fn an_older_copy_is_noticed_also_when_it_has_written_on() {
     // The copy is of before the second write; then it writes as much as its peer has seen of it, and more.
