@@ -112,6 +112,8 @@ pub struct Replication {
     /// Where more than this waits for those that are away, they are evicted a hundred times sooner; within
     /// [`MAX_WAITING_BYTES`].
     pub max_waiting_bytes: u64,
+    /// How what is sent is packed.
+    pub compression: Compression,
     /// Whom to connect to: at most [`MAX_PEERS`], each PoP and address once, never this PoP.
     pub peers: Vec<Peer>,
 }
@@ -169,6 +171,16 @@ pub struct Log {
     pub level: String,
     /// How a line is written.
     pub format: LogFormat,
+}
+
+/// How frames to other PoPs are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// All of a lane in one zstd stream (RFC 8878).
+    Zstd,
+    /// As they are.
+    None,
 }
 
 /// How a log line is written.

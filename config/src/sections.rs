@@ -9,7 +9,9 @@ use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
 use crate::source::Source;
 use crate::spelling::suggest;
-use crate::{Budgets, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token};
+use crate::{
+    Budgets, Compression, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token,
+};
 
 /// The most bearer tokens in a file; the environment may add one.
 pub const MAX_TOKENS: usize = 1024;
@@ -56,6 +58,7 @@ impl Default for Replication {
             epoch_ms: 60_000,
             max_away_s: 604_800,
             max_waiting_bytes: 16 << 30,
+            compression: Compression::Zstd,
         }
     }
 }
@@ -175,6 +178,7 @@ impl Replication {
         let max_away_s = source.number("replication.max_away_s", default.max_away_s, MAX_AWAY_S);
         let max_waiting_bytes =
             source.number("replication.max_waiting_bytes", default.max_waiting_bytes, MAX_WAITING_BYTES);
+        let compression = source.text("replication.compression", Use(default.compression), compression);
         let peers = peers(source);
         Some(Self {
             listen: listen?,
@@ -183,6 +187,7 @@ impl Replication {
             epoch_ms: epoch_ms?,
             max_away_s: max_away_s?,
             max_waiting_bytes: max_waiting_bytes?,
+            compression: compression?,
         })
     }
 }
@@ -322,23 +327,24 @@ fn log_level(text: &str) -> Result<String, &'static str> {
 }
 
 fn peer_path(text: &str) -> Result<PeerPath, String> {
-    match text {
-        "auto" => Ok(PeerPath::Auto),
-        "metered" => Ok(PeerPath::Metered),
-        other => Err(match suggest(other, ["auto", "metered"]) {
-            Some(meant) => format!("is not a kind of path: did you mean {meant:?}?"),
-            None => "is not a kind of path: use \"auto\" or \"metered\"".into(),
-        }),
-    }
+    one_of_two(text, "a kind of path", [("auto", PeerPath::Auto), ("metered", PeerPath::Metered)])
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    one_of_two(text, "a compression", [("zstd", Compression::Zstd), ("none", Compression::None)])
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        other => Err(match suggest(other, ["text", "json"]) {
-            Some(meant) => format!("is not a log format: did you mean {meant:?}?"),
-            None => "is not a log format: use \"text\" or \"json\"".into(),
+    one_of_two(text, "a log format", [("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+fn one_of_two<T: Copy>(text: &str, what: &str, choices: [(&str, T); 2]) -> Result<T, String> {
+    let [(first, _), (second, _)] = choices;
+    match choices.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(*value),
+        None => Err(match suggest(text, [first, second]) {
+            Some(meant) => format!("is not {what}: did you mean {meant:?}?"),
+            None => format!("is not {what}: use {first:?} or {second:?}"),
         }),
     }
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, Config, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    CACHE_BYTES, Compression, Config, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S,
+    MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 use toml::{Table, Value};
 
@@ -144,6 +144,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
              [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
+             compression = \"none\"\n\
              peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
              [budgets]\nnode_bytes_per_s = 16386\nregion_bytes_per_s = 16387\n\
              inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\n\
@@ -158,6 +159,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
     assert_eq!((other.http.header_timeout_ms, other.replication.heartbeat_ms), (256, 1000));
     assert_eq!((other.replication.epoch_ms, other.replication.max_away_s), (1001, 1002));
     assert_eq!(other.replication.max_waiting_bytes, 1_048_579);
+    assert_eq!(other.replication.compression, Compression::None);
     assert_eq!(other.log.format, LogFormat::Json);
     let (ours, defaults) =
         (leaves(&other.to_toml().parse().expect("TOML")), leaves(&example.to_toml().parse().expect("TOML")));
@@ -198,6 +200,7 @@ fn each_variable_goes_before_the_file() {
             Value::String(text) => match path.as_str() {
                 "http.listen" | "replication.listen" => "127.0.0.2:1234".into(),
                 "log.format" => "json".into(),
+                "replication.compression" => "none".into(),
                 "log.level" => "debug".into(),
                 _ => format!("{text}2"),
             },

@@ -214,6 +214,10 @@ fn a_log_setting_that_would_be_misread_is_refused() {
         "l.toml:4: replication.peers[0].path = \"meterd\" is not a kind of path: did you mean \"metered\"?",
     );
     check(
+        "[replication]\ncompression = \"gzip\"",
+        "l.toml:2: replication.compression = \"gzip\" is not a compression: use \"zstd\" or \"none\"",
+    );
+    check(
         "[log]\nformat = \"xml\"",
         "l.toml:2: log.format = \"xml\" is not a log format: use \"text\" or \"json\"",
     );

@@ -276,6 +276,7 @@ async fn start_transport(
             .map(|peer| (peer.pop.to_string(), peer.address.clone()))
             .collect(),
         budgets: budgets(config),
+        packs: config.replication.compression == config::Compression::Zstd,
     };
     Ok(Some(transport::start(settings, identity, engine.clone(), chunks.clone()).await?))
 }

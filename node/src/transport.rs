@@ -18,6 +18,7 @@ mod link;
 mod links;
 mod meter;
 mod pacer;
+mod packing;
 mod refusal;
 mod tls;
 mod turn;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub peers: Vec<(String, String)>,
     /// What it may send.
     pub budgets: Budgets,
+    /// Whether what it sends is packed.
+    pub packs: bool,
 }
 
 /// What the transport needs of whoever reads and fills the links: the engine.
@@ -203,6 +206,7 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
         endpoint,
         address,
         peers: settings.peers.iter().map(|(pop, _)| pop.clone()).collect(),
+        packs: settings.packs,
         client: tls.client,
         seed,
         links: Links::default(),
@@ -292,6 +296,7 @@ struct Local {
     address: SocketAddr,
     /// The PoPs that are dialled.
     peers: BTreeSet<String>,
+    packs: bool,
     client: quinn::ClientConfig,
     seed: Seed,
     links: Links,
@@ -329,6 +334,7 @@ impl<E: LinkEvents, C: ChunkSource> Driver<E, C> {
             class,
             dialler,
             boot_nonce: hello.boot_nonce,
+            packs: self.local.packs,
         };
         let Local { links, refusals, pacer, .. } = &*self.local;
         if !links.admit(peer.replica, &candidate).await {

@@ -1,7 +1,7 @@
 //! One established link: its lanes in both directions, from the first frame to the last.
 //!
 //! Each lane is one unidirectional stream per direction, opened when the first frame is sent: the lane's
-//! number (one byte), then frames. QUIC priorities put a lower lane's bytes behind a higher one's.
+//! number (one byte), then frames, packed ([`super::packing`]). QUIC priorities put a lower lane's bytes behind a higher one's.
 //!
 //! The rule upheld here: for each link the engine sees `connected`, then frames, then `disconnected`, and
 //! nothing after that; every task of a link has ended before the engine hears that the link has.
@@ -20,9 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::frame::{self, FrameError};
 use super::links::Candidate;
 use super::pacer::Pacer;
+use super::packing::{Packer, Unpacker, Unreadable};
 use super::refusal::{Refusal, RefusalLog, close_code};
 use super::turn::{Gate, window_bytes};
 use super::{ChunkSource, LinkEvents, chunk_fetch};
@@ -94,7 +94,7 @@ impl LinkSender {
 
 /// Runs an admitted link to its end, and says how it ended.
 pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
-    Candidate { connection, gate, .. }: &Candidate,
+    Candidate { connection, gate, packs, .. }: &Candidate,
     peer: PeerInfo,
     events: &E,
     chunks: &Arc<C>,
@@ -109,7 +109,8 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
 
     let mut tasks = JoinSet::new();
     for (lane, queue) in Lane::ALL.into_iter().zip(lanes) {
-        tasks.spawn(write_lane(connection.clone(), lane, queue, gate.clone(), peer.clone(), events.clone()));
+        let (gate, packer) = (gate.clone(), Packer::new(*packs));
+        tasks.spawn(write_lane(connection.clone(), lane, queue, gate, packer, peer.clone(), events.clone()));
     }
     let lanes_seen = Arc::new(AtomicU8::new(0));
     let mut closed = std::pin::pin!(connection.closed());
@@ -165,6 +166,7 @@ async fn write_lane<E: LinkEvents>(
     lane: Lane,
     mut queue: mpsc::Receiver<Bytes>,
     gate: Arc<Gate>,
+    mut packer: Packer,
     peer: PeerInfo,
     events: E,
 ) -> Result<(), Refusal> {
@@ -174,9 +176,11 @@ async fn write_lane<E: LinkEvents>(
     let Ok(mut stream) = connection.open_uni().await else { return Ok(()) };
     let _ = stream.set_priority(priority(lane));
     let mut next = Some((number_of(lane), first));
-    while let Some((head, frame)) = next {
+    while let Some((number, frame)) = next {
         let len = frame.len() as u64;
-        if gate.write(&mut stream, lane, frame::parts(head, frame).into()).await.is_err() {
+        let [head, packed] = packer.pack(frame);
+        let parts = [Bytes::from_static(number), head, packed];
+        if gate.write(&mut stream, lane, parts.into()).await.is_err() {
             return Ok(());
         }
         sent.increment(len);
@@ -203,14 +207,18 @@ async fn read_lane<E: LinkEvents>(
         return Err(Refusal::ProtocolViolation("a second stream of one lane"));
     }
     let received = received_bytes(&peer.pop, lane);
+    let mut unpacker = Unpacker::new();
     loop {
-        match frame::read(&mut stream, MAX_FRAME_BYTES).await {
+        match unpacker.read(&mut stream, MAX_FRAME_BYTES).await {
             Ok(frame) => {
                 received.increment(frame.len() as u64);
                 events.frame(peer.replica, lane, frame).await;
             }
-            Err(FrameError::TooLong { len }) => return Err(Refusal::FrameTooLong { lane, len }),
-            Err(FrameError::Ended) => return Ok(()),
+            Err(Unreadable::TooLong { len }) => return Err(Refusal::FrameTooLong { lane, len }),
+            Err(Unreadable::Malformed) => {
+                return Err(Refusal::ProtocolViolation("a frame that cannot be unpacked"));
+            }
+            Err(Unreadable::Ended) => return Ok(()),
         }
     }
 }

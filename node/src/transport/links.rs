@@ -28,6 +28,8 @@ pub(super) struct Candidate {
     pub(super) dialler: ReplicaId,
     /// Of the process at the other end.
     pub(super) boot_nonce: [u8; 16],
+    /// Whether what is sent over it is packed.
+    pub(super) packs: bool,
 }
 
 impl Candidate {

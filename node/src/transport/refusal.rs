@@ -104,7 +104,7 @@ pub(crate) enum Refusal {
     #[error("the peer says it is {pop}, and its certificate does not")]
     NameNotInCertificate { pop: String },
     #[error("a frame of {len} bytes on lane {lane:?}; the limit is {MAX_FRAME_BYTES}")]
-    FrameTooLong { lane: Lane, len: u32 },
+    FrameTooLong { lane: Lane, len: u64 },
     #[error("protocol violation: {0}")]
     ProtocolViolation(&'static str),
     #[error("TLS: {text}")]

@@ -19,6 +19,16 @@ use crate::identity::{Authority, ClusterId, Validity, pop_dns_name};
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "127.0.0.1:0";
 
+/// Bytes without any order, which nothing can pack.
+pub(super) fn noise(len: usize, seed: u64) -> Bytes {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 async fn soon<F: Future>(awaited: F) -> F::Output {
     timeout(PATIENCE, awaited).await.expect("what was awaited did not come about")
 }
@@ -99,6 +109,7 @@ impl Cluster {
 fn settings(pop: &str, replica: u8, peers: &[(&str, SocketAddr)]) -> Settings {
     Settings {
         budgets: Budgets::default(),
+        packs: true,
         listen: LOOPBACK.parse().unwrap(),
         pop: pop.into(),
         region: "eu".into(),

@@ -142,6 +142,7 @@ impl Cluster {
         let peers = (0..self.count()).filter(|peer| *peer != number);
         let settings = transport::Settings {
             budgets: transport::Budgets::default(),
+            packs: true,
             listen: address(number),
             pop: identity.pop.clone(),
             region: "eu".into(),

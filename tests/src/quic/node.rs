@@ -82,6 +82,7 @@ impl Place {
             replica: self.replica,
             peers: self.peers.clone(),
             budgets: transport::Budgets::default(),
+            packs: true,
         }
     }
 }

@@ -17,7 +17,7 @@ async fn frames_arrive_in_order_on_every_lane_both_ways() {
     for number in 0..FRAMES {
         for lane in Lane::ALL {
             // From nothing to the largest, each telling its place.
-            let frame = Bytes::from(vec![number as u8; number * MAX_FRAME_BYTES / (FRAMES - 1)]);
+            let frame = noise(number * MAX_FRAME_BYTES / (FRAMES - 1), number as u64);
             for (node, link, to) in [(&fra, &to_ams, ams.replica), (&ams, &to_fra, fra.replica)] {
                 // As the engine does: what has no room waits for `ready`.
                 node.wrote(to, lane, (number as u64).saturating_sub(LANE_QUEUE_FRAMES as u64 - 1)).await;
@@ -32,8 +32,8 @@ async fn frames_arrive_in_order_on_every_lane_both_ways() {
             let (replica, lane, frame) = node.frame().await;
             let number = &mut next[lane as usize];
             assert_eq!(replica, from);
-            assert_eq!(frame.len(), *number * MAX_FRAME_BYTES / (FRAMES - 1), "lane {lane:?}");
-            assert!(frame.iter().all(|byte| usize::from(*byte) == *number));
+            let expected = noise(*number * MAX_FRAME_BYTES / (FRAMES - 1), *number as u64);
+            assert!(frame == expected, "lane {lane:?}, frame {number}");
             *number += 1;
         }
         assert_eq!(next, [FRAMES; Lane::ALL.len()]);
@@ -55,11 +55,10 @@ async fn a_lane_that_is_not_read_holds_up_only_itself() {
     let (_, to_fra) = ams.connected().await;
     fra.connected().await;
     fra.recorder.bulk.forget_permits(Semaphore::MAX_PERMITS);
-    let frame = Bytes::from(vec![0; MAX_FRAME_BYTES]);
     let mut sent = 0_u64;
     for _ in 0..64 {
         if to_fra.has_room(Lane::Bulk) {
-            to_fra.send(Lane::Bulk, frame.clone());
+            to_fra.send(Lane::Bulk, noise(MAX_FRAME_BYTES, sent));
             sent += 1;
         }
         // Each round trip of the control lane gives the bulk lane time to go as far as it may.

@@ -70,10 +70,13 @@ async fn a_frame_that_breaks_the_protocol_closes_its_link() {
     let cluster = Cluster::new(1);
     let mut besieged = Besieged::new(&cluster).await;
     let peer = HandMade::new(&cluster.identity("lon"), 7);
-    let too_long = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_be_bytes();
+    let too_long = packing::head(2 * (MAX_FRAME_BYTES as u64 + 1));
+    let unpackable = packing::head(2 * 9 + 1);
     let lane = Lane::Delta as u8;
-    let cases: [(&[&[u8]], Reason, u64); 3] = [
+    let cases: [(&[&[u8]], Reason, u64); 5] = [
         (&[&[&[lane], &too_long[..]].concat()], Reason::FrameTooLong, 15),
+        (&[&[lane, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]], Reason::FrameTooLong, 15),
+        (&[&[&[lane], &unpackable[..], b"no packer"].concat()], Reason::ProtocolViolation, 16),
         (&[&[Lane::ALL.len() as u8]], Reason::ProtocolViolation, 16),
         (&[&[lane], &[lane]], Reason::ProtocolViolation, 16),
     ];
