@@ -356,11 +356,14 @@ impl<S: Store> Replica<S> {
         now.mono_us >= since_us + MAX_PUT_OFF_US
     }
 
-    /// Moves our own claim up to the clock: we shall write nothing older. Only while peers agree with the clock.
+    /// Moves our own claim up to the clock: we shall write nothing older. Only while peers agree with the clock. A new
+    /// member waits for the claims of all others to pass its record.
     pub(super) fn claim_idle_time(&mut self, now: Now) -> Result<(), StoreError> {
         let held = self.held.position(self.id);
         let every_ms = (self.settings.epoch_every_ms / CLAIMS_AN_EPOCH).max(1);
-        let is_due = now.wall_ms >= held.hlc.wall_ms().saturating_add(every_ms);
+        let is_awaited =
+            self.members.current().any(|(_, member)| member.joined.is_some_and(|at| at.hlc > held.hlc));
+        let is_due = is_awaited || now.wall_ms >= held.hlc.wall_ms().saturating_add(every_ms);
         if !is_due || !self.stage().takes_part() || self.is_clock_off(now) {
             return Ok(());
         }

@@ -280,6 +280,15 @@ fn let_in_and_lose(pair: &mut Pair, third: ReplicaId) {
     assert!(pair.replicas.iter().all(|replica| replica.members().contains(third)));
 }
 
+/// A new member once waited for an idle one's next claim: a quarter of an epoch, 15 s.
+#[test]
+fn an_idle_member_says_at_once_what_a_new_one_waits_for() {
+    let (mut pair, third) = (Pair::connected(), ReplicaId([4; 16]));
+    let_in_and_lose(&mut pair, third);
+    let joined = pair.replicas[0].joined_at(third).unwrap();
+    assert!(pair.replicas[0].vector().hlc(B) > joined);
+}
+
 #[test]
 fn where_too_much_waits_the_silent_are_evicted_sooner() {
     let (mut pair, third) = (Pair::connected(), ReplicaId([4; 16]));
