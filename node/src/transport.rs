@@ -9,6 +9,7 @@
 //! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
 
 mod chunk_fetch;
+mod congestion;
 mod control;
 mod dial;
 mod frame;

@@ -18,6 +18,7 @@ use rustls::pki_types::{PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use super::TransportError;
+use super::congestion::Tolerant;
 use crate::identity::Identity;
 
 /// The protocol's name in the TLS handshake.
@@ -118,7 +119,7 @@ fn warn_when_invalid(identity: &Identity, roots: &RootCertStore, provider: &Cryp
     }
 }
 
-/// GSO, path MTU discovery, CUBIC and the initial round trip are left at quinn's defaults on purpose.
+/// GSO, path MTU discovery and the initial round trip are left at quinn's defaults on purpose.
 fn link_limits() -> TransportConfig {
     let mut acknowledgements = AckFrequencyConfig::default();
     acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED_AFTER));
@@ -131,6 +132,7 @@ fn link_limits() -> TransportConfig {
         .send_window(u64::from(LINK_WINDOW_BYTES))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_CHUNK_REQUESTS))
+        .congestion_controller_factory(Arc::new(Tolerant::default()))
         .ack_frequency_config(Some(acknowledgements))
         .datagram_receive_buffer_size(None);
     limits

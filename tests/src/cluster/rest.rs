@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -60,10 +61,10 @@ impl Rest {
     }
 
     /// Writes pairs in one request; an error where they are not acknowledged.
-    pub async fn put_bulk(&self, pairs: &[(String, String)]) -> anyhow::Result<()> {
+    pub async fn put_bulk(&self, pairs: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
         let url = format!("{}{}/{}/bulk", self.base, namespaces(), self.namespace);
-        let pairs: Vec<Value> =
-            pairs.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+        let pair = |(key, value): &(String, Vec<u8>)| json!({ "key": key, "value": BASE64_STANDARD.encode(value), "base64": true });
+        let pairs: Vec<Value> = pairs.iter().map(pair).collect();
         let answer = answer(self.http.put(url).bearer_auth(TOKEN).json(&pairs)).await?;
         ensure!(answer.status == 200, "writing in bulk: {} {}", answer.status, answer.text());
         Ok(())

@@ -232,7 +232,7 @@ async fn write_and_watch(
 ) -> anyhow::Result<(Duration, Option<Duration>)> {
     let key = key("live", number);
     let sent = Instant::now();
-    let answer = writer.put(&key, value(number as u64).into_bytes()).await?;
+    let answer = writer.put(&key, value(number as u64)).await?;
     let acked = Instant::now();
     ensure!(answer.status == 200, "a write: {} {}", answer.status, answer.text());
     let Some(poll) = poll else { return Ok((acked - sent, None)) };

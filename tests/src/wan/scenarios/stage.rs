@@ -176,11 +176,11 @@ pub(super) fn key(prefix: &str, number: usize) -> String {
     format!("{prefix}{number:012}")
 }
 
-/// A value of [`VALUE_BYTES`]: random characters of 6 bits each, so that there is little to compress.
-pub(super) fn value(number: u64) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = Random::new(number);
-    (0..VALUE_BYTES).map(|_| char::from(*random.pick(LETTERS))).collect()
+/// A value of [`VALUE_BYTES`]: random bytes, so that there is nothing to compress.
+pub(super) fn value(number: u64) -> Vec<u8> {
+    let mut value = vec![0; VALUE_BYTES];
+    Random::new(number).fill(&mut value);
+    value
 }
 
 /// The value below which this share of the times is; they are sorted by it.
