@@ -20,6 +20,8 @@ const BEARABLE: u64 = 50;
 const FEW_BYTES: u64 = 3 * 1_500;
 /// What is counted of acknowledged and lost bytes before both are halved, so that the latest weigh most.
 const REMEMBERED_BYTES: u64 = 1 << 20;
+/// The least round trip is that of the last one to two of these: a path may change.
+const LEAST_OF: Duration = Duration::from_secs(5);
 /// A queue shows when the round trip is longer by this part of itself, and by this time.
 const LONGER_BY: u32 = 4;
 const LONGER_BY_AT_LEAST: Duration = Duration::from_millis(10);
@@ -48,14 +50,23 @@ struct Control {
 struct PathSigns {
     acknowledged: u64,
     lost: u64,
-    /// Smoothed, and the least there was.
+    /// Smoothed.
     rtt: Duration,
-    least_rtt: Duration,
+    /// The least of the present time of [`LEAST_OF`], since when it lasts, and the least of the one before.
+    least_rtt: Option<(Duration, Instant)>,
+    least_rtt_before: Option<Duration>,
 }
 
 impl PathSigns {
-    fn note_acknowledged(&mut self, bytes: u64, rtt: Duration, least_rtt: Duration) {
-        (self.rtt, self.least_rtt) = (rtt, least_rtt);
+    fn note_acknowledged(&mut self, now: Instant, bytes: u64, rtt: Duration) {
+        self.rtt = rtt;
+        self.least_rtt = match self.least_rtt {
+            Some((least, since)) if now < since + LEAST_OF => Some((least.min(rtt), since)),
+            over => {
+                self.least_rtt_before = over.map(|(least, _)| least);
+                Some((rtt, now))
+            }
+        };
         self.acknowledged += bytes;
         self.forget();
     }
@@ -73,8 +84,10 @@ impl PathSigns {
 
     fn is_congested(&self) -> bool {
         let bearable = (self.acknowledged + self.lost) / BEARABLE + FEW_BYTES;
-        let queue = self.rtt.saturating_sub(self.least_rtt);
-        self.lost > bearable || queue > (self.least_rtt / LONGER_BY).max(LONGER_BY_AT_LEAST)
+        let least = self.least_rtt.map(|(least, _)| least).into_iter().chain(self.least_rtt_before).min();
+        let least = least.unwrap_or(self.rtt);
+        let queue = self.rtt.saturating_sub(least);
+        self.lost > bearable || queue > (least / LONGER_BY).max(LONGER_BY_AT_LEAST)
     }
 }
 
@@ -84,7 +97,7 @@ impl Controller for Control {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.path.note_acknowledged(bytes, rtt.get(), rtt.min());
+        self.path.note_acknowledged(now, bytes, rtt.get());
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -147,14 +160,16 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// So many packets, of which one in `one_in` is lost, over a path of 80 ms with a queue of so long.
+    /// So many packets, a millisecond apart, of which one in `one_in` is lost, over a path of 80 ms with a queue of so
+    /// long at the end.
     fn path(packets: u64, one_in: u64, queue_ms: u64) -> PathSigns {
-        let mut path = PathSigns::default();
+        let (mut path, start) = (PathSigns::default(), Instant::now());
         for number in 1..=packets {
             if number % one_in == 0 {
                 path.note_lost(MTU);
             } else {
-                path.note_acknowledged(MTU, ms(80 + queue_ms), ms(80));
+                let rtt = if number + 10 > packets { ms(80 + queue_ms) } else { ms(80) };
+                path.note_acknowledged(start + ms(number), MTU, rtt);
             }
         }
         path
@@ -180,10 +195,22 @@ mod tests {
     fn what_was_lost_long_ago_is_forgotten() {
         let mut path = path(1_000, 10, 0);
         assert!(path.is_congested());
-        for _ in 0..4_000 {
-            path.note_acknowledged(MTU, ms(80), ms(80));
+        let start = Instant::now();
+        for number in 0..4_000 {
+            path.note_acknowledged(start + ms(number), MTU, ms(80));
         }
         assert!(!path.is_congested());
+    }
+
+    /// A link that was up before its path became longer took each loss for congestion, for ever.
+    #[test]
+    fn a_path_that_becomes_longer_is_not_congested_for_ever() {
+        let (mut path, start) = (PathSigns::default(), Instant::now());
+        path.note_acknowledged(start, MTU, ms(1));
+        for (after_s, is_congested) in [(1, true), (6, true), (11, false), (16, false)] {
+            path.note_acknowledged(start + Duration::from_secs(after_s), MTU, ms(80));
+            assert_eq!(path.is_congested(), is_congested, "after {after_s} s: {path:?}");
+        }
     }
 
     #[test]
