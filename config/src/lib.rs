@@ -33,8 +33,8 @@ pub use names::{
     NotAnAccountId, NotAnEndpoint, PopName, Secret,
 };
 pub use sections::{
-    CACHE_BYTES, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS,
-    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    CACHE_BYTES, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
+    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 pub use source::MAX_PROBLEMS;
 
@@ -105,6 +105,8 @@ pub struct Replication {
     pub listen: SocketAddr,
     /// The pause between two heartbeats to a peer; within [`HEARTBEAT_MS`].
     pub heartbeat_ms: u64,
+    /// The longest that a write waits for others to be sent with; within [`GATHER_MS`].
+    pub gather_ms: u64,
     /// What everyone has is dropped in steps of this long; within [`EPOCH_MS`].
     pub epoch_ms: u64,
     /// A PoP that is away for longer is evicted; within [`MAX_AWAY_S`].

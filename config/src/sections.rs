@@ -21,6 +21,8 @@ pub const MAX_PEERS: usize = 64;
 pub const MAX_CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
 /// How long a client may take to send a request's head, in milliseconds.
 pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// Milliseconds that a write may wait for others to be sent with.
+pub const GATHER_MS: RangeInclusive<u64> = 0..=1_000;
 /// The pause between two heartbeats to a peer, in milliseconds.
 pub const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
 /// The steps in which the stable frontier moves, in milliseconds.
@@ -55,6 +57,7 @@ impl Default for Replication {
             listen: SocketAddr::from(([127, 0, 0, 1], 9787)),
             peers: Vec::new(),
             heartbeat_ms: 500,
+            gather_ms: 5,
             epoch_ms: 60_000,
             max_away_s: 604_800,
             max_waiting_bytes: 16 << 30,
@@ -174,6 +177,7 @@ impl Replication {
         let default = Self::default();
         let listen = source.text("replication.listen", Use(default.listen), address);
         let heartbeat_ms = source.number("replication.heartbeat_ms", default.heartbeat_ms, HEARTBEAT_MS);
+        let gather_ms = source.number("replication.gather_ms", default.gather_ms, GATHER_MS);
         let epoch_ms = source.number("replication.epoch_ms", default.epoch_ms, EPOCH_MS);
         let max_away_s = source.number("replication.max_away_s", default.max_away_s, MAX_AWAY_S);
         let max_waiting_bytes =
@@ -184,6 +188,7 @@ impl Replication {
             listen: listen?,
             peers: peers?,
             heartbeat_ms: heartbeat_ms?,
+            gather_ms: gather_ms?,
             epoch_ms: epoch_ms?,
             max_away_s: max_away_s?,
             max_waiting_bytes: max_waiting_bytes?,

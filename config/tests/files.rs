@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, Compression, Config, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S,
-    MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    CACHE_BYTES, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat,
+    MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 use toml::{Table, Value};
 
@@ -102,6 +102,7 @@ fn the_example_states_each_bound() {
     );
     check("http.header_timeout_ms", range(HEADER_TIMEOUT_MS, "milliseconds"));
     check("replication.heartbeat_ms", range(HEARTBEAT_MS, "milliseconds"));
+    check("replication.gather_ms", range(GATHER_MS, "milliseconds"));
     check("replication.epoch_ms", range(EPOCH_MS, "milliseconds"));
     check("replication.max_away_s", range(MAX_AWAY_S, "seconds"));
     check("replication.max_waiting_bytes", range(MAX_WAITING_BYTES, "bytes"));
@@ -143,7 +144,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
-             [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
+             [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\ngather_ms = 7\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
              compression = \"none\"\n\
              peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
              [budgets]\nnode_bytes_per_s = 16386\nregion_bytes_per_s = 16387\n\

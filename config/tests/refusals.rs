@@ -214,6 +214,10 @@ fn a_log_setting_that_would_be_misread_is_refused() {
         "l.toml:4: replication.peers[0].path = \"meterd\" is not a kind of path: did you mean \"metered\"?",
     );
     check(
+        "[replication]\ngather_ms = 1001",
+        "l.toml:2: replication.gather_ms = 1001 is out of bounds: use 0 to 1000 milliseconds",
+    );
+    check(
         "[replication]\ncompression = \"gzip\"",
         "l.toml:2: replication.compression = \"gzip\" is not a compression: use \"zstd\" or \"none\"",
     );

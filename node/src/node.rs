@@ -240,6 +240,7 @@ fn engine_settings(config: &Config, identity: &Identity) -> engine::Settings {
 fn replica_settings(config: &Config, identity: &Identity) -> replication::Settings {
     replication::Settings {
         heartbeat_every_us: config.replication.heartbeat_ms * 1000,
+        gather_us: config.replication.gather_ms * 1000,
         epoch_every_ms: config.replication.epoch_ms,
         max_away_ms: config.replication.max_away_s * 1000,
         max_waiting_bytes: config.replication.max_waiting_bytes,

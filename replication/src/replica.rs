@@ -68,6 +68,9 @@ pub struct Settings {
     pub digest_key: DigestKey,
     /// Time between heartbeats to a peer, in microseconds.
     pub heartbeat_every_us: u64,
+    /// The longest that a fresh event waits for others to go with, where the round trip is long enough for that not to
+    /// matter; 0 for never. In microseconds.
+    pub gather_us: u64,
     /// The stable frontier moves in steps of this many milliseconds.
     pub epoch_every_ms: u64,
     /// A member that is silent for longer than this is evicted, so that the others need not keep tombstones for
@@ -81,13 +84,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, epochs of a minute, a
-    /// week away, 16 GiB that wait.
+    /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, 5 ms to gather,
+    /// epochs of a minute, a week away, 16 GiB that wait.
     pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
         Self {
             cluster,
             digest_key,
             heartbeat_every_us: 500_000,
+            gather_us: 5_000,
             epoch_every_ms: 60_000,
             max_away_ms: 7 * 24 * 3_600_000,
             max_waiting_bytes: 16 << 30,

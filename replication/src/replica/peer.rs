@@ -62,6 +62,8 @@ pub(super) struct Peer {
     /// The streams of events to it, by origin.
     pub(super) outgoing: BTreeMap<ReplicaId, Outgoing>,
     pub(super) acknowledgement: Acknowledgement,
+    /// When the first of the streams that gather is to be looked at again.
+    pub(super) gathers_until_us: Option<u64>,
     /// Origins to ask it for, and whether for a state with every event.
     pull_due: BTreeMap<ReplicaId, bool>,
     /// What it is to be told.
@@ -167,6 +169,10 @@ impl<S: Store> Replica<S> {
         self.verify_slice(now)?;
         let peers: Vec<ReplicaId> =
             self.peers.iter().filter(|(_, p)| p.connected).map(|(id, _)| *id).collect();
+        for peer in self.peers.values_mut() {
+            // Whoever has room is asked after this; a lane without room is asked when it has.
+            peer.gathers_until_us = peer.gathers_until_us.filter(|until_us| *until_us > now.mono_us);
+        }
         for peer in peers {
             self.rewind_unacknowledged(now, peer);
             self.work_on_rounds(now, peer)?;
@@ -200,7 +206,8 @@ impl<S: Store> Replica<S> {
                 .iter()
                 .map(Initiator::due_us)
                 .chain(peer.responder.iter().map(Responder::due_us));
-            streams.chain(rounds).chain(peer.acknowledgement.due_us()).chain([peer.heartbeat_due_us])
+            let soon = peer.acknowledgement.due_us().into_iter().chain(peer.gathers_until_us);
+            streams.chain(rounds).chain(soon).chain([peer.heartbeat_due_us])
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
         let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();

@@ -27,6 +27,13 @@ const MAX_UNACKNOWLEDGED_BYTES: usize = 4 << 20;
 /// A stream without an acknowledgement for this long starts again from what the peer holds.
 const REWIND_AFTER_US: u64 = 5_000_000;
 
+/// A live stream that has sent something gathers what follows for at most this part of a round trip, so that a frame has
+/// more in it: fewer packets, of which fewer are lost, each holding up what comes behind it.
+const GATHERS_PART_OF_RTT: u64 = 16;
+
+/// Or until this much has come together.
+const GATHERED_BYTES: u64 = 16 << 10;
+
 /// A stream at most this far behind is live push, beyond it catch-up.
 const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 
@@ -78,6 +85,8 @@ pub(super) struct Outgoing {
     waiting_since_us: u64,
     /// From then on it may wait to go live.
     goes_live_us: u64,
+    /// When it last sent something.
+    sent_us: Option<u64>,
 }
 
 impl Outgoing {
@@ -93,6 +102,7 @@ impl Outgoing {
             unacknowledged_bytes: 0,
             waiting_since_us: 0,
             goes_live_us: 0,
+            sent_us: None,
         }
     }
 
@@ -140,6 +150,7 @@ impl Outgoing {
             self.waiting_since_us = now.mono_us;
         }
         self.sent = upto;
+        self.sent_us = Some(now.mono_us);
         self.unacknowledged.push_back((upto.hlc, bytes));
         self.unacknowledged_bytes += bytes;
     }
@@ -152,6 +163,14 @@ impl Outgoing {
                 self.goes_live_us = now.mono_us + GOES_LIVE_EVERY_US;
             }
         }
+    }
+
+    /// Until when what follows is to gather.
+    fn gathers_until_us(&self, now: Now, upto: Position, gather_us: u64) -> Option<u64> {
+        let gathered = upto.bytes.saturating_sub(self.sent.bytes);
+        let until_us = self.sent_us? + gather_us;
+        let gathers = self.lane == Lane::Delta && gathered < GATHERED_BYTES && now.mono_us < until_us;
+        gathers.then_some(until_us)
     }
 
     /// Whether it has caught up and only waits for the lane to be free to change: under steady writes there would
@@ -224,6 +243,7 @@ impl<S: Store> Replica<S> {
         max_bytes: usize,
     ) -> Result<Option<Delta>, StoreError> {
         let Some(peer) = self.peers.get_mut(&to) else { return Ok(None) };
+        let gather_us = self.settings.gather_us.min(peer.rtt_us.unwrap_or(0) / GATHERS_PART_OF_RTT);
         let mut chosen = None;
         for (origin, stream) in &mut peer.outgoing {
             let upto = self.durable.position(*origin);
@@ -232,7 +252,12 @@ impl<S: Store> Replica<S> {
                 continue;
             }
             stream.choose_lane(now, upto);
-            if stream.lane == lane {
+            if stream.lane != lane {
+                continue;
+            }
+            if let Some(until_us) = stream.gathers_until_us(now, upto, gather_us) {
+                peer.gathers_until_us = Some(peer.gathers_until_us.map_or(until_us, |us| us.min(until_us)));
+            } else {
                 chosen = Some((*origin, stream.sent, stream.began, stream.existed));
                 break;
             }
@@ -394,5 +419,22 @@ mod tests {
         stream.note_sent(now(30), at(30, 2_000), 2_000 << 10);
         assert!(!stream.is_about_to_go_live(now(31), at(31, 2_001)));
         assert!(stream.is_about_to_go_live(now(30 + GOES_LIVE_EVERY_US / 1000), at(31, 2_001)));
+    }
+
+    #[test]
+    fn what_follows_at_once_gathers_for_a_part_of_the_round_trip() {
+        let at = |ms: u64, bytes: u64| Position { hlc: Hlc::new(ms, 0), ops: ms, bytes };
+        let now = |us: u64| Now { wall_ms: 0, mono_us: us };
+        let mut stream = Outgoing::new(at(0, 0), at(1, 100), Span::Open);
+        assert_eq!(stream.gathers_until_us(now(9), at(1, 100), 5_000), None, "the first goes at once");
+        stream.note_sent(now(10), at(1, 100), 100);
+        assert_eq!(stream.gathers_until_us(now(11), at(2, 200), 5_000), Some(5_010));
+        assert_eq!(stream.gathers_until_us(now(5_010), at(2, 200), 5_000), None, "it was long enough");
+        assert_eq!(stream.gathers_until_us(now(11), at(2, 200), 0), None, "the round trip is short");
+        assert_eq!(
+            stream.gathers_until_us(now(11), at(2, 100 + GATHERED_BYTES), 5_000),
+            None,
+            "it is enough"
+        );
     }
 }
