@@ -31,7 +31,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "join-token", check: edges::join_token, max_len: 8 << 10 },
     Target { name: "request", check: edges::request, max_len: 2 << 10 },
     Target { name: "body", check: edges::body, max_len: 8 << 10 },
-    Target { name: "config", check: edges::config, max_len: 4 << 10 },
+    Target { name: "config", check: edges::config, max_len: 16 << 10 },
 ];
 
 /// The target of this name.

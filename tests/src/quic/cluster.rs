@@ -16,7 +16,7 @@ use super::network::{Network, Path};
 use super::node::{NoChunks, Node, Place, Shared, lock};
 use super::socket;
 use super::vandal::{Standing, Vandal};
-use crate::random::mix;
+use crate::random::{Random, mix};
 use crate::sim::oracle::Oracle;
 
 /// The most nodes of one cluster. Names are of one length, so that certificates are.
@@ -158,7 +158,10 @@ impl Cluster {
     pub fn write(&mut self, node: usize, key: &str, len: usize) {
         self.writes += 1;
         let mut bytes = format!("write {} at {}, ", self.writes, POPS[node]).into_bytes();
-        bytes.resize(len.max(bytes.len()), b'.');
+        // Bytes that cannot be packed, so that they take their room on the wire.
+        let told = bytes.len();
+        bytes.resize(len.max(told), 0);
+        Random::new(self.writes).fill(&mut bytes[told..]);
         let value = Value { payload: Payload::Inline(bytes.into()), metadata: None, expires_at_s: None };
         self.nodes[node]
             .write(EntryId::value(NamespaceId([9; 16]), Bytes::from(key.to_owned())), Body::Value(value));

@@ -143,8 +143,7 @@ async fn cross(
     per_s: usize,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let stage = Stage::set(place, &["a", "b"], Options::default(), seed).await?;
-    stage.wan.set_all(|_, _| terms);
+    let stage = Stage::set_over(place, &["a", "b"], Options::default(), seed, terms).await?;
     let pace = Pace { per_s, seconds: OCEAN_S, watched: OCEAN_WATCHED, poll: Some(OCEAN_POLL) };
     let before = stage.wan.counts();
     let mut seen = paced(&stage, pace).await?;

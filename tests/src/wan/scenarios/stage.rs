@@ -9,7 +9,7 @@ use littoral::api::Status;
 
 use crate::cluster::{Cluster, Options, Rest};
 use crate::random::Random;
-use crate::wan::{Apart, Counts, Wan};
+use crate::wan::{Apart, Counts, Terms, Wan};
 
 /// How soon PoPs must agree once nothing is written and every path is open.
 pub(super) const AGREE_WITHIN: Duration = Duration::from_secs(120);
@@ -38,7 +38,19 @@ pub struct Stage {
 impl Stage {
     /// A PoP for each region named, all linked with all and in step.
     pub async fn set(place: &Apart, regions: &[&str], options: Options, seed: u64) -> anyhow::Result<Self> {
+        Self::set_over(place, regions, options, seed, Terms::default()).await
+    }
+
+    /// As [`Stage::set`], with all paths of these terms from the beginning.
+    pub async fn set_over(
+        place: &Apart,
+        regions: &[&str],
+        options: Options,
+        seed: u64,
+        terms: Terms,
+    ) -> anyhow::Result<Self> {
         let wan = Wan::new(place, regions.len(), seed)?;
+        wan.set_all(|_, _| terms);
         let sites = regions.iter().enumerate().map(|(site, region)| wan.site(site, region)).collect();
         let cluster = Cluster::started(Options { pops: regions.len(), sites, ..options }).await?;
         let namespace = cluster.rest(0, "").create_namespace("wan").await?;
