@@ -14,6 +14,9 @@ use crate::store::Store;
 const ACKNOWLEDGE_AFTER_US: u64 = 20_000;
 const ACKNOWLEDGE_AFTER_BYTES: u64 = 256 << 10;
 
+/// The same for an origin whose events came by somebody else, across an ocean: no window waits there.
+const TELL_ORIGIN_AFTER_US: u64 = 200_000;
+
 /// What is to be acknowledged to a peer: soon, and many writes at once.
 #[derive(Default)]
 pub(super) struct Acknowledgement {
@@ -25,10 +28,9 @@ pub(super) struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    fn add(&mut self, now: Now, origin: ReplicaId, bytes: u64) {
-        if self.origins.is_empty() {
-            self.due_us = now.mono_us + ACKNOWLEDGE_AFTER_US;
-        }
+    fn add(&mut self, now: Now, origin: ReplicaId, bytes: u64, within_us: u64) {
+        let due_us = now.mono_us + within_us;
+        self.due_us = if self.origins.is_empty() { due_us } else { self.due_us.min(due_us) };
         self.origins.insert(origin);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= ACKNOWLEDGE_AFTER_BYTES {
@@ -49,7 +51,14 @@ impl<S: Store> Replica<S> {
     /// Events of this origin, of so many bytes, came from this peer and are taken in.
     pub(super) fn owe_acknowledgement(&mut self, now: Now, to: ReplicaId, origin: ReplicaId, bytes: u64) {
         if let Some(peer) = self.peers.get_mut(&to) {
-            peer.acknowledgement.add(now, origin, bytes);
+            peer.acknowledgement.add(now, origin, bytes, ACKNOWLEDGE_AFTER_US);
+        }
+    }
+
+    /// Events of this origin came by another peer and are taken in.
+    pub(super) fn owe_word_to_origin(&mut self, now: Now, origin: ReplicaId) {
+        if let Some(peer) = self.peers.get_mut(&origin).filter(|peer| peer.connected) {
+            peer.acknowledgement.add(now, origin, 0, TELL_ORIGIN_AFTER_US);
         }
     }
 

@@ -252,10 +252,8 @@ impl<S: Store> Replica<S> {
         origin: ReplicaId,
         news: Option<Hlc>,
     ) {
-        // Its origin knows at once how far each is, and where a stream to another relay would begin.
-        if self.is_connected(origin) {
-            self.owe_acknowledgement(now, origin, origin, 0);
-        }
+        // Its origin knows soon how far each is, and where a stream to another relay would begin.
+        self.owe_word_to_origin(now, origin);
         let Some(upto) = news else { return };
         self.topology.bringers.insert(origin, from);
         self.awaited_came(now, origin);
