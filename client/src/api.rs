@@ -160,8 +160,8 @@ pub struct Lag {
     pub bytes: u64,
     /// Milliseconds since the oldest of those events; 0 when there are none.
     pub time_ms: u64,
-    /// By how many bytes a second that gets less, over the last ten seconds or so, new writes counted in; below 0 it grows.
-    /// Without it nothing is behind, or that is not known yet.
+    /// By how many bytes a second that gets less, over the last ten seconds or so, new writes counted in; below 0 it
+    /// grows. Without it nothing is behind, or that is not known yet.
     #[serde(default)]
     pub shrinks_bytes_per_s: Option<i64>,
     /// In how many milliseconds all of them will be gone at that pace, or by the budget while the pace is not known;

@@ -38,7 +38,8 @@ pub struct Budgets {
     pub schedules: Vec<Schedule>,
 }
 
-/// What may be sent in a calendar month (UTC), in bytes; each within [`MONTHLY_BYTES`], of which the greatest is no cap.
+/// What may be sent in a calendar month (UTC), in bytes; each within [`MONTHLY_BYTES`], of which the greatest is no
+/// cap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Monthly {
     /// To all peers together.

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, ReplicaId};
 
-use crate::http::{ChunkFetch, LinkControl};
-use crate::transport::{LinkError, LinkStats, LinkView, Months, SharedBudget, Transport};
+use crate::http::{ChunkFetch, LinkControl, links_of};
+use crate::transport::{LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport};
 
 /// The node's transport; none in quarantine.
 pub(crate) struct Peering(pub(crate) Option<Transport>);
@@ -20,7 +20,10 @@ impl Peering {
     /// Has budgets follow schedules and monthly caps, and tells what was sent in each month.
     pub(crate) fn review_budgets(&self, unix_s: u64) -> Option<Months> {
         let transport = self.0.as_ref()?;
-        transport.review_budgets(unix_s);
+        for Passed { links, percent, sent_bytes, cap_bytes } in transport.review_budgets(unix_s) {
+            let links = links_of(links).name();
+            tracing::warn!(links, sent_bytes, cap_bytes, "{percent} % of a monthly cap are used up");
+        }
         Some(transport.months())
     }
 }

@@ -1,7 +1,7 @@
 //! What was sent in each month, kept over restarts in a small file of the data folder.
 //!
-//! The rule this file upholds: no state of that file keeps a node from starting. One that cannot be read is set aside, with
-//! a word to the operator, and counting begins at zero.
+//! The rule this file upholds: no state of that file keeps a node from starting. One that cannot be read is set aside,
+//! with a word to the operator, and counting begins at zero.
 
 use std::io;
 use std::path::{Path, PathBuf};

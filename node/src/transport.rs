@@ -47,7 +47,7 @@ pub use chunk_fetch::FetchError;
 pub use control::{LinkError, LinkView, SharedBudget, Up};
 use handshake::Greeted;
 use hello::Hello;
-pub use in_force::{Budgets, InForce, MonthView, Why};
+pub use in_force::{Budgets, InForce, MonthView, Passed, Why};
 pub use link::{LANE_QUEUE_FRAMES, LinkQueues, LinkSender};
 use links::{Candidate, Links};
 pub use month::{MAX_MONTHS, Months, PerLinks};

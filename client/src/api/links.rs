@@ -119,8 +119,8 @@ pub struct Link {
     pub behind_ms: u64,
     /// Whether they come faster than they are sent, so that of what is overwritten meanwhile only the last state goes.
     pub coalescing: bool,
-    /// In how many milliseconds they will be gone at the present pace (as [`Lag`](super::Lag) tells it); without it never,
-    /// or nothing is being sent.
+    /// In how many milliseconds they will be gone at the present pace (as [`Lag`](super::Lag) tells it); without it
+    /// never, or nothing is being sent.
     pub gone_in_ms: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
 //! When backlogs will be gone: by the pace at which each of them shrinks, new writes counted in.
 //!
-//! The rule upheld here: the clock is an argument, and what is told follows from the lags that were seen alone. The more
-//! often lags are asked for, the sooner a change of pace shows; once a second, as metrics do, is enough.
+//! The rule upheld here: the clock is an argument, and what is told follows from the lags that were seen alone. The
+//! more often lags are asked for, the sooner a change of pace shows; once a second, as metrics do, is enough.
 
 use std::collections::BTreeMap;
 

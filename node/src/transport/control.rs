@@ -86,12 +86,11 @@ impl Transport {
     }
 
     /// Puts the rates in force that hold at this time, by schedules and monthly caps. To be called about once a second.
-    pub fn review_budgets(&self, unix_s: u64) {
-        for Passed { links, percent, sent_bytes, cap_bytes } in self.local.pacer.review(unix_s) {
-            let links = links.map_or_else(|| "Node".into(), |class| format!("{class:?}"));
-            tracing::warn!(links, sent_bytes, cap_bytes, "{percent} % of a monthly cap are used up");
-        }
+    /// Gives the parts of caps that were passed since the last call, each once a month.
+    pub fn review_budgets(&self, unix_s: u64) -> Vec<Passed> {
+        let passed = self.local.pacer.review(unix_s);
         self.local.fit_links();
+        passed
     }
 
     /// What was sent in each month, as of the last review.

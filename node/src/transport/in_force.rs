@@ -67,18 +67,22 @@ pub struct MonthView {
     pub sent_bytes: u64,
     /// How many it may be.
     pub cap_bytes: Option<u64>,
-    /// When the cap will be used up at the pace of the last hour, in Unix seconds; nothing where it will not be this month,
-    /// or is already.
+    /// When the cap will be used up at the pace of the last hour, in Unix seconds; nothing where it will not be this
+    /// month, or is already.
     pub used_up_at_s: Option<u64>,
 }
 
 /// A part of a cap that was passed since the last review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passed {
-    pub(super) links: Option<LinkClass>,
-    pub(super) percent: u64,
-    pub(super) sent_bytes: u64,
-    pub(super) cap_bytes: u64,
+pub struct Passed {
+    /// Whose cap: of links of a class; without one, of the node.
+    pub links: Option<LinkClass>,
+    /// The part, in percent: 80 or 100.
+    pub percent: u64,
+    /// What was sent this month, in bytes.
+    pub sent_bytes: u64,
+    /// The cap, in bytes.
+    pub cap_bytes: u64,
 }
 
 /// What holds budgets down at this time.

@@ -54,8 +54,8 @@ impl<T> PerLinks<T> {
     }
 }
 
-/// The bytes on the wire that were sent in each of the last months. A clock that is wrong for a while counts to a month of
-/// its own.
+/// The bytes on the wire that were sent in each of the last months. A clock that is wrong for a while counts to a month
+/// of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Months {
     /// By the name of the month, such as `2026-11`.

@@ -140,8 +140,8 @@ impl Pacer {
         self.choose_batch(&state);
     }
 
-    /// Counts what was sent to its month, and puts the rates in force that hold at this time. Tells which parts of monthly
-    /// caps were passed.
+    /// Counts what was sent to its month, and puts the rates in force that hold at this time. Tells which parts of
+    /// monthly caps were passed.
     pub(super) fn review(&self, unix_s: u64) -> Vec<Passed> {
         let now_us = self.now_us();
         let mut state = self.lock();
@@ -330,5 +330,79 @@ impl UdpPoller for PacedPoller {
 impl std::fmt::Debug for PacedPoller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PacedPoller").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::Schedule;
+    use super::*;
+
+    const METERED: Option<LinkClass> = Some(LinkClass::Metered);
+    const REPLICA: ReplicaId = ReplicaId([1; 16]);
+    /// Sunday, 22 November 2026, 12:00 UTC.
+    const NOON_S: u64 = 1_795_348_800;
+
+    fn rate(bytes_per_s: u64) -> Option<Rate> {
+        Rate::new(bytes_per_s)
+    }
+
+    /// One with a metered link to `sin`, and where that is.
+    fn pacer(budgets: Budgets) -> (Arc<Pacer>, SocketAddr) {
+        let pacer = Pacer::new(Budgets { metered: ["sin".to_owned()].into(), ..budgets });
+        let address = SocketAddr::from(([192, 0, 2, 1], 4_433));
+        pacer.add(address, REPLICA, "sin", pacer.class_of("sin", false));
+        (pacer, address)
+    }
+
+    #[test]
+    fn what_is_sent_over_a_link_uses_up_its_cap_and_the_nodes_and_then_the_trickle_is_left() {
+        let caps = PerLinks { metered: Some(100_000), node: Some(1_000_000), ..PerLinks::default() };
+        let (pacer, sin) = pacer(Budgets { caps, beyond_cap: rate(20_000), ..Budgets::default() });
+        let stranger = SocketAddr::from(([192, 0, 2, 9], 4_433));
+        (0..99).for_each(|_| pacer.take(sin, 1_000).unwrap());
+        (0..7).for_each(|_| pacer.take(stranger, 1_000).unwrap());
+        let percents =
+            |passed: Vec<Passed>| passed.iter().map(|it| (it.links, it.percent)).collect::<Vec<_>>();
+        assert_eq!(percents(pacer.review(NOON_S)), [(METERED, 80)]);
+        assert_eq!(pacer.tightest(REPLICA), None);
+        pacer.take(sin, 1_000).unwrap();
+        assert_eq!(percents(pacer.review(NOON_S + 1)), [(METERED, 100)]);
+        assert_eq!(pacer.tightest(REPLICA), rate(20_000));
+        let taken = (0..1_000).take_while(|_| pacer.take(sin, 1_000).is_ok()).count() as u64;
+        // A burst, and what the rate gave while this ran.
+        assert!((16..100).contains(&taken), "{taken} kB went at once");
+        assert!(pacer.take(stranger, 1_000).is_ok(), "the node's cap is not used up");
+        assert_eq!((pacer.shared(METERED).2.sent_bytes, pacer.shared(None).2.sent_bytes), (100_000, 107_000));
+        let month_s = 10 * 86_400;
+        pacer.review(NOON_S + month_s);
+        assert_eq!(pacer.tightest(REPLICA), None, "a new month");
+    }
+
+    #[test]
+    fn what_an_operator_sets_is_the_base_under_a_schedule_and_stays_when_that_ends() {
+        let schedule = Schedule {
+            links: METERED,
+            days: [true; 7],
+            from_minutes: 12 * 60,
+            to_minutes: 13 * 60,
+            rate: rate(50_000),
+        };
+        let (pacer, _) = pacer(Budgets { schedules: vec![schedule], ..Budgets::default() });
+        let set = |bytes_per_s| pacer.set(&Scope::Class(LinkClass::Metered), rate(bytes_per_s));
+        let check = |tightest| assert_eq!(pacer.tightest(REPLICA), rate(tightest));
+        set(90_000);
+        pacer.review(NOON_S - 1);
+        check(90_000);
+        pacer.review(NOON_S);
+        check(50_000);
+        set(80_000);
+        check(50_000);
+        assert_eq!(pacer.shared(METERED).0, rate(80_000));
+        set(40_000);
+        check(40_000);
+        set(70_000);
+        pacer.review(NOON_S + 3_600);
+        check(70_000);
     }
 }
