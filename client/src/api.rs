@@ -122,7 +122,7 @@ pub struct Position {
 }
 
 /// A peer as this node sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// The PoP's name.
     pub pop: String,
@@ -136,10 +136,19 @@ pub struct Peer {
     pub clock_offset_ms: Option<i64>,
     /// Smoothed round trip, in microseconds, where known.
     pub rtt_us: Option<u64>,
+    /// Whether this node's events go to the peer's region by it: it is the relay there.
+    #[serde(default)]
+    pub is_relay: bool,
+    /// PoPs of other regions whose events it has brought here latest.
+    #[serde(default)]
+    pub brings: Vec<String>,
+    /// PoPs of other regions whose events this node passes on to it.
+    #[serde(default)]
+    pub is_brought: Vec<String>,
 }
 
 /// How far one replica is behind one origin: exact, from durable acknowledgements.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
     /// The origin's PoP (its replica id where the name is unknown).
     pub origin: String,
@@ -151,6 +160,14 @@ pub struct Lag {
     pub bytes: u64,
     /// Milliseconds since the oldest of those events; 0 when there are none.
     pub time_ms: u64,
+    /// By how many bytes a second that gets less, over the last ten seconds or so, new writes counted in; below 0 it
+    /// grows. Without it nothing is behind, or that is not known yet.
+    #[serde(default)]
+    pub shrinks_bytes_per_s: Option<i64>,
+    /// In how many milliseconds all of them will be gone at that pace, or by the budget while the pace is not known;
+    /// without it never at this pace, or neither is known.
+    #[serde(default)]
+    pub gone_in_ms: Option<u64>,
 }
 
 /// `GET /v1/lag`.

@@ -14,6 +14,7 @@
 //! assert!(error.to_string().contains("fra1.toml:2: log.level = \"inof\" is not a log level: use off, error, "));
 //! ```
 
+mod budgets;
 mod error;
 mod names;
 mod sections;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use budgets::{BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule};
 pub use error::{ConfigError, Place, Problem};
 pub use names::{
     ACCOUNT_DIGITS, AccountId, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_TOKEN_BYTES, NotALabel, NotAToken,
@@ -142,19 +144,6 @@ pub enum PeerPath {
     Auto,
     /// Each byte is paid for.
     Metered,
-}
-
-/// What may be sent to the peers, in bytes a second on the wire; each within [`RATE`], of which the greatest is no limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Budgets {
-    /// To all of them together.
-    pub node_bytes_per_s: u64,
-    /// To those of this node's region together.
-    pub region_bytes_per_s: u64,
-    /// To those of other regions together.
-    pub inter_region_bytes_per_s: u64,
-    /// To metered ones together.
-    pub metered_bytes_per_s: u64,
 }
 
 /// The store.

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
+use crate::budgets::Budgets;
 use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
 use crate::source::Source;
 use crate::spelling::suggest;
-use crate::{
-    Budgets, Compression, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token,
-};
+use crate::{Compression, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token};
 
 /// The most bearer tokens in a file; the environment may add one.
 pub const MAX_TOKENS: usize = 1024;
@@ -62,19 +61,6 @@ impl Default for Replication {
             max_away_s: 604_800,
             max_waiting_bytes: 16 << 30,
             compression: Compression::Zstd,
-        }
-    }
-}
-
-impl Default for Budgets {
-    /// No limits.
-    fn default() -> Self {
-        let none = *RATE.end();
-        Self {
-            node_bytes_per_s: none,
-            region_bytes_per_s: none,
-            inter_region_bytes_per_s: none,
-            metered_bytes_per_s: none,
         }
     }
 }
@@ -193,23 +179,6 @@ impl Replication {
             max_away_s: max_away_s?,
             max_waiting_bytes: max_waiting_bytes?,
             compression: compression?,
-        })
-    }
-}
-
-impl Budgets {
-    fn read(source: &mut Source<'_>) -> Option<Self> {
-        let default = Self::default();
-        let node = source.number("budgets.node_bytes_per_s", default.node_bytes_per_s, RATE);
-        let region = source.number("budgets.region_bytes_per_s", default.region_bytes_per_s, RATE);
-        let inter_region =
-            source.number("budgets.inter_region_bytes_per_s", default.inter_region_bytes_per_s, RATE);
-        let metered = source.number("budgets.metered_bytes_per_s", default.metered_bytes_per_s, RATE);
-        Some(Self {
-            node_bytes_per_s: node?,
-            region_bytes_per_s: region?,
-            inter_region_bytes_per_s: inter_region?,
-            metered_bytes_per_s: metered?,
         })
     }
 }

@@ -128,6 +128,48 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// As [`Source::number`], of a key that must be set, to what is `wanted`.
+    pub(crate) fn required_number<T>(
+        &mut self,
+        path: &str,
+        wanted: &'static str,
+        bounds: RangeInclusive<T>,
+    ) -> Option<T>
+    where
+        T: TryFrom<i128> + PartialOrd + Display + Copy,
+    {
+        if self.look_up(path).is_none() {
+            self.refuse_missing(path, wanted);
+            return None;
+        }
+        self.number(path, *bounds.start(), bounds)
+    }
+
+    /// The list of texts at `path`, each parsed; nothing after a problem, which is noted. `such_as` is two of them.
+    pub(crate) fn texts<T, E: Display>(
+        &mut self,
+        path: &str,
+        default: Vec<T>,
+        such_as: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        self.known.insert(format!("{}[]", pattern(path)));
+        let count = match self.look_up(path) {
+            None => return Some(default),
+            Some((_, Raw::Array(count))) => count,
+            Some((place, raw)) => {
+                let what = format!("{path} is {}: write a list of texts, such as [{such_as}]", raw.kind());
+                self.refuse(place, what);
+                return None;
+            }
+        };
+        let entries = (0..count).map(|index| {
+            self.text(&format!("{path}[{index}]"), Otherwise::Missing("a text in quotes"), &parse)
+        });
+        // All of them, so that one run names all bad ones.
+        entries.collect::<Vec<_>>().into_iter().collect()
+    }
+
     /// How many tables the list at `path` has; nothing after a problem, which is noted.
     pub(crate) fn tables(&mut self, path: &str, max: usize) -> Option<usize> {
         self.known.insert(format!("{path}[]"));
@@ -194,6 +236,12 @@ impl<'a> Source<'a> {
         self.problems
     }
 
+    fn refuse_missing(&mut self, path: &str, wanted: &str) {
+        // Entries of a list have no variables.
+        let or = if path.contains('[') { String::new() } else { format!(" (or {})", variable_of(path)) };
+        self.refuse(self.place(path), format!("{path} is missing: set it{or} to {wanted}"));
+    }
+
     fn read_text<T, E: Display>(
         &mut self,
         path: &str,
@@ -205,12 +253,7 @@ impl<'a> Source<'a> {
             return match otherwise {
                 Otherwise::Use(default) => Some(default),
                 Otherwise::Missing(wanted) => {
-                    let or = if path.contains('[') {
-                        String::new()
-                    } else {
-                        format!(" (or {})", variable_of(path))
-                    };
-                    self.refuse(self.place(path), format!("{path} is missing: set it{or} to {wanted}"));
+                    self.refuse_missing(path, wanted);
                     None
                 }
             };

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use littoral_config::{
     CACHE_BYTES, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat,
-    MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MONTHLY_BYTES, RATE,
 };
 use toml::{Table, Value};
 
@@ -27,7 +28,7 @@ fn leaves(table: &Table) -> BTreeMap<String, Value> {
     for (key, value) in table {
         let inner: Vec<_> = match value {
             Value::Table(table) => leaves_of(key, table),
-            Value::Array(entries) => {
+            Value::Array(entries) if entries.iter().all(Value::is_table) => {
                 entries.iter().filter_map(Value::as_table).flat_map(|entry| leaves_of(key, entry)).collect()
             }
             leaf => vec![(key.clone(), leaf.clone())],
@@ -73,7 +74,8 @@ fn the_example_says_of_each_key_whether_it_is_required_and_its_default_is_the_de
     let text = shipped("example.toml");
     let required = format!(
         "[node]\npop = \"fra1\"\ndata_dir = \"d\"\nidentity_dir = \"i\"\n[[http.tokens]]\naccount = \"{ACCOUNT}\"\ntoken = \"t\"\n\
-         [[replication.peers]]\npop = \"p\"\naddress = \"p:1\""
+         [[replication.peers]]\npop = \"p\"\naddress = \"p:1\"\n\
+         [[budgets.schedules]]\nlinks = \"node\"\nfrom = \"00:00\"\nto = \"24:00\"\nbytes_per_s = 16384"
     );
     let defaults = leaves(&parse(&required, &[]).to_toml().parse().expect("TOML"));
     let comments = comments(&text);
@@ -109,6 +111,11 @@ fn the_example_states_each_bound() {
     for budget in ["budgets.node", "budgets.region", "budgets.inter_region", "budgets.metered"] {
         check(&format!("{budget}_bytes_per_s"), range(RATE, "bytes a second"));
     }
+    for links in ["node", "region", "inter_region", "metered"] {
+        check(&format!("budgets.monthly.{links}_bytes"), range(MONTHLY_BYTES, "bytes"));
+    }
+    check("budgets.schedules.bytes_per_s", range(RATE, "bytes a second"));
+    check("budgets.schedules", format!(" {MAX_SCHEDULES} at most"));
     check("replication.peers.bytes_per_s", range(RATE, "bytes a second"));
     check("storage.cache_bytes", range(CACHE_BYTES, "bytes"));
     check("storage.min_free_bytes", range(MIN_FREE_BYTES, "bytes"));
@@ -148,7 +155,9 @@ fn what_is_written_parses_back_to_the_same_settings() {
              compression = \"none\"\n\
              peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
              [budgets]\nnode_bytes_per_s = 16386\nregion_bytes_per_s = 16387\n\
-             inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\n\
+             inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\nbeyond_cap_bytes_per_s = 16390\n\
+             monthly = {{ node_bytes = 1048577, region_bytes = 1048578, inter_region_bytes = 1048579, metered_bytes = 1048580 }}\n\
+             schedules = [{{ links = \"metered\", days = [\"sat\", \"sun\"], from = \"22:30\", to = \"06:05\", bytes_per_s = 16391 }}]\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()
@@ -162,6 +171,8 @@ fn what_is_written_parses_back_to_the_same_settings() {
     assert_eq!(other.replication.max_waiting_bytes, 1_048_579);
     assert_eq!(other.replication.compression, Compression::None);
     assert_eq!(other.log.format, LogFormat::Json);
+    let night = &other.budgets.schedules[0];
+    assert_eq!((night.from.minutes(), night.to.minutes()), (22 * 60 + 30, 6 * 60 + 5));
     let (ours, defaults) =
         (leaves(&other.to_toml().parse().expect("TOML")), leaves(&example.to_toml().parse().expect("TOML")));
     let same: Vec<_> = ours.iter().filter(|(path, value)| defaults.get(*path) == Some(value)).collect();
@@ -194,9 +205,12 @@ fn a_relative_path_starts_at_the_folder_of_the_file() {
 fn each_variable_goes_before_the_file() {
     let text = shipped("example.toml");
     let mut example: BTreeMap<_, _> = leaves(&parse(&text, &[]).to_toml().parse().expect("TOML"));
-    example.retain(|path, _| !path.starts_with("http.tokens.") && !path.starts_with("replication.peers."));
+    let lists = ["http.tokens.", "replication.peers.", "budgets.schedules."];
+    example.retain(|path, _| !lists.iter().any(|list| path.starts_with(list)));
     for (path, value) in example {
         let changed = match value {
+            // This one's default is its least.
+            Value::Integer(number) if path == "budgets.beyond_cap_bytes_per_s" => (number + 1).to_string(),
             Value::Integer(number) => (number - 1).to_string(),
             Value::String(text) => match path.as_str() {
                 "http.listen" | "replication.listen" => "127.0.0.2:1234".into(),

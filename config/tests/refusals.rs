@@ -4,7 +4,8 @@ use std::fs;
 
 use littoral_config::{
     CACHE_BYTES, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_PROBLEMS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES,
+    RATE,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -229,7 +230,7 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 9] = [
+    let cases: [(&str, &str, u64, u64, &str); 11] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
@@ -237,6 +238,8 @@ fn numbers_are_refused_just_outside_their_bounds() {
         ("replication", "max_away_s", *MAX_AWAY_S.start(), *MAX_AWAY_S.end(), " seconds"),
         ("replication", "max_waiting_bytes", *MAX_WAITING_BYTES.start(), *MAX_WAITING_BYTES.end(), " bytes"),
         ("budgets", "node_bytes_per_s", *RATE.start(), *RATE.end(), " bytes a second"),
+        ("budgets", "beyond_cap_bytes_per_s", *RATE.start(), *RATE.end(), " bytes a second"),
+        ("budgets.monthly", "metered_bytes", *MONTHLY_BYTES.start(), *MONTHLY_BYTES.end(), " bytes"),
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
     ];
@@ -274,6 +277,72 @@ fn a_list_may_be_full_but_no_longer() {
     let tokens = "[[http.tokens]]\naccount = \"0123456789abcdef0123456789abcdef\"\ntoken = \"t\"\n";
     assert!(parse(&tokens.repeat(MAX_TOKENS), &COMPLETE[..3]).is_ok());
     check(&tokens.repeat(MAX_TOKENS + 1), "l.toml:1: http.tokens has 1025 entries: use 1024 at most");
+}
+
+#[test]
+fn a_schedule_is_refused_with_the_key_and_what_to_write() {
+    let schedule = |line: &str| {
+        let keys = ["links = \"node\"", "from = \"08:00\"", "to = \"20:00\"", "bytes_per_s = 16384"];
+        let key = line.split(' ').next().unwrap_or_default();
+        let others = keys.into_iter().filter(|other| !other.starts_with(&format!("{key} ")));
+        let lines: Vec<&str> = std::iter::once(line).chain(others).collect();
+        format!("[[budgets.schedules]]\n{}", lines.join("\n"))
+    };
+    let check = |line: &str, wrong: &str| {
+        check(&schedule(line), &format!("l.toml:2: budgets.schedules[0].{wrong}"));
+    };
+    let time = "is not a time of day: use HH:MM in UTC, from \"00:00\" to \"24:00\"";
+    for wrong in ["8:00", "08:60", "24:01", "0800", "+8:00", "", "08:00:00"] {
+        check(&format!("from = \"{wrong}\""), &format!("from = \"{wrong}\" {time}"));
+        check(&format!("to = \"{wrong}\""), &format!("to = \"{wrong}\" {time}"));
+    }
+    check("from = \"24:00\"", "from = \"24:00\" is the end of a day, when no window begins: use \"00:00\"");
+    check(
+        "to = \"08:00\"",
+        "to = \"08:00\" is also when it begins: give the window a length; for whole days use \"00:00\" and \"24:00\"",
+    );
+    check("days = \"mon\"", "days is a text: write a list of texts, such as [\"mon\", \"tue\"]");
+    check("days = []", "days is empty: list the days it begins on, or leave the key out for every day");
+    check("days = [\"mon\", \"mon\"]", "days has \"mon\" twice: list each day once");
+    let day = "is not a day: use \"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\" or \"sun\"";
+    check("days = [\"mon\", \"Monday\"]", &format!("days[1] = \"Monday\" {day}"));
+    check("days = [1]", "days[0] is a number: write a text in quotes");
+    check(
+        "links = \"inter-region\"",
+        "links = \"inter-region\" is no kind of links: did you mean \"inter_region\"?",
+    );
+    let kinds = "\"node\", \"region\", \"inter_region\", \"metered\"";
+    check("links = \"x\"", &format!("links = \"x\" is no kind of links: use {kinds}"));
+    check(
+        "bytes_per_s = 16383",
+        "bytes_per_s = 16383 is out of bounds: use 16384 to 107374182400 bytes a second",
+    );
+}
+
+#[test]
+fn what_a_schedule_must_have_is_named() {
+    let path = "l.toml:1: budgets.schedules[0]";
+    let refusal = [
+        format!("{path}.bytes_per_s is missing: set it to what may be sent meanwhile, in bytes a second"),
+        format!("{path}.from is missing: set it to when it begins in UTC, such as \"08:00\""),
+        format!("{path}.links is missing: set it to \"node\", \"region\", \"inter_region\" or \"metered\""),
+        format!("{path}.to is missing: set it to when it ends in UTC, such as \"20:00\""),
+    ];
+    check("[[budgets.schedules]]", &refusal.join("\n"));
+    check(
+        "[budgets.schedules]\nlinks = \"node\"",
+        "l.toml:1: budgets.schedules is no list of tables: write [[budgets.schedules]] above each",
+    );
+    check(
+        "[budgets.monthly]\nmetered_byte = 1048576",
+        "l.toml:2: budgets.monthly.metered_byte is unknown: did you mean budgets.monthly.metered_bytes?",
+    );
+    let many = |count: usize| {
+        "[[budgets.schedules]]\nlinks = \"node\"\nfrom = \"00:00\"\nto = \"24:00\"\nbytes_per_s = 16384\n"
+            .repeat(count)
+    };
+    assert!(parse(&many(MAX_SCHEDULES), &COMPLETE).is_ok());
+    check(&many(MAX_SCHEDULES + 1), "l.toml:1: budgets.schedules has 65 entries: use 64 at most");
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
 mod driver;
+mod forecast;
 mod inbox;
 mod members;
 mod report;

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use littoral::api::{Membership, State, Status};
+use littoral::api::{Lag, Membership, State, Status};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use replication::budget::{LinkClass, MAX_RATE, Rate};
+use replication::budget::{MAX_RATE, Rate};
 
 use crate::engine::Engine;
-use crate::http::LinkControl;
+use crate::http::{LinkControl, links_of};
 use crate::peering::Peering;
+use crate::transport::SharedBudget;
 
 /// How often the figures are brought up to date. Prometheus scrapes less often than this.
 const EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +38,11 @@ fn describe() {
     describe_gauge!("littoral_lag_ops", "Events of the origin that the peer has not acknowledged as durable");
     describe_gauge!("littoral_lag_bytes", Unit::Bytes, "Bytes of keys and values in those events");
     describe_gauge!("littoral_lag_seconds", Unit::Seconds, "Time since the oldest of those events");
+    describe_gauge!(
+        "littoral_lag_gone_in_seconds",
+        Unit::Seconds,
+        "Time until those events are all there, at the pace of the last ten seconds; infinite if never"
+    );
     describe_gauge!("littoral_clock_offset_seconds", Unit::Seconds, "The peer's clock less ours");
     describe_counter!("littoral_events_applied_total", "Events of other replicas applied");
     describe_counter!("littoral_events_sent_total", "Events sent, repeats included");
@@ -81,8 +87,14 @@ fn describe() {
     );
     describe_gauge!(
         "littoral_budget_bytes_per_second",
-        "What links may send together; 107374182400 is no limit"
+        "What links may send together at this time; 107374182400 is no limit"
     );
+    describe_gauge!(
+        "littoral_month_sent_bytes",
+        Unit::Bytes,
+        "Bytes sent on the wire this calendar month (UTC), restarts included, by links"
+    );
+    describe_gauge!("littoral_month_cap_bytes", Unit::Bytes, "How many that may be, where there is a cap");
     describe_gauge!("littoral_link_wire_sent_bytes", Unit::Bytes, "UDP payload sent over the present link");
     describe_gauge!(
         "littoral_link_wire_received_bytes",
@@ -94,12 +106,7 @@ fn describe() {
 fn export(status: &Status, peering: &Peering) {
     gauge!("littoral_ready").set(f64::from(u8::from(status.state == State::Ready)));
     gauge!("littoral_entries").set(status.entries as f64);
-    for lag in &status.lag {
-        let labels = [("origin", lag.origin.clone()), ("peer", lag.peer.clone())];
-        gauge!("littoral_lag_ops", &labels).set(lag.ops as f64);
-        gauge!("littoral_lag_bytes", &labels).set(lag.bytes as f64);
-        gauge!("littoral_lag_seconds", &labels).set(lag.time_ms as f64 / 1000.0);
-    }
+    status.lag.iter().for_each(export_lag);
     for peer in &status.peers {
         if let Some(offset_ms) = peer.clock_offset_ms {
             gauge!("littoral_clock_offset_seconds", "peer" => peer.pop.clone())
@@ -113,13 +120,7 @@ fn export(status: &Status, peering: &Peering) {
                 .set(stats.received_bytes as f64);
         }
     }
-    for shared in peering.shared_budgets() {
-        let links = shared.class.map_or("node", class_label);
-        counter!("littoral_wire_sent_bytes_total", "links" => links).absolute(shared.sent.bytes);
-        // A gauge cannot be taken back: the greatest rate stands for none.
-        let budget = shared.budget.map_or(MAX_RATE, Rate::bytes_per_s);
-        gauge!("littoral_budget_bytes_per_second", "links" => links).set(budget as f64);
-    }
+    peering.shared_budgets().iter().for_each(export_budget);
     let counters = &status.counters;
     counter!("littoral_events_applied_total").absolute(counters.events_applied);
     counter!("littoral_events_sent_total").absolute(counters.events_sent);
@@ -134,12 +135,26 @@ fn export(status: &Status, peering: &Peering) {
     export_membership(&status.membership);
 }
 
-fn class_label(class: LinkClass) -> &'static str {
-    match class {
-        LinkClass::Region => "region",
-        LinkClass::InterRegion => "inter_region",
-        LinkClass::Metered => "metered",
+fn export_budget(shared: &SharedBudget) {
+    let links = links_of(shared.class).name();
+    counter!("littoral_wire_sent_bytes_total", "links" => links).absolute(shared.sent.bytes);
+    // A gauge cannot be taken back: the greatest rate stands for none.
+    let budget = shared.in_force.rate.map_or(MAX_RATE, Rate::bytes_per_s);
+    gauge!("littoral_budget_bytes_per_second", "links" => links).set(budget as f64);
+    gauge!("littoral_month_sent_bytes", "links" => links).set(shared.month.sent_bytes as f64);
+    if let Some(cap_bytes) = shared.month.cap_bytes {
+        gauge!("littoral_month_cap_bytes", "links" => links).set(cap_bytes as f64);
     }
+}
+
+/// How far a peer is behind an origin, and for how long yet.
+fn export_lag(lag: &Lag) {
+    let labels = [("origin", lag.origin.clone()), ("peer", lag.peer.clone())];
+    gauge!("littoral_lag_ops", &labels).set(lag.ops as f64);
+    gauge!("littoral_lag_bytes", &labels).set(lag.bytes as f64);
+    gauge!("littoral_lag_seconds", &labels).set(lag.time_ms as f64 / 1000.0);
+    let gone_in_s = lag.gone_in_ms.map_or(f64::INFINITY, |ms| ms as f64 / 1000.0);
+    gauge!("littoral_lag_gone_in_seconds", &labels).set(gone_in_s);
 }
 
 fn export_membership(membership: &Membership) {
@@ -165,8 +180,10 @@ fn export_membership(membership: &Membership) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::{InForce, MonthView, Sent, Why};
     use littoral::api::members::Garbage;
     use metrics_exporter_prometheus::PrometheusBuilder;
+    use replication::budget::LinkClass;
 
     #[test]
     fn what_waits_and_who_is_a_member_is_exported_in_base_units() {
@@ -197,5 +214,44 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
+    }
+    #[test]
+    fn budgets_months_and_forecasts_are_exported_by_links_and_pairs() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let month =
+            MonthView { name: "2026-11".into(), sent_bytes: 5, cap_bytes: Some(9), used_up_at_s: None };
+        let metered = SharedBudget {
+            class: Some(LinkClass::Metered),
+            base: None,
+            in_force: InForce { rate: Rate::new(16_384), why: Why::MonthlyCap },
+            sent: Sent { bytes: 4, bytes_per_s: 1 },
+            month: month.clone(),
+        };
+        let in_force = InForce { rate: None, why: Why::Base };
+        let node = SharedBudget {
+            class: None,
+            in_force,
+            month: MonthView { cap_bytes: None, ..month },
+            ..metered.clone()
+        };
+        let lag = Lag { origin: "a".into(), peer: "b".into(), bytes: 3, ..Lag::default() };
+        metrics::with_local_recorder(&recorder, || {
+            [metered, node].iter().for_each(export_budget);
+            export_lag(&Lag { gone_in_ms: Some(1_500), ..lag.clone() });
+            export_lag(&Lag { peer: "c".into(), ..lag });
+        });
+        let text = recorder.handle().render();
+        for line in [
+            "littoral_wire_sent_bytes_total{links=\"metered\"} 4",
+            "littoral_budget_bytes_per_second{links=\"metered\"} 16384",
+            "littoral_budget_bytes_per_second{links=\"node\"} 107374182400",
+            "littoral_month_sent_bytes{links=\"metered\"} 5",
+            "littoral_month_cap_bytes{links=\"metered\"} 9",
+            "littoral_lag_gone_in_seconds{origin=\"a\",peer=\"b\"} 1.5",
+            "littoral_lag_gone_in_seconds{origin=\"a\",peer=\"c\"} inf",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(!text.contains("littoral_month_cap_bytes{links=\"node\"}"), "it has no cap: {text}");
     }
 }

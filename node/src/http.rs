@@ -50,6 +50,7 @@ use tower_service::Service;
 pub use self::auth::AccountToken;
 pub use self::large::ChunkFetch;
 pub use self::links::LinkControl;
+pub(crate) use self::links::links_of;
 
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::error::ApiError;

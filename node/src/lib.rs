@@ -15,6 +15,8 @@ pub mod namespaces;
 pub mod node;
 mod peering;
 mod rebuild;
+mod sent_file;
+mod smoothed;
 pub mod storage;
 pub mod transport;
 mod verifier;

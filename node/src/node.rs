@@ -10,10 +10,11 @@ use anyhow::Context as _;
 use config::{Config, LogFormat};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use replication::DigestKey;
-use replication::budget::Rate;
+use replication::budget::{LinkClass, Rate};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::chunks::ChunkStore;
@@ -22,7 +23,8 @@ use crate::http::{self, AccountToken, HttpContext};
 use crate::identity::Identity;
 use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
-use crate::transport::{self, Budgets, Transport};
+use crate::sent_file::{SentFile, unix_s};
+use crate::transport::{self, Budgets, Months, PerLinks, Schedule, Transport};
 use crate::{chunk_pull, gauges};
 
 /// Chunks that may wait to be pulled; a read pulls what it lacks itself.
@@ -159,8 +161,14 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let settings = engine_settings(config, &identity);
     // Reads every row of the store: on a thread where that may take its time.
     let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunks_wanted)).await??;
-    let transport = start_transport(config, &identity, &engine, &chunks).await?;
+    let sent_file = SentFile::open(&data_folder);
+    let budgets = budgets(config, sent_file.months().clone());
+    let transport = start_transport(config, budgets, &identity, &engine, &chunks).await?;
     let peering = Arc::new(Peering(transport));
+    // Before anything is sent by a budget that a schedule or a used-up cap holds down.
+    peering.review_budgets(unix_s());
+    let stop_counting = CancellationToken::new();
+    let counting = tokio::spawn(sent_file.keep(peering.clone(), stop_counting.clone()));
     let pulling = tokio::spawn(chunk_pull::run(wanted, chunks.clone(), peering.clone(), engine.clone()));
     let measuring = tokio::spawn(gauges::run(engine.clone(), peering.clone(), metrics.clone()));
 
@@ -186,6 +194,9 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     if let Some(transport) = &peering.0 {
         transport.shutdown().await;
     }
+    stop_counting.cancel();
+    // It fails only by a panic, which has been reported.
+    let _ = counting.await;
     engine.shutdown().await;
     served?;
     if is_told {
@@ -260,6 +271,7 @@ fn random_u64() -> u64 {
 /// No links in quarantine: a damaged store gossips nothing.
 async fn start_transport(
     config: &Config,
+    budgets: Budgets,
     identity: &Identity,
     engine: &Engine,
     chunks: &Arc<ChunkStore>,
@@ -276,32 +288,59 @@ async fn start_transport(
             .iter()
             .map(|peer| (peer.pop.to_string(), peer.address.clone()))
             .collect(),
-        budgets: budgets(config),
+        budgets,
         packs: config.replication.compression == config::Compression::Zstd,
     };
     Ok(Some(transport::start(settings, identity, engine.clone(), chunks.clone()).await?))
 }
 
-fn budgets(config: &Config) -> Budgets {
-    // The greatest rate is no limit.
-    let limit = |bytes_per_s| Rate::new(bytes_per_s).filter(|_| bytes_per_s < *config::RATE.end());
-    let config::Budgets {
-        node_bytes_per_s,
-        region_bytes_per_s,
-        inter_region_bytes_per_s,
-        metered_bytes_per_s,
-    } = config.budgets;
+fn budgets(config: &Config, months: Months) -> Budgets {
     let peers = &config.replication.peers;
     let is_metered = |peer: &&config::Peer| peer.path == config::PeerPath::Metered;
+    let config::Budgets { monthly, schedules, .. } = &config.budgets;
+    let cap = |bytes| Some(bytes).filter(|bytes| bytes < config::MONTHLY_BYTES.end());
     Budgets {
-        node: limit(node_bytes_per_s),
-        classes: [region_bytes_per_s, inter_region_bytes_per_s, metered_bytes_per_s].map(limit),
+        base: PerLinks {
+            node: limit(config.budgets.node_bytes_per_s),
+            region: limit(config.budgets.region_bytes_per_s),
+            inter_region: limit(config.budgets.inter_region_bytes_per_s),
+            metered: limit(config.budgets.metered_bytes_per_s),
+        },
         pops: peers
             .iter()
             .filter_map(|peer| Some((peer.pop.to_string(), limit(peer.bytes_per_s)?)))
             .collect(),
         metered: peers.iter().filter(is_metered).map(|peer| peer.pop.to_string()).collect(),
+        schedules: schedules.iter().map(schedule).collect(),
+        caps: PerLinks {
+            node: cap(monthly.node_bytes),
+            region: cap(monthly.region_bytes),
+            inter_region: cap(monthly.inter_region_bytes),
+            metered: cap(monthly.metered_bytes),
+        },
+        beyond_cap: limit(config.budgets.beyond_cap_bytes_per_s),
+        months,
     }
+}
+
+fn schedule(schedule: &config::Schedule) -> Schedule {
+    Schedule {
+        links: match schedule.links {
+            config::BudgetLinks::Node => None,
+            config::BudgetLinks::Region => Some(LinkClass::Region),
+            config::BudgetLinks::InterRegion => Some(LinkClass::InterRegion),
+            config::BudgetLinks::Metered => Some(LinkClass::Metered),
+        },
+        days: config::Day::ALL.map(|day| schedule.days.contains(&day)),
+        from_minutes: schedule.from.minutes(),
+        to_minutes: schedule.to.minutes(),
+        rate: limit(schedule.bytes_per_s),
+    }
+}
+
+/// The greatest rate is no limit.
+fn limit(bytes_per_s: u64) -> Option<Rate> {
+    Rate::new(bytes_per_s).filter(|_| bytes_per_s < *config::RATE.end())
 }
 
 fn tokens(config: &Config) -> Vec<AccountToken> {

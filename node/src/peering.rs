@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, ReplicaId};
 
-use crate::http::{ChunkFetch, LinkControl};
-use crate::transport::{LinkStats, LinkView, NoSuchLink, SharedBudget, Transport};
+use crate::http::{ChunkFetch, LinkControl, links_of};
+use crate::transport::{LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport};
 
 /// The node's transport; none in quarantine.
 pub(crate) struct Peering(pub(crate) Option<Transport>);
@@ -15,6 +15,16 @@ impl Peering {
     /// Figures of the link to this replica, where there is one.
     pub(crate) fn link_stats(&self, replica: ReplicaId) -> Option<LinkStats> {
         self.0.as_ref()?.link_stats(replica)
+    }
+
+    /// Has budgets follow schedules and monthly caps, and tells what was sent in each month.
+    pub(crate) fn review_budgets(&self, unix_s: u64) -> Option<Months> {
+        let transport = self.0.as_ref()?;
+        for Passed { links, percent, sent_bytes, cap_bytes } in transport.review_budgets(unix_s) {
+            let links = links_of(links).name();
+            tracing::warn!(links, sent_bytes, cap_bytes, "{percent} % of a monthly cap are used up");
+        }
+        Some(transport.months())
     }
 }
 
@@ -27,13 +37,12 @@ impl LinkControl for Peering {
         self.0.as_ref().map(Transport::shared_budgets).unwrap_or_default()
     }
 
-    fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), NoSuchLink> {
-        self.0.as_ref().map_or(Ok(()), |transport| transport.set_budget(scope, rate))
+    fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), LinkError> {
+        self.0.as_ref().ok_or(LinkError::Quarantined)?.set_budget(scope, rate)
     }
 
-    fn pause(&self, pop: &str, paused: bool) -> Result<(), NoSuchLink> {
-        let none = || NoSuchLink { pop: pop.to_owned() };
-        self.0.as_ref().ok_or_else(none)?.pause(pop, paused)
+    fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError> {
+        self.0.as_ref().ok_or(LinkError::Quarantined)?.pause(pop, paused)
     }
 }
 

@@ -27,17 +27,64 @@ pub enum Links {
     Metered,
 }
 
+impl Links {
+    /// The name that the REST API, the configuration and metrics have for them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Region => "region",
+            Self::InterRegion => "inter_region",
+            Self::Metered => "metered",
+        }
+    }
+}
+
 /// A budget that links share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// Which links.
     pub of: Links,
-    /// Bytes a second on the wire; without it there is no limit.
+    /// Bytes a second on the wire, as configured or set; without it there is no limit.
     pub bytes_per_s: Option<u64>,
+    /// Bytes a second that hold now: the least of that, of schedules, and of what a used-up cap leaves.
+    pub in_force_bytes_per_s: Option<u64>,
+    /// What makes it that.
+    pub why: Why,
+    /// What was sent this month.
+    pub month: Month,
     /// Bytes sent since the node started: on the wire, headers of IP and UDP included.
     pub sent_bytes: u64,
     /// Bytes a second, over the last ten seconds.
     pub sent_bytes_per_s: u64,
+}
+
+/// What makes a budget what it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Why {
+    /// What is configured or set.
+    Base,
+    /// A schedule.
+    Schedule {
+        /// The end of its window, in Unix seconds.
+        until_s: u64,
+    },
+    /// The monthly cap is used up.
+    MonthlyCap,
+}
+
+/// What was sent in the present calendar month, UTC: on the wire, headers of IP and UDP included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Month {
+    /// The month, such as `2026-11`.
+    pub name: String,
+    /// Bytes sent, restarts of the node included.
+    pub sent_bytes: u64,
+    /// The monthly cap in bytes; without it there is none.
+    pub cap_bytes: Option<u64>,
+    /// When the cap will be used up at the pace of the last hour, in Unix seconds; without it not this month, or it is
+    /// used up already.
+    pub used_up_at_s: Option<u64>,
 }
 
 /// The link to one PoP.
@@ -49,6 +96,9 @@ pub struct Link {
     pub up: bool,
     /// Which links it shares a budget with; unknown until it has been up.
     pub kind: Option<Links>,
+    /// Whether this node's events go to the PoP's region over this link: the PoP is its relay there.
+    #[serde(default)]
+    pub is_relay: bool,
     /// Whether nothing but heartbeats and acknowledgements is sent.
     pub paused: bool,
     /// Its own budget in bytes a second; without it there is none.
@@ -69,7 +119,8 @@ pub struct Link {
     pub behind_ms: u64,
     /// Whether they come faster than they are sent, so that of what is overwritten meanwhile only the last state goes.
     pub coalescing: bool,
-    /// In how many milliseconds they will be gone at the present rate; unknown where nothing is being sent.
+    /// In how many milliseconds they will be gone at the present pace (as [`Lag`](super::Lag) tells it); without it
+    /// never, or nothing is being sent.
     pub gone_in_ms: Option<u64>,
 }
 

@@ -41,17 +41,27 @@ fn page(report: &LagReport) -> String {
     if report.lag.is_empty() {
         return format!("{} knows no other PoP yet", report.pop);
     }
-    print::table(["PEER", "BEHIND", "OPS", "BYTES", "TIME"], report.lag.iter().map(row))
+    print::table(["PEER", "BEHIND", "OPS", "BYTES", "TIME", "GONE IN"], report.lag.iter().map(row))
 }
 
-fn row(lag: &Lag) -> [String; 5] {
+fn row(lag: &Lag) -> [String; 6] {
     [
         lag.peer.clone(),
         lag.origin.clone(),
         print::count(lag.ops),
         print::size(lag.bytes),
         print::time(Duration::from_millis(lag.time_ms)),
+        gone_in(lag),
     ]
+}
+
+fn gone_in(lag: &Lag) -> String {
+    match (lag.ops, lag.gone_in_ms, lag.shrinks_bytes_per_s) {
+        (0, _, _) => String::new(),
+        (_, Some(ms), _) => print::time(Duration::from_millis(ms)),
+        (_, None, Some(_)) => "never at this pace".into(),
+        (_, None, None) => "not known yet".into(),
+    }
 }
 
 #[cfg(test)]
@@ -66,9 +76,33 @@ mod tests {
             ops: 1_234_567_890,
             bytes: u64::from(u32::MAX),
             time_ms: 604_800_000,
+            shrinks_bytes_per_s: Some(-1),
+            gone_in_ms: None,
         };
         let text = page(&LagReport { pop: "ams".into(), lag: vec![lag] });
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("1,234,567,890") && text.contains("168 h"), "{text}");
+    }
+
+    #[test]
+    fn a_backlog_is_gone_after_a_time_or_never_or_that_is_not_known_yet() {
+        let lag = |ops, gone_in_ms, shrinks_bytes_per_s| Lag {
+            origin: "fra".into(),
+            peer: "sin".into(),
+            ops,
+            gone_in_ms,
+            shrinks_bytes_per_s,
+            ..Lag::default()
+        };
+        let cases = [
+            (lag(0, Some(0), None), ""),
+            (lag(5, Some(86_000), Some(9)), "86.0 s"),
+            (lag(5, Some(86_000), None), "86.0 s"),
+            (lag(5, None, Some(0)), "never at this pace"),
+            (lag(5, None, None), "not known yet"),
+        ];
+        for (lag, text) in cases {
+            assert_eq!(gone_in(&lag), text, "{lag:?}");
+        }
     }
 }

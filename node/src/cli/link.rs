@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use littoral::Client;
-use littoral::api::links::{Budget, Link, Links, LinksReport};
+use littoral::api::links::{Budget, Link, Links, LinksReport, Month, Why};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -118,8 +118,14 @@ fn page(report: &LinksReport) -> String {
         ["LINK", "STATE", "BUDGET", "RATE", "SENT", "BEHIND", "GONE IN"],
         report.links.iter().map(link),
     );
-    let budgets = print::table(["OF ALL LINKS", "BUDGET", "RATE", "SENT"], report.budgets.iter().map(budget));
-    format!("{links}\n\n{budgets}")
+    let budgets =
+        print::table(["ALL LINKS", "BUDGET", "BY", "RATE", "SENT"], report.budgets.iter().map(budget));
+    let capped: Vec<[String; 4]> = report.budgets.iter().filter_map(month).collect();
+    if capped.is_empty() {
+        return format!("{links}\n\n{budgets}");
+    }
+    let months = print::table(["THIS MONTH", "SENT", "CAP", "USED UP, AT THIS PACE"], capped);
+    format!("{links}\n\n{budgets}\n\n{months}")
 }
 
 fn link(link: &Link) -> [String; 7] {
@@ -136,7 +142,7 @@ fn link(link: &Link) -> [String; 7] {
     };
     [
         link.pop.clone(),
-        state.into(),
+        if link.is_relay { format!("{state}, relay") } else { state.into() },
         limit(link.bytes_per_s),
         per_second(link.sent_bytes_per_s),
         print::size(link.sent_bytes),
@@ -145,19 +151,41 @@ fn link(link: &Link) -> [String; 7] {
     ]
 }
 
-fn budget(budget: &Budget) -> [String; 4] {
-    let of = match budget.of {
-        Links::Node => "of the node",
-        Links::Region => "inside the region",
-        Links::InterRegion => "to other regions",
-        Links::Metered => "metered",
+fn budget(budget: &Budget) -> [String; 5] {
+    let by = match (budget.in_force_bytes_per_s, budget.why) {
+        (None, _) => String::new(),
+        (_, Why::Base) => "base".into(),
+        (_, Why::Schedule { until_s }) => {
+            format!("schedule until {:02}:{:02} UTC", until_s / 3_600 % 24, until_s / 60 % 60)
+        }
+        (_, Why::MonthlyCap) => "monthly cap used up".into(),
     };
     [
-        of.into(),
-        limit(budget.bytes_per_s),
+        named(budget.of),
+        limit(budget.in_force_bytes_per_s),
+        by,
         per_second(budget.sent_bytes_per_s),
         print::size(budget.sent_bytes),
     ]
+}
+
+/// What has a cap: how much of it is used, and when it will be all.
+fn month(budget: &Budget) -> Option<[String; 4]> {
+    let Month { sent_bytes, cap_bytes, used_up_at_s, .. } = budget.month;
+    let cap_bytes = cap_bytes?;
+    let percent = u128::from(sent_bytes) * 100 / u128::from(cap_bytes.max(1));
+    let used_up = match used_up_at_s {
+        _ if sent_bytes >= cap_bytes => "now".into(),
+        Some(at_s) => print::moment(at_s.saturating_mul(1_000)),
+        None => "not this month".into(),
+    };
+    let sent = format!("{} ({percent} %)", print::size(sent_bytes));
+    Some([named(budget.of), sent, print::size(cap_bytes), used_up])
+}
+
+/// As `--of` has it.
+fn named(of: Links) -> String {
+    of.name().replace('_', "-")
 }
 
 fn limit(bytes_per_s: Option<u64>) -> String {
@@ -192,6 +220,7 @@ mod tests {
             pop: "a-pop-with-a-long-name".into(),
             up: true,
             kind: Some(Links::Metered),
+            is_relay: true,
             paused: false,
             bytes_per_s: Some(12_500_000),
             tightest_bytes_per_s: Some(12_500_000),
@@ -204,19 +233,79 @@ mod tests {
             coalescing: true,
             gone_in_ms: Some(86_000),
         };
-        let budget = Budget {
-            of: Links::InterRegion,
-            bytes_per_s: None,
-            sent_bytes: 1 << 44,
-            sent_bytes_per_s: 12_499_999,
+        let report = |link: &Link| LinksReport {
+            pop: "ams".into(),
+            budgets: vec![budget_of(Links::InterRegion)],
+            links: vec![link.clone()],
         };
-        let report =
-            |link: &Link| LinksReport { pop: "ams".into(), budgets: vec![budget], links: vec![link.clone()] };
         let text = page(&report(&one));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("coalescing") && text.contains("86.0 s") && text.contains("none"), "{text}");
-        (one.paused, one.gone_in_ms) = (true, None);
+        assert!(
+            text.contains("coalescing,")
+                && text.contains("relay")
+                && text.contains("86.0 s")
+                && text.contains("none"),
+            "{text}"
+        );
+        (one.paused, one.gone_in_ms, one.is_relay) = (true, None, false);
         let text = page(&report(&one));
-        assert!(text.contains("paused") && text.contains("never"), "{text}");
+        assert!(text.contains("paused") && text.contains("never") && !text.contains("relay"), "{text}");
+        assert!(!text.contains("THIS MONTH"), "nothing has a cap: {text}");
+    }
+
+    fn budget_of(of: Links) -> Budget {
+        Budget {
+            of,
+            bytes_per_s: None,
+            in_force_bytes_per_s: None,
+            why: Why::Base,
+            month: Month { name: "2026-11".into(), sent_bytes: 0, cap_bytes: None, used_up_at_s: None },
+            sent_bytes: 1 << 44,
+            sent_bytes_per_s: 12_499_999,
+        }
+    }
+
+    #[test]
+    fn a_budget_says_why_it_is_what_it_is_within_80_columns() {
+        let evening_s = 1_795_377_600 + 20 * 3_600 + 5 * 60;
+        let cases = [
+            (None, Why::Base, "none"),
+            (Some(12_500_000), Why::Base, "base"),
+            (Some(12_500_000), Why::Schedule { until_s: evening_s }, "schedule until 16:05 UTC"),
+            (Some(16_384), Why::MonthlyCap, "monthly cap used up"),
+        ];
+        for (in_force_bytes_per_s, why, wanted) in cases {
+            let budget = Budget { in_force_bytes_per_s, why, ..budget_of(Links::InterRegion) };
+            let text = page(&LinksReport { pop: "ams".into(), budgets: vec![budget], links: Vec::new() });
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            assert!(text.contains(wanted) && text.contains("inter-region"), "{wanted}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_cap_says_how_much_of_it_is_used_and_when_it_will_be_all() {
+        let month = |sent_bytes, used_up_at_s| Month {
+            name: "2026-11".into(),
+            sent_bytes,
+            cap_bytes: Some(1 << 40),
+            used_up_at_s,
+        };
+        let cases = [
+            (month(1 << 39, Some(1_795_348_800)), "512.00 GiB (50 %)", "2026-11-22 12:00:00 UTC"),
+            (month(1 << 39, None), "1.00 TiB", "not this month"),
+            (month(3 << 40, None), "3.00 TiB (300 %)", "now"),
+        ];
+        for (month, sent, used_up) in cases {
+            let capped = Budget { month, ..budget_of(Links::InterRegion) };
+            let budgets = vec![budget_of(Links::Node), capped];
+            let text = page(&LinksReport { pop: "ams".into(), budgets, links: Vec::new() });
+            let months = text.split("THIS MONTH").nth(1).unwrap();
+            assert!(months.contains(sent) && months.contains(used_up), "{text}");
+            assert!(
+                months.contains("inter-region") && !months.contains("node"),
+                "only what has a cap: {text}"
+            );
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
     }
 }

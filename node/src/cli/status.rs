@@ -113,6 +113,7 @@ mod tests {
             root: root.cloned(),
             clock_offset_ms: Some(-1),
             rtt_us: Some(321),
+            ..Peer::default()
         };
         let mut status = Status {
             region: "eu-west".into(),

@@ -17,6 +17,7 @@ use replication::{Body, ChunkId, Dot, EntryId, Lane, MemberRecord, Now, RemovalR
 use replication::{StoreError, VersionVector};
 use tokio::sync::mpsc;
 
+use super::forecast::Forecasts;
 use super::inbox::{Command, Reply};
 use super::members::Answer;
 use super::{Ack, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
@@ -53,6 +54,7 @@ pub(super) fn spawn(
         chunks_wanted,
         links: BTreeMap::new(),
         pops: BTreeMap::new(),
+        forecasts: Forecasts::default(),
         unanswered: Vec::new(),
         checkpointed: VersionVector::default(),
         checkpoint_due_us: 0,
@@ -70,9 +72,11 @@ pub(super) struct Driver {
     /// None in quarantine.
     pub(super) replica: Option<Replica<SledStore>>,
     chunks_wanted: mpsc::Sender<ChunkId>,
-    links: BTreeMap<ReplicaId, LinkSender>,
+    pub(super) links: BTreeMap<ReplicaId, LinkSender>,
     /// The PoPs of the replicas met or read about.
     pub(super) pops: BTreeMap<ReplicaId, String>,
+    /// When what peers are behind will be gone.
+    pub(super) forecasts: Forecasts,
     /// Groups staged in this turn, with their events.
     unanswered: Vec<(Reply, Vec<Dot>)>,
     checkpointed: VersionVector,
@@ -155,7 +159,8 @@ impl Driver {
         answers.into_iter().for_each(|answer| answer(settled.as_ref().err()));
         for reply in asked {
             // Whoever asked may be gone.
-            let _ = reply.send(report::status(self, &self.shared.condition.load()));
+            let condition = self.shared.condition.load_full();
+            let _ = reply.send(report::status(self, &condition));
         }
         for ask in asks {
             ask(self.replica.as_mut(), self.shared.clocks.now());

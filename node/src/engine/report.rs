@@ -1,6 +1,6 @@
 //! What the engine tells operators: one struct that metrics, REST and CLI all read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use littoral::api::{Counters, Lag, Membership, Peer, Position, Status};
 use replication::replica::PeerView;
@@ -11,9 +11,11 @@ use super::{Condition, ReadError, members};
 use crate::storage::SledStore;
 
 /// The node's status at this moment.
-pub(super) fn status(driver: &Driver, condition: &Condition) -> Result<Status, ReadError> {
-    let replica = driver.replica.as_ref();
+pub(super) fn status(driver: &mut Driver, condition: &Condition) -> Result<Status, ReadError> {
     let failed = |error: StoreError| ReadError { reason: error.reason };
+    let lag = forecast(driver).map_err(failed)?;
+    let driver = &*driver;
+    let replica = driver.replica.as_ref();
     Ok(Status {
         pop: driver.settings.pop.clone(),
         region: driver.settings.region.clone(),
@@ -26,7 +28,7 @@ pub(super) fn status(driver: &Driver, condition: &Condition) -> Result<Status, R
         vector: replica.map(|replica| vector(driver, replica)).unwrap_or_default(),
         peers: replica.map(|replica| peers(driver, replica)).unwrap_or_default(),
         counters: replica.map(|replica| counters(replica.counters())).unwrap_or_default(),
-        lag: replica.map_or(Ok(Vec::new()), |replica| lag(driver, replica)).map_err(failed)?,
+        lag,
         membership: replica
             .map_or(Ok(Membership::default()), |replica| membership(driver, replica))
             .map_err(failed)?,
@@ -64,22 +66,17 @@ fn peers(driver: &Driver, replica: &Replica<SledStore>) -> Vec<Peer> {
     let views = replica.peers().filter(|view| view.connected || !is_gone(replica, view.replica));
     let mut peers: Vec<Peer> = views.map(|view| met(driver, view)).collect();
     let unmet = driver.settings.peers.iter().filter(|pop| !peers.iter().any(|peer| peer.pop == **pop));
-    let unmet: Vec<Peer> = unmet
-        .map(|pop| Peer {
-            pop: pop.clone(),
-            replica: None,
-            connected: false,
-            root: None,
-            clock_offset_ms: None,
-            rtt_us: None,
-        })
-        .collect();
+    let unmet: Vec<Peer> = unmet.map(|pop| Peer { pop: pop.clone(), ..Peer::default() }).collect();
     peers.extend(unmet);
     peers.sort_by(|a, b| a.pop.cmp(&b.pop));
     peers
 }
 
 fn met(driver: &Driver, view: PeerView) -> Peer {
+    let pops = |replicas: Vec<ReplicaId>| {
+        let pops: BTreeSet<String> = replicas.into_iter().map(|replica| driver.pop_of(replica)).collect();
+        pops.into_iter().collect()
+    };
     Peer {
         pop: driver.pop_of(view.replica),
         replica: Some(view.replica.to_string()),
@@ -87,7 +84,29 @@ fn met(driver: &Driver, view: PeerView) -> Peer {
         root: view.root.map(|root| root.to_string()),
         clock_offset_ms: view.clock_offset_ms,
         rtt_us: view.rtt_us,
+        is_relay: view.is_relay,
+        brings: pops(view.brings),
+        is_brought: pops(view.is_brought),
     }
+}
+
+/// The lag of all, and when it will be gone.
+fn forecast(driver: &mut Driver) -> Result<Vec<Lag>, StoreError> {
+    let Some(replica) = &driver.replica else { return Ok(Vec::new()) };
+    let mut lags = lag(driver, replica)?;
+    let mut forecasts = std::mem::take(&mut driver.forecasts);
+    forecasts.tell(driver.now().mono_us, &mut lags, |lag| budget(driver, lag));
+    driver.forecasts = forecasts;
+    Ok(lags)
+}
+
+/// What this node may send a second to the peer that is behind it. Who sends it the events of others, and by which
+/// budget, is not known here.
+fn budget(driver: &Driver, lag: &Lag) -> Option<u64> {
+    let is_ours = lag.origin == driver.settings.pop;
+    let mut linked =
+        driver.links.iter().filter(|(replica, _)| is_ours && driver.pop_of(**replica) == lag.peer);
+    Some(linked.find_map(|(_, link)| link.budget())?.bytes_per_s())
 }
 
 /// By PoP: what its incarnations wrote, and are missing, is one figure.
@@ -95,7 +114,7 @@ fn lag(driver: &Driver, replica: &Replica<SledStore>) -> Result<Vec<Lag>, StoreE
     let mut by_pop: BTreeMap<(String, String), Lag> = BTreeMap::new();
     for lag in replica.lag(driver.now())?.iter().filter(|lag| !is_gone(replica, lag.replica)) {
         let (origin, peer) = (driver.pop_of(lag.origin), driver.pop_of(lag.replica));
-        let none = Lag { origin: origin.clone(), peer: peer.clone(), ops: 0, bytes: 0, time_ms: 0 };
+        let none = Lag { origin: origin.clone(), peer: peer.clone(), ..Lag::default() };
         let sum = by_pop.entry((origin, peer)).or_insert(none);
         sum.ops += lag.ops;
         sum.bytes += lag.bytes;

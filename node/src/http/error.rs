@@ -30,7 +30,7 @@ use serde_json::json;
 
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
-use crate::transport::NoSuchLink;
+use crate::transport::LinkError;
 
 /// What a client is told to wait before it tries again.
 const RETRY_AFTER_S: u32 = 1;
@@ -201,7 +201,7 @@ pub(crate) enum PageError {
     #[error("{reason}")]
     Busy { reason: String },
     #[error(transparent)]
-    NoSuchLink(#[from] NoSuchLink),
+    Link(#[from] LinkError),
     #[error(transparent)]
     NotDone(#[from] OperatorError),
 }
@@ -213,7 +213,8 @@ impl IntoResponse for PageError {
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoSuchLink(_) => StatusCode::NOT_FOUND,
+            Self::Link(LinkError::NoSuchLink { .. }) => StatusCode::NOT_FOUND,
+            Self::Link(LinkError::Quarantined) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotDone(OperatorError::NoSuchMember { .. } | OperatorError::NoSuchLetter { .. }) => {
                 StatusCode::NOT_FOUND
             }
@@ -263,9 +264,10 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases: [(PageError, u16); 10] = [
+        let cases: [(PageError, u16); 11] = [
             (PageError::Busy { reason: text() }, 503),
-            (NoSuchLink { pop: text() }.into(), 404),
+            (LinkError::NoSuchLink { pop: text() }.into(), 404),
+            (LinkError::Quarantined.into(), 503),
             (OperatorError::NoSuchMember { replica: text() }.into(), 404),
             (OperatorError::NoSuchLetter { dot: text() }.into(), 404),
             (OperatorError::Itself.into(), 409),

@@ -7,14 +7,14 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Json;
 use hyper::HeaderMap;
-use littoral::api::Lag;
-use littoral::api::links::{Budget, Link, Links, LinksReport, Pause, SetBudget, SetLinkBudget};
+use littoral::api::links::{Budget, Link, Links, LinksReport, Month, Pause, SetBudget, SetLinkBudget, Why};
+use littoral::api::{Lag, Status};
 use replication::budget::{LinkClass, MAX_RATE, MIN_RATE, Rate, Scope};
 
 use super::error::PageError;
 use super::members::order;
 use super::native::Native;
-use crate::transport::{LinkView, NoSuchLink, SharedBudget};
+use crate::transport::{self, LinkError, LinkView, SharedBudget};
 
 /// A PoP that is further behind than this gets of what is overwritten the last state only.
 const COALESCING_AFTER_MS: u64 = 1_000;
@@ -26,9 +26,9 @@ pub trait LinkControl: Send + Sync {
     /// What links share.
     fn shared_budgets(&self) -> Vec<SharedBudget>;
     /// Sets or lifts a budget.
-    fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), NoSuchLink>;
+    fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), LinkError>;
     /// Has nothing but heartbeats sent, or all again.
-    fn pause(&self, pop: &str, paused: bool) -> Result<(), NoSuchLink>;
+    fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError>;
 }
 
 type Page = Result<Json<LinksReport>, PageError>;
@@ -84,33 +84,37 @@ fn rate(bytes_per_s: Option<u64>) -> Result<Option<Rate>, PageError> {
 
 async fn report(native: &Native) -> Page {
     let status = native.status().await.map_err(|reason| PageError::Busy { reason })?;
-    let to_send = |pop: &str| status.lag.iter().find(|lag| lag.origin == status.pop && lag.peer == pop);
-    let links = native.links.links().into_iter().map(|view| link(to_send(&view.pop), view)).collect();
-    let budgets = native.links.shared_budgets().iter().map(budget).collect();
+    let links = native.links.links().into_iter().map(|view| link(&status, view)).collect();
+    let budgets = native.links.shared_budgets().into_iter().map(budget).collect();
     Ok(Json(LinksReport { budgets, links, pop: status.pop }))
 }
 
-fn budget(shared: &SharedBudget) -> Budget {
+fn budget(shared: SharedBudget) -> Budget {
+    let transport::MonthView { name, sent_bytes, cap_bytes, used_up_at_s } = shared.month;
     Budget {
-        of: shared.class.map_or(Links::Node, kind),
-        bytes_per_s: shared.budget.map(Rate::bytes_per_s),
+        of: links_of(shared.class),
+        bytes_per_s: shared.base.map(Rate::bytes_per_s),
+        in_force_bytes_per_s: shared.in_force.rate.map(Rate::bytes_per_s),
+        why: match shared.in_force.why {
+            transport::Why::Base => Why::Base,
+            transport::Why::Schedule { until_s } => Why::Schedule { until_s },
+            transport::Why::MonthlyCap => Why::MonthlyCap,
+        },
+        month: Month { name, sent_bytes, cap_bytes, used_up_at_s },
         sent_bytes: shared.sent.bytes,
         sent_bytes_per_s: shared.sent.bytes_per_s,
     }
 }
 
-fn link(to_send: Option<&Lag>, view: LinkView) -> Link {
-    let (behind_ops, behind_bytes, behind_ms) =
-        to_send.map_or((0, 0, 0), |lag| (lag.ops, lag.bytes, lag.time_ms));
+fn link(status: &Status, view: LinkView) -> Link {
+    let is_ours = |lag: &&Lag| lag.origin == status.pop && lag.peer == view.pop;
+    let Lag { ops: behind_ops, bytes: behind_bytes, time_ms: behind_ms, gone_in_ms, .. } =
+        status.lag.iter().find(is_ours).cloned().unwrap_or_default();
     let is_sending = view.up.is_some() && !view.is_paused;
-    let gone_in_ms = match (behind_ops, view.sent.bytes_per_s) {
-        (0, _) => Some(0),
-        (_, rate) if is_sending => (u128::from(behind_bytes) * 1_000).checked_div(rate.into()),
-        _ => None,
-    };
     Link {
         up: view.up.is_some(),
-        kind: view.up.map(|up| kind(up.class)),
+        kind: view.up.map(|up| links_of(Some(up.class))),
+        is_relay: status.peers.iter().any(|peer| peer.pop == view.pop && peer.is_relay),
         paused: view.is_paused,
         bytes_per_s: view.budget.map(Rate::bytes_per_s),
         tightest_bytes_per_s: view.up.and_then(|up| up.tightest).map(Rate::bytes_per_s),
@@ -121,24 +125,41 @@ fn link(to_send: Option<&Lag>, view: LinkView) -> Link {
         behind_bytes,
         behind_ms,
         coalescing: is_sending && behind_ms > COALESCING_AFTER_MS,
-        gone_in_ms: gone_in_ms.map(|ms| ms.try_into().unwrap_or(u64::MAX)),
+        gone_in_ms: if behind_ops == 0 { Some(0) } else { gone_in_ms.filter(|_| is_sending) },
         pop: view.pop,
     }
 }
 
-fn kind(class: LinkClass) -> Links {
+/// What the API, the command line and metrics call the links of a class; without one, all of the node.
+pub(crate) fn links_of(class: Option<LinkClass>) -> Links {
     match class {
-        LinkClass::Region => Links::Region,
-        LinkClass::InterRegion => Links::InterRegion,
-        LinkClass::Metered => Links::Metered,
+        None => Links::Node,
+        Some(LinkClass::Region) => Links::Region,
+        Some(LinkClass::InterRegion) => Links::InterRegion,
+        Some(LinkClass::Metered) => Links::Metered,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{Sent, Up};
+    use crate::transport::{PerLinks, Sent, Up};
+    use littoral::api::Peer;
     use replication::ReplicaId;
+
+    /// Of `ams`, behind which `sin` is.
+    fn status(lag: Lag, is_relay: bool) -> Status {
+        let none: Status = serde_json::from_value(serde_json::json!({
+            "pop": "ams", "region": "eu", "replica": "", "version": "", "state": "ready", "root": "", "entries": 0,
+            "vector": [], "peers": [], "lag": [],
+        }))
+        .unwrap();
+        Status {
+            peers: vec![Peer { pop: "sin".into(), is_relay, ..Peer::default() }],
+            lag: vec![lag],
+            ..none
+        }
+    }
 
     #[test]
     fn a_link_says_how_long_its_backlog_will_last_only_while_it_is_being_sent() {
@@ -149,25 +170,36 @@ mod tests {
             tightest: Rate::new(1_000_000),
         };
         let sent = Sent { bytes: 5_000_000, bytes_per_s: 500_000 };
-        let view = |up, is_paused, sent| LinkView { pop: "sin".into(), up, is_paused, budget: None, sent };
-        let behind = |time_ms| Lag {
-            origin: "fra".into(),
+        let view = |up, is_paused| LinkView { pop: "sin".into(), up, is_paused, budget: None, sent };
+        let behind = |origin: &str, time_ms| Lag {
+            origin: origin.into(),
             peer: "sin".into(),
             ops: 10_000,
             bytes: 1_000_000,
             time_ms,
+            gone_in_ms: Some(2_000),
+            ..Lag::default()
         };
-        let sending = link(Some(&behind(3_000)), view(Some(up), false, sent));
-        assert_eq!((sending.gone_in_ms, sending.coalescing), (Some(2_000), true));
+        let sending = link(&status(behind("ams", 3_000), true), view(Some(up), false));
+        assert_eq!((sending.gone_in_ms, sending.coalescing, sending.is_relay), (Some(2_000), true, true));
         assert_eq!((sending.kind, sending.tightest_bytes_per_s), (Some(Links::Metered), Some(1_000_000)));
-        assert!(!link(Some(&behind(900)), view(Some(up), false, sent)).coalescing);
-        for stands_still in [view(None, false, sent), view(Some(up), true, sent)] {
-            let link = link(Some(&behind(3_000)), stands_still);
+        let behind_a_little = link(&status(behind("ams", 900), false), view(Some(up), false));
+        assert!(!behind_a_little.coalescing && !behind_a_little.is_relay);
+        for stands_still in [view(None, false), view(Some(up), true)] {
+            let link = link(&status(behind("ams", 3_000), false), stands_still);
             assert_eq!((link.gone_in_ms, link.coalescing, link.behind_ops), (None, false, 10_000));
         }
-        let idle = Sent { bytes_per_s: 0, ..sent };
-        assert_eq!(link(Some(&behind(3_000)), view(Some(up), false, idle)).gone_in_ms, None);
-        assert_eq!(link(None, view(None, false, idle)).gone_in_ms, Some(0));
+        let never = Lag { gone_in_ms: None, ..behind("ams", 3_000) };
+        assert_eq!(link(&status(never, false), view(Some(up), false)).gone_in_ms, None);
+        let of_another = link(&status(behind("fra", 3_000), false), view(None, false));
+        assert_eq!((of_another.gone_in_ms, of_another.behind_ops), (Some(0), 0));
+    }
+
+    #[test]
+    fn links_are_called_what_the_api_calls_them() {
+        for links in PerLinks::<()>::ALL.map(links_of) {
+            assert_eq!(serde_json::to_value(links).unwrap(), links.name());
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/links", get(links::list))
         .route("/v1/links/{pop}/budget", post(links::set_own))
         .route("/v1/links/{pop}/pause", post(links::pause))
-        .route("/v1/budgets", post(links::set_shared))
+        .route("/v1/budgets", get(links::list).post(links::set_shared))
         .route("/v1/gc", get(members::garbage))
         .route("/v1/dead-letters", get(members::dead_letters))
         .route("/v1/dead-letters/{dot}", post(members::settle))

@@ -9,6 +9,8 @@ use std::sync::MutexGuard;
 use replication::ReplicaId;
 use replication::budget::{LinkClass, Rate, Scope};
 
+use super::in_force::{InForce, MonthView, Passed};
+use super::month::{Months, PerLinks};
 use super::pacer::Sent;
 use super::{Local, Transport, link};
 
@@ -41,41 +43,64 @@ pub struct Up {
 }
 
 /// A budget that links share, and what was sent under it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SharedBudget {
     /// Of links of a class; without one, of the node.
     pub class: Option<LinkClass>,
-    /// The budget.
-    pub budget: Option<Rate>,
+    /// The budget as it is set.
+    pub base: Option<Rate>,
+    /// The rate that holds now.
+    pub in_force: InForce,
     /// What was sent under it.
     pub sent: Sent,
+    /// What of that was sent this month, as of the last review.
+    pub month: MonthView,
 }
 
-/// There is no such PoP among the configured and the linked.
+/// Why an order about links was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this node has no link to {pop:?}, nor is it to have one: GET /v1/links lists them")]
-pub struct NoSuchLink {
-    /// What was named.
-    pub pop: String,
+pub enum LinkError {
+    /// There is no such PoP among the configured and the linked.
+    #[error("this node has no link to {pop:?}, nor is it to have one: GET /v1/links lists them")]
+    NoSuchLink {
+        /// What was named.
+        pop: String,
+    },
+    /// There are no links that it could hold for.
+    #[error(
+        "this node started with its store in quarantine, so it has no links, and forgets orders about them: repeat this once \
+         it serves (GET /readyz says why it does not), or write it into the configuration"
+    )]
+    Quarantined,
 }
 
 impl Transport {
     /// Sets or lifts a budget.
-    pub fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), NoSuchLink> {
+    pub fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), LinkError> {
         if let Scope::Link(pop) = scope {
             self.local.check_known(pop)?;
         }
-        let Local { pacer, links, .. } = &*self.local;
-        pacer.set(scope, rate);
-        for (replica, link) in links.all() {
-            link::fit(&link.connection, &link.gate, pacer.tightest(replica));
-        }
+        self.local.pacer.set(scope, rate);
+        self.local.fit_links();
         Ok(())
+    }
+
+    /// Puts the rates in force that hold at this time, by schedules and monthly caps. To be called about once a second.
+    /// Gives the parts of caps that were passed since the last call, each once a month.
+    pub fn review_budgets(&self, unix_s: u64) -> Vec<Passed> {
+        let passed = self.local.pacer.review(unix_s);
+        self.local.fit_links();
+        passed
+    }
+
+    /// What was sent in each month, as of the last review.
+    pub fn months(&self) -> Months {
+        self.local.pacer.months()
     }
 
     /// Has nothing but heartbeats and acknowledgements sent to a PoP, or has all sent again. What was handed to the link
     /// before still goes.
-    pub fn pause(&self, pop: &str, paused: bool) -> Result<(), NoSuchLink> {
+    pub fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError> {
         self.local.check_known(pop)?;
         let mut all = self.local.paused();
         if paused {
@@ -93,7 +118,7 @@ impl Transport {
     /// Every PoP that is linked, or to be, by name.
     pub fn links(&self) -> Vec<LinkView> {
         let Local { pacer, links, .. } = &*self.local;
-        let (linked, paused, budgets) = (links.all(), self.local.paused().clone(), pacer.budgets());
+        let (linked, paused, budgets) = (links.all(), self.local.paused().clone(), pacer.pops());
         let view = |pop: String| {
             let up = linked.iter().find(|(_, link)| link.pop == pop).map(|(replica, link)| Up {
                 replica: *replica,
@@ -104,7 +129,7 @@ impl Transport {
             LinkView {
                 up,
                 is_paused: paused.contains(&pop),
-                budget: budgets.pops.get(&pop).copied(),
+                budget: budgets.get(&pop).copied(),
                 sent: pacer.sent_to(&pop),
                 pop,
             }
@@ -115,13 +140,11 @@ impl Transport {
     /// The node's budget, and those of the classes.
     pub fn shared_budgets(&self) -> Vec<SharedBudget> {
         let pacer = &self.local.pacer;
-        let budgets = pacer.budgets();
-        let of = |class: Option<LinkClass>| SharedBudget {
-            class,
-            budget: class.map_or(budgets.node, |class| budgets.classes[class as usize]),
-            sent: pacer.sent_over(class),
+        let of = |class: Option<LinkClass>| {
+            let (base, in_force, month) = pacer.shared(class);
+            SharedBudget { class, base, in_force, sent: pacer.sent_over(class), month }
         };
-        [None].into_iter().chain(LinkClass::ALL.map(Some)).map(of).collect()
+        PerLinks::<Rate>::ALL.map(of).to_vec()
     }
 }
 
@@ -131,13 +154,20 @@ impl Local {
         self.paused.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Fits what QUIC is given to budgets that may have changed.
+    fn fit_links(&self) {
+        for (replica, link) in self.links.all() {
+            link::fit(&link.connection, &link.gate, self.pacer.tightest(replica));
+        }
+    }
+
     /// PoPs that are to be linked, or are.
     fn known(&self) -> BTreeSet<String> {
         let linked = self.links.all().into_iter().map(|(_, link)| link.pop);
         self.peers.iter().cloned().chain(linked).collect()
     }
 
-    fn check_known(&self, pop: &str) -> Result<(), NoSuchLink> {
-        if self.known().contains(pop) { Ok(()) } else { Err(NoSuchLink { pop: pop.to_owned() }) }
+    fn check_known(&self, pop: &str) -> Result<(), LinkError> {
+        if self.known().contains(pop) { Ok(()) } else { Err(LinkError::NoSuchLink { pop: pop.to_owned() }) }
     }
 }

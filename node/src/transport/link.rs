@@ -78,6 +78,11 @@ impl LinkSender {
         self.gate.frame_bytes()
     }
 
+    /// The least rate that its bytes pass, where there is any.
+    pub fn budget(&self) -> Option<Rate> {
+        self.gate.rate()
+    }
+
     /// Queues a frame of at most [`MAX_FRAME_BYTES`]. Call only after [`LinkSender::has_room`]; without
     /// room, or with the link gone, the frame is dropped, which the protocol survives.
     pub fn send(&self, lane: Lane, frame: Bytes) {

@@ -7,7 +7,7 @@
 //! The rule upheld here: no datagram leaves but by [`Pacer::take`].
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,7 +23,9 @@ use replication::budget::{LinkClass, Rate, Scope, Shaper};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::in_force::{Bounds, Budgets, InForce, MonthView, Passed};
 use super::meter::Meter;
+use super::month::{Months, PerLinks};
 
 /// What IP and UDP put before each datagram's payload.
 const IPV4_HEADER_BYTES: u64 = 28;
@@ -37,19 +39,6 @@ const BATCH_MS: u64 = 2;
 
 /// About the largest datagram.
 const DATAGRAM_BYTES: u64 = 1_500;
-
-/// The budgets that a node starts with; absent ones are unlimited.
-#[derive(Clone, Debug, Default)]
-pub struct Budgets {
-    /// Of all that the node sends.
-    pub node: Option<Rate>,
-    /// Of each class of links, by its number.
-    pub classes: [Option<Rate>; LinkClass::ALL.len()],
-    /// Of the link to a PoP.
-    pub pops: BTreeMap<String, Rate>,
-    /// PoPs whose bytes are paid for one by one.
-    pub metered: BTreeSet<String>,
-}
 
 /// How much was sent, to a PoP or in all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,11 +60,11 @@ pub(super) struct Pacer {
 struct State {
     shaper: Shaper<ReplicaId>,
     budgets: Budgets,
+    bounds: Bounds,
     /// The links that are up, by the address at the other end.
     links: BTreeMap<SocketAddr, Route>,
     meters: BTreeMap<String, Meter>,
-    class_meters: [Meter; LinkClass::ALL.len()],
-    node_meter: Meter,
+    shared_meters: PerLinks<Meter>,
 }
 
 struct Route {
@@ -86,23 +75,17 @@ struct Route {
 
 impl Pacer {
     pub(super) fn new(budgets: Budgets) -> Arc<Self> {
-        let mut shaper = Shaper::default();
-        shaper.set(0, Scope::Node, budgets.node);
-        for class in LinkClass::ALL {
-            shaper.set(0, Scope::Class(class), budgets.classes[class as usize]);
-        }
-        let pacer = Self {
-            start: Instant::now(),
-            batch: AtomicUsize::new(usize::MAX),
-            state: Mutex::new(State {
-                shaper,
-                budgets,
-                links: BTreeMap::new(),
-                meters: BTreeMap::new(),
-                class_meters: Default::default(),
-                node_meter: Meter::default(),
-            }),
+        let mut state = State {
+            shaper: Shaper::default(),
+            bounds: Bounds::new(&budgets),
+            budgets,
+            links: BTreeMap::new(),
+            meters: BTreeMap::new(),
+            shared_meters: PerLinks::default(),
         };
+        state.put_in_force(0);
+        let pacer =
+            Self { start: Instant::now(), batch: AtomicUsize::new(usize::MAX), state: Mutex::new(state) };
         pacer.choose_batch(&pacer.lock());
         Arc::new(pacer)
     }
@@ -139,14 +122,8 @@ impl Pacer {
         let now_us = self.now_us();
         let mut state = self.lock();
         match scope {
-            Scope::Node => {
-                state.budgets.node = rate;
-                state.shaper.set(now_us, Scope::Node, rate);
-            }
-            Scope::Class(class) => {
-                state.budgets.classes[*class as usize] = rate;
-                state.shaper.set(now_us, Scope::Class(*class), rate);
-            }
+            Scope::Node => *state.budgets.base.of_mut(None) = rate,
+            Scope::Class(class) => *state.budgets.base.of_mut(Some(*class)) = rate,
             Scope::Link(pop) => {
                 match rate {
                     Some(rate) => drop(state.budgets.pops.insert(pop.clone(), rate)),
@@ -159,12 +136,37 @@ impl Pacer {
                 }
             }
         }
+        state.put_in_force(now_us);
         self.choose_batch(&state);
     }
 
-    /// The budgets as they are now.
-    pub(super) fn budgets(&self) -> Budgets {
-        self.lock().budgets.clone()
+    /// Counts what was sent to its month, and puts the rates in force that hold at this time. Tells which parts of
+    /// monthly caps were passed.
+    pub(super) fn review(&self, unix_s: u64) -> Vec<Passed> {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        let totals = PerLinks::each(|links| state.shared_meters.of(links).total_bytes());
+        let passed = state.bounds.review(now_us, unix_s, totals);
+        state.put_in_force(now_us);
+        self.choose_batch(&state);
+        passed
+    }
+
+    /// The budgets of PoPs as they are now.
+    pub(super) fn pops(&self) -> BTreeMap<String, Rate> {
+        self.lock().budgets.pops.clone()
+    }
+
+    /// What is set for links of a class, or without one for the node; what is in force; and this month.
+    pub(super) fn shared(&self, links: Option<LinkClass>) -> (Option<Rate>, InForce, MonthView) {
+        let state = self.lock();
+        let base = *state.budgets.base.of(links);
+        (base, state.bounds.in_force(links, base), state.bounds.month(links))
+    }
+
+    /// What was sent in each month, as of the last review.
+    pub(super) fn months(&self) -> Months {
+        self.lock().bounds.months().clone()
     }
 
     /// The least rate that a link's bytes pass.
@@ -181,21 +183,21 @@ impl Pacer {
     /// What was sent over links of a class; without one, in all.
     pub(super) fn sent_over(&self, class: Option<LinkClass>) -> Sent {
         let (now_s, state) = (self.now_us() / 1_000_000, self.lock());
-        sent(class.map_or(&state.node_meter, |class| &state.class_meters[class as usize]), now_s)
+        sent(state.shared_meters.of(class), now_s)
     }
 
     /// Whether so many bytes may go there now; else when to ask again.
     fn take(&self, to: SocketAddr, bytes: u64) -> Result<(), Instant> {
         let now_us = self.now_us();
         let mut state = self.lock();
-        let State { shaper, links, meters, class_meters, node_meter, .. } = &mut *state;
+        let State { shaper, links, meters, shared_meters, .. } = &mut *state;
         let route = links.get(&to);
         let taken = shaper.take(now_us, route.map(|route| route.replica), bytes);
         taken.map_err(|again_us| self.start + Duration::from_micros(again_us.min(now_us + MAX_SLEEP_US)))?;
         let now_s = now_us / 1_000_000;
-        node_meter.count(now_s, bytes);
+        shared_meters.node.count(now_s, bytes);
         if let Some(route) = route {
-            class_meters[route.class as usize].count(now_s, bytes);
+            shared_meters.of_mut(Some(route.class)).count(now_s, bytes);
             match meters.get_mut(&route.pop) {
                 Some(meter) => meter.count(now_s, bytes),
                 None => meters.entry(route.pop.clone()).or_default().count(now_s, bytes),
@@ -219,6 +221,16 @@ impl Pacer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    /// Has the budgets that links share shaped by the rates in force.
+    fn put_in_force(&mut self, now_us: u64) {
+        for links in PerLinks::<Rate>::ALL {
+            let rate = self.bounds.in_force(links, *self.budgets.base.of(links)).rate;
+            self.shaper.set(now_us, links.map_or(Scope::Node, Scope::Class), rate);
+        }
     }
 }
 
@@ -318,5 +330,79 @@ impl UdpPoller for PacedPoller {
 impl std::fmt::Debug for PacedPoller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PacedPoller").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::Schedule;
+    use super::*;
+
+    const METERED: Option<LinkClass> = Some(LinkClass::Metered);
+    const REPLICA: ReplicaId = ReplicaId([1; 16]);
+    /// Sunday, 22 November 2026, 12:00 UTC.
+    const NOON_S: u64 = 1_795_348_800;
+
+    fn rate(bytes_per_s: u64) -> Option<Rate> {
+        Rate::new(bytes_per_s)
+    }
+
+    /// One with a metered link to `sin`, and where that is.
+    fn pacer(budgets: Budgets) -> (Arc<Pacer>, SocketAddr) {
+        let pacer = Pacer::new(Budgets { metered: ["sin".to_owned()].into(), ..budgets });
+        let address = SocketAddr::from(([192, 0, 2, 1], 4_433));
+        pacer.add(address, REPLICA, "sin", pacer.class_of("sin", false));
+        (pacer, address)
+    }
+
+    #[test]
+    fn what_is_sent_over_a_link_uses_up_its_cap_and_the_nodes_and_then_the_trickle_is_left() {
+        let caps = PerLinks { metered: Some(100_000), node: Some(1_000_000), ..PerLinks::default() };
+        let (pacer, sin) = pacer(Budgets { caps, beyond_cap: rate(20_000), ..Budgets::default() });
+        let stranger = SocketAddr::from(([192, 0, 2, 9], 4_433));
+        (0..99).for_each(|_| pacer.take(sin, 1_000).unwrap());
+        (0..7).for_each(|_| pacer.take(stranger, 1_000).unwrap());
+        let percents =
+            |passed: Vec<Passed>| passed.iter().map(|it| (it.links, it.percent)).collect::<Vec<_>>();
+        assert_eq!(percents(pacer.review(NOON_S)), [(METERED, 80)]);
+        assert_eq!(pacer.tightest(REPLICA), None);
+        pacer.take(sin, 1_000).unwrap();
+        assert_eq!(percents(pacer.review(NOON_S + 1)), [(METERED, 100)]);
+        assert_eq!(pacer.tightest(REPLICA), rate(20_000));
+        let taken = (0..1_000).take_while(|_| pacer.take(sin, 1_000).is_ok()).count() as u64;
+        // A burst, and what the rate gave while this ran.
+        assert!((16..100).contains(&taken), "{taken} kB went at once");
+        assert!(pacer.take(stranger, 1_000).is_ok(), "the node's cap is not used up");
+        assert_eq!((pacer.shared(METERED).2.sent_bytes, pacer.shared(None).2.sent_bytes), (100_000, 107_000));
+        let month_s = 10 * 86_400;
+        pacer.review(NOON_S + month_s);
+        assert_eq!(pacer.tightest(REPLICA), None, "a new month");
+    }
+
+    #[test]
+    fn what_an_operator_sets_is_the_base_under_a_schedule_and_stays_when_that_ends() {
+        let schedule = Schedule {
+            links: METERED,
+            days: [true; 7],
+            from_minutes: 12 * 60,
+            to_minutes: 13 * 60,
+            rate: rate(50_000),
+        };
+        let (pacer, _) = pacer(Budgets { schedules: vec![schedule], ..Budgets::default() });
+        let set = |bytes_per_s| pacer.set(&Scope::Class(LinkClass::Metered), rate(bytes_per_s));
+        let check = |tightest| assert_eq!(pacer.tightest(REPLICA), rate(tightest));
+        set(90_000);
+        pacer.review(NOON_S - 1);
+        check(90_000);
+        pacer.review(NOON_S);
+        check(50_000);
+        set(80_000);
+        check(50_000);
+        assert_eq!(pacer.shared(METERED).0, rate(80_000));
+        set(40_000);
+        check(40_000);
+        set(70_000);
+        pacer.review(NOON_S + 3_600);
+        check(70_000);
     }
 }

@@ -4,7 +4,7 @@
 //! So a lane hands over a slice, and then the most urgent one that waits has its turn.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(super) struct Gate {
     rung: [Notify; Lane::ALL.len()],
     slice_bytes: AtomicUsize,
     frame_bytes: AtomicUsize,
+    /// The least rate that the link's bytes pass; 0 is none.
+    bytes_per_s: AtomicU64,
     paused: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl Default for Gate {
             rung: Default::default(),
             slice_bytes: AtomicUsize::new(MAX_SLICE_BYTES),
             frame_bytes: AtomicUsize::new(MAX_FRAME_BYTES),
+            bytes_per_s: AtomicU64::new(0),
             paused: AtomicBool::new(false),
         }
     }
@@ -62,6 +65,12 @@ impl Gate {
         };
         self.slice_bytes.store(within(SLICE_MS, MIN_SLICE_BYTES, MAX_SLICE_BYTES), Ordering::Relaxed);
         self.frame_bytes.store(within(FRAME_MS, MIN_FRAME_BYTES, MAX_FRAME_BYTES), Ordering::Relaxed);
+        self.bytes_per_s.store(rate.map_or(0, Rate::bytes_per_s), Ordering::Relaxed);
+    }
+
+    /// The least rate that the link's bytes pass, where there is any.
+    pub(super) fn rate(&self) -> Option<Rate> {
+        Rate::new(self.bytes_per_s.load(Ordering::Relaxed))
     }
 
     /// About how large a frame is to be.

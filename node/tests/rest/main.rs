@@ -26,7 +26,7 @@ use littoral::api::State;
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
 use littoral_node::http::{AccountToken, ChunkFetch, HttpContext, Limits, LinkControl, serve};
-use littoral_node::transport::{LinkView, NoSuchLink, SharedBudget};
+use littoral_node::transport::{LinkError, LinkView, SharedBudget};
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
@@ -210,15 +210,15 @@ impl LinkControl for Peer {
         Vec::new()
     }
 
-    fn set_budget(&self, scope: &Scope<String>, _: Option<Rate>) -> Result<(), NoSuchLink> {
+    fn set_budget(&self, scope: &Scope<String>, _: Option<Rate>) -> Result<(), LinkError> {
         match scope {
-            Scope::Link(pop) => Err(NoSuchLink { pop: pop.clone() }),
+            Scope::Link(pop) => Err(LinkError::NoSuchLink { pop: pop.clone() }),
             Scope::Node | Scope::Class(_) => Ok(()),
         }
     }
 
-    fn pause(&self, pop: &str, _: bool) -> Result<(), NoSuchLink> {
-        Err(NoSuchLink { pop: pop.to_owned() })
+    fn pause(&self, pop: &str, _: bool) -> Result<(), LinkError> {
+        Err(LinkError::NoSuchLink { pop: pop.to_owned() })
     }
 }
 

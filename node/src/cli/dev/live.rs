@@ -176,6 +176,7 @@ mod tests {
             ops: *ops,
             bytes: ops * 1_000,
             time_ms: ops * 1_000,
+            ..Lag::default()
         });
         Some(Status {
             root: "0123456789abcdef".into(),

@@ -47,14 +47,7 @@ mod tests {
     use crate::cli::fake_pop;
 
     fn status(pop: &str) -> Status {
-        let peer = Peer {
-            pop: "other".into(),
-            replica: None,
-            connected: true,
-            root: None,
-            clock_offset_ms: None,
-            rtt_us: None,
-        };
+        let peer = Peer { pop: "other".into(), connected: true, ..Peer::default() };
         Status { peers: vec![peer], ..fake_pop::status(pop) }
     }
 
@@ -70,7 +63,8 @@ mod tests {
         fn second(statuses: &mut [Option<Status>]) -> &mut Status {
             statuses[1].as_mut().expect("it answers")
         }
-        let lag = Lag { origin: "a".into(), peer: "b".into(), ops: 3, bytes: 9, time_ms: 1 };
+        let lag =
+            Lag { origin: "a".into(), peer: "b".into(), ops: 3, bytes: 9, time_ms: 1, ..Lag::default() };
         check(|_| {}, Ok("r1"));
         check(|statuses| statuses[1] = None, Err("not all of them answer"));
         check(|statuses| second(statuses).state = State::Bootstrapping, Err("b is not ready"));
