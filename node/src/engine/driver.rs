@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::inbox::{Command, Reply};
 use super::members::Answer;
-use super::{Ack, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
+use super::{Ack, ChunkNews, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
 use crate::storage::{Checkpoint, SledStore, free_bytes};
 use crate::transport::LinkSender;
 
@@ -44,13 +44,13 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     settings: Settings,
     replica: Option<Replica<SledStore>>,
-    chunks_wanted: mpsc::Sender<ChunkId>,
+    chunk_news: mpsc::Sender<ChunkNews>,
 ) -> std::io::Result<()> {
     let driver = Driver {
         shared,
         settings,
         replica,
-        chunks_wanted,
+        chunk_news,
         links: BTreeMap::new(),
         pops: BTreeMap::new(),
         unanswered: Vec::new(),
@@ -69,7 +69,7 @@ pub(super) struct Driver {
     pub(super) settings: Settings,
     /// None in quarantine.
     pub(super) replica: Option<Replica<SledStore>>,
-    chunks_wanted: mpsc::Sender<ChunkId>,
+    chunk_news: mpsc::Sender<ChunkNews>,
     links: BTreeMap<ReplicaId, LinkSender>,
     /// The PoPs of the replicas met or read about.
     pub(super) pops: BTreeMap<ReplicaId, String>,
@@ -306,12 +306,7 @@ impl Driver {
         while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
             match event {
                 Event::SystemChanged => system_changed = true,
-                Event::ChunksWanted(chunks) => {
-                    // A full queue loses no chunk: a read asks for what it lacks, and so does the next start.
-                    for chunk in chunks {
-                        let _ = self.chunks_wanted.try_send(chunk);
-                    }
-                }
+                Event::ChunksWanted(chunks) | Event::ChunksReleased(chunks) => self.tell_of_chunks(chunks),
                 Event::MembersChanged => members_changed = true,
                 Event::Recorded { dot, id, .. } => {
                     tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
@@ -359,6 +354,21 @@ impl Driver {
         }
         if system_changed {
             self.shared.namespaces_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Tells what the names of these chunks have come to: two events of one turn may say different things.
+    fn tell_of_chunks(&mut self, chunks: Vec<ChunkId>) {
+        let Some(replica) = &self.replica else { return };
+        for chunk in chunks {
+            let news = match replica.chunk_bytes(&chunk) {
+                Ok(Some(bytes)) => ChunkNews::Wanted { chunk, bytes },
+                Ok(None) => ChunkNews::Released { chunk },
+                // A store that has failed tells nothing; opened again, it is looked through.
+                Err(_) => return,
+            };
+            // A full queue loses no chunk: a read asks for what it lacks, and all is looked for daily.
+            let _ = self.chunk_news.try_send(news);
         }
     }
 

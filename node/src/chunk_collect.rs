@@ -1,0 +1,198 @@
+//! Collects chunk files that nothing names any more: of values overwritten or deleted, and of uploads that broke off.
+//!
+//! What the engine releases, and what an upload lets go, is looked at at once; a listing of the whole folder, at the start
+//! and daily, finds what was let go while nobody looked. Each waits for its grace and is then deleted, in the steps that
+//! [`crate::chunks`] tells, which see to it that nothing goes that is needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use replication::ChunkId;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::chunks::{ChunkStore, Sentence};
+use crate::engine::Engine;
+
+/// How often there is a look at what was let go, and what is due.
+const TURN_EVERY: Duration = Duration::from_secs(1);
+/// How often the whole folder is listed.
+const LIST_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// A turn lists further folders until it has seen so many files.
+const LISTED_A_TURN: usize = 4_096;
+/// Chunks about which the engine is asked at once: it does nothing else meanwhile.
+const ASKED_AT_ONCE: usize = 256;
+/// Chunks that may wait for their grace; a later listing finds the others.
+const MAX_WAITING: usize = 1 << 20;
+
+/// A file, its length in bytes, and how long ago it was touched.
+type Found = (ChunkId, u64, Duration);
+
+struct Collector {
+    chunks: Arc<ChunkStore>,
+    engine: Engine,
+    grace: Duration,
+    /// Chunks without a name, with the length of the file and when to look at them again.
+    waiting: BTreeMap<ChunkId, (u64, Instant)>,
+    /// The folder to list next; `None` until the next listing is due.
+    next_folder: Option<u8>,
+    list_due: Instant,
+}
+
+/// Collects until it is stopped.
+pub(crate) async fn run(chunks: Arc<ChunkStore>, engine: Engine, grace: Duration) {
+    let (waiting, list_due) = (BTreeMap::new(), Instant::now());
+    let mut collector = Collector { chunks, engine, grace, waiting, next_folder: None, list_due };
+    let mut turns = tokio::time::interval(TURN_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        if let Err(error) = collector.turn().await {
+            tracing::warn!(%error, "chunk files cannot be collected now; it is tried again");
+        }
+        let bytes = collector.waiting.values().map(|(bytes, _)| bytes).sum();
+        collector.chunks.set_waiting(collector.waiting.len() as u64, bytes);
+    }
+}
+
+impl Collector {
+    async fn turn(&mut self) -> io::Result<()> {
+        let let_go: Vec<ChunkId> = self.chunks.take_let_go().into_iter().collect();
+        let candidates = self.on_disk(move |chunks| with_ages(chunks, let_go)).await?;
+        self.take_in(candidates).await;
+        self.list().await?;
+        self.collect().await
+    }
+
+    /// Lists a part of the folder, if that is due.
+    async fn list(&mut self) -> io::Result<()> {
+        if self.next_folder.is_none() && self.list_due <= Instant::now() {
+            self.next_folder = Some(0);
+            self.list_due = Instant::now() + LIST_EVERY;
+        }
+        let Some(from) = self.next_folder else { return Ok(()) };
+        let (next, candidates) = self.on_disk(move |chunks| list_from(chunks, from)).await?;
+        // Before this node is a member, what is named cannot be told: from here on again, then.
+        if self.take_in(candidates).await {
+            self.next_folder = next;
+        }
+        Ok(())
+    }
+
+    /// Has those wait that no state names. Gives whether it could be told which.
+    async fn take_in(&mut self, candidates: Vec<Found>) -> bool {
+        for some in candidates.chunks(ASKED_AT_ONCE) {
+            let asked = some.iter().map(|(chunk, ..)| *chunk).collect();
+            let Some(unnamed) = self.unnamed(asked).await else {
+                self.chunks.offer(candidates.iter().map(|(chunk, ..)| *chunk));
+                return false;
+            };
+            for (chunk, bytes, age) in some.iter().filter(|(chunk, ..)| unnamed.contains(chunk)) {
+                let due = Instant::now() + self.grace.saturating_sub(*age);
+                if self.waiting.len() < MAX_WAITING {
+                    self.waiting.insert(*chunk, (*bytes, due));
+                }
+            }
+        }
+        true
+    }
+
+    /// Deletes what is due.
+    async fn collect(&mut self) -> io::Result<()> {
+        loop {
+            let now = Instant::now();
+            let due = self.waiting.iter().filter(|(_, (_, due))| *due <= now);
+            let due: Vec<ChunkId> = due.map(|(chunk, _)| *chunk).take(ASKED_AT_ONCE).collect();
+            if due.is_empty() {
+                return Ok(());
+            }
+            let grace = self.grace;
+            let sentences = self.on_disk(move |chunks| {
+                due.into_iter()
+                    .map(|chunk| Ok((chunk, chunks.condemn(&chunk, grace)?)))
+                    .collect::<io::Result<Vec<_>>>()
+            });
+            let mut condemned = BTreeSet::new();
+            for (chunk, sentence) in sentences.await? {
+                match sentence {
+                    Sentence::Condemned => condemned.extend([chunk]),
+                    Sentence::Gone => {
+                        self.waiting.remove(&chunk);
+                    }
+                    Sentence::Spared(left) => {
+                        // At least a turn, so that this ends.
+                        let due = now + left.max(TURN_EVERY);
+                        self.waiting.entry(chunk).and_modify(|waiting| waiting.1 = due);
+                    }
+                }
+            }
+            // Only now: who is told from here on that a chunk is here takes the sentence back.
+            let Some(unnamed) = self.unnamed(condemned.iter().copied().collect()).await else {
+                condemned.iter().for_each(|chunk| self.chunks.absolve(chunk));
+                return Ok(());
+            };
+            self.waiting.retain(|chunk, _| !condemned.contains(chunk));
+            let deleted = self.on_disk(move |chunks| delete(chunks, &condemned, &unnamed)).await?;
+            if deleted > 0 {
+                tracing::debug!(deleted, "collected chunk files that no value names");
+            }
+        }
+    }
+
+    /// Of these, those that no state names; `None` where that cannot be told.
+    async fn unnamed(&self, chunks: Vec<ChunkId>) -> Option<BTreeSet<ChunkId>> {
+        if chunks.is_empty() {
+            return Some(BTreeSet::new());
+        }
+        let unnamed = self.engine.unnamed_chunks(chunks).await.ok().flatten();
+        unnamed.map(|unnamed| unnamed.into_iter().collect())
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&ChunkStore) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let chunks = self.chunks.clone();
+        spawn_blocking(move || act(&chunks)).await.map_err(io::Error::other)?
+    }
+}
+
+/// Those that are here, with the lengths of their files and how long ago they were touched.
+fn with_ages(chunks: &ChunkStore, ids: Vec<ChunkId>) -> io::Result<Vec<Found>> {
+    let mut here = Vec::new();
+    for id in ids {
+        here.extend(chunks.age(&id)?.map(|(bytes, age)| (id, bytes, age)));
+    }
+    Ok(here)
+}
+
+/// Lists folders from this one on, and gives where to go on.
+fn list_from(chunks: &ChunkStore, first_byte: u8) -> io::Result<(Option<u8>, Vec<Found>)> {
+    let mut listed = Vec::new();
+    for byte in first_byte..=u8::MAX {
+        listed.extend(chunks.list(byte)?.into_iter().map(|(chunk, _)| chunk));
+        if listed.len() >= LISTED_A_TURN {
+            return Ok((byte.checked_add(1), with_ages(chunks, listed)?));
+        }
+    }
+    Ok((None, with_ages(chunks, listed)?))
+}
+
+/// Deletes the condemned that no state names, and absolves the others. Gives how many went.
+fn delete(
+    chunks: &ChunkStore,
+    condemned: &BTreeSet<ChunkId>,
+    unnamed: &BTreeSet<ChunkId>,
+) -> io::Result<u64> {
+    let mut deleted = 0;
+    for chunk in condemned {
+        if unnamed.contains(chunk) {
+            deleted += u64::from(chunks.delete_condemned(chunk)?);
+        } else {
+            chunks.absolve(chunk);
+        }
+    }
+    Ok(deleted)
+}
