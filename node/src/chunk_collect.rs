@@ -59,7 +59,11 @@ pub(crate) async fn run(chunks: Arc<ChunkStore>, engine: Engine, grace: Duration
 
 impl Collector {
     async fn turn(&mut self) -> io::Result<()> {
-        let let_go: Vec<ChunkId> = self.chunks.take_let_go().into_iter().collect();
+        // Before this node is a member, what is named cannot be told.
+        if self.unnamed(Vec::new()).await.is_none() {
+            return Ok(());
+        }
+        let let_go = self.chunks.take_let_go();
         let candidates = self.on_disk(move |chunks| with_ages(chunks, let_go)).await?;
         self.take_in(candidates).await;
         self.list().await?;
@@ -74,7 +78,6 @@ impl Collector {
         }
         let Some(from) = self.next_folder else { return Ok(()) };
         let (next, candidates) = self.on_disk(move |chunks| list_from(chunks, from)).await?;
-        // Before this node is a member, what is named cannot be told: from here on again, then.
         if self.take_in(candidates).await {
             self.next_folder = next;
         }
@@ -110,9 +113,9 @@ impl Collector {
             }
             let grace = self.grace;
             let sentences = self.on_disk(move |chunks| {
-                due.into_iter()
-                    .map(|chunk| Ok((chunk, chunks.condemn(&chunk, grace)?)))
-                    .collect::<io::Result<Vec<_>>>()
+                // What cannot be looked at now is left for later, as what was touched just now.
+                let sentence = |chunk| told(chunks.condemn(&chunk, grace)).unwrap_or(Sentence::Spared(grace));
+                due.into_iter().map(|chunk| (chunk, sentence(chunk))).collect::<Vec<_>>()
             });
             let mut condemned = BTreeSet::new();
             for (chunk, sentence) in sentences.await? {
@@ -143,56 +146,46 @@ impl Collector {
 
     /// Of these, those that no state names; `None` where that cannot be told.
     async fn unnamed(&self, chunks: Vec<ChunkId>) -> Option<BTreeSet<ChunkId>> {
-        if chunks.is_empty() {
-            return Some(BTreeSet::new());
-        }
         let unnamed = self.engine.unnamed_chunks(chunks).await.ok().flatten();
         unnamed.map(|unnamed| unnamed.into_iter().collect())
     }
 
     async fn on_disk<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&ChunkStore) -> io::Result<T> + Send + 'static,
+        act: impl FnOnce(&ChunkStore) -> T + Send + 'static,
     ) -> io::Result<T> {
         let chunks = self.chunks.clone();
-        spawn_blocking(move || act(&chunks)).await.map_err(io::Error::other)?
+        Ok(spawn_blocking(move || act(&chunks)).await?)
     }
 }
 
 /// Those that are here, with the lengths of their files and how long ago they were touched.
-fn with_ages(chunks: &ChunkStore, ids: Vec<ChunkId>) -> io::Result<Vec<Found>> {
-    let mut here = Vec::new();
-    for id in ids {
-        here.extend(chunks.age(&id)?.map(|(bytes, age)| (id, bytes, age)));
-    }
-    Ok(here)
+fn with_ages(chunks: &ChunkStore, ids: impl IntoIterator<Item = ChunkId>) -> Vec<Found> {
+    let age = |id| Some((id, told(chunks.age(&id)).flatten()?));
+    ids.into_iter().filter_map(age).map(|(id, (bytes, age))| (id, bytes, age)).collect()
 }
 
 /// Lists folders from this one on, and gives where to go on.
-fn list_from(chunks: &ChunkStore, first_byte: u8) -> io::Result<(Option<u8>, Vec<Found>)> {
+fn list_from(chunks: &ChunkStore, first_byte: u8) -> (Option<u8>, Vec<Found>) {
     let mut listed = Vec::new();
     for byte in first_byte..=u8::MAX {
-        listed.extend(chunks.list(byte)?.into_iter().map(|(chunk, _)| chunk));
+        let files = told(chunks.list(byte)).unwrap_or_default();
+        listed.extend(files.into_iter().map(|(chunk, _)| chunk));
         if listed.len() >= LISTED_A_TURN {
-            return Ok((byte.checked_add(1), with_ages(chunks, listed)?));
+            return (byte.checked_add(1), with_ages(chunks, listed));
         }
     }
-    Ok((None, with_ages(chunks, listed)?))
+    (None, with_ages(chunks, listed))
 }
 
 /// Deletes the condemned that no state names, and absolves the others. Gives how many went.
-fn delete(
-    chunks: &ChunkStore,
-    condemned: &BTreeSet<ChunkId>,
-    unnamed: &BTreeSet<ChunkId>,
-) -> io::Result<u64> {
-    let mut deleted = 0;
-    for chunk in condemned {
-        if unnamed.contains(chunk) {
-            deleted += u64::from(chunks.delete_condemned(chunk)?);
-        } else {
-            chunks.absolve(chunk);
-        }
-    }
-    Ok(deleted)
+fn delete(chunks: &ChunkStore, condemned: &BTreeSet<ChunkId>, unnamed: &BTreeSet<ChunkId>) -> usize {
+    condemned.difference(unnamed).for_each(|chunk| chunks.absolve(chunk));
+    let is_deleted = |chunk: &&ChunkId| told(chunks.delete_condemned(chunk)) == Some(true);
+    condemned.intersection(unnamed).filter(is_deleted).count()
+}
+
+/// What the disk says. A file that it will not let be looked at, or deleted, holds up no other; the next listing finds it.
+fn told<T>(result: io::Result<T>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(%error, "a chunk file cannot be collected now")).ok()
 }

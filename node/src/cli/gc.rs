@@ -60,7 +60,7 @@ fn waiting(report: &GarbageReport) -> String {
 fn chunks(chunks: &ChunkGarbage) -> String {
     let (count, size) = (print::count, print::size);
     format!(
-        "  {} chunk files ({}) that no value names, of {} ({})\n  {} of them ({}) were collected since the start",
+        "  {} chunk files ({}) that no value names, of {} ({})\n  {} chunk files ({}) collected since the start",
         count(chunks.waiting),
         size(chunks.waiting_bytes),
         count(chunks.files),
