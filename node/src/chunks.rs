@@ -406,6 +406,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
     use super::*;
 
     fn store() -> (tempfile::TempDir, ChunkStore) {
@@ -557,50 +559,70 @@ mod tests {
         assert!(collect(&store, &id));
     }
 
-    /// Writers that name what they were told is here, against a collector that deletes whatever nobody names. Without the
-    /// lock, or with a sentence that is not taken back, a named chunk goes within a few rounds.
+    /// Writers that name what they were told is here, against a collector that deletes whatever nobody names. It gives them
+    /// time between its question and its deed, and they give it time to do it.
     #[test]
     fn a_chunk_that_a_writer_was_told_of_is_never_deleted_once_it_is_named() {
+        const TURNS: usize = 100;
         let (_folder, store) = store();
         let store = Arc::new(store);
         let named = Mutex::new(BTreeSet::new());
-        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let (told, passes, writing) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(2));
         let chunks: Vec<Vec<u8>> = (0..4u8).map(|number| vec![number; 100]).collect();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut deleted = 0;
-                while !is_over.load(Ordering::Relaxed) || deleted == 0 {
-                    for id in chunks.iter().map(|chunk| ChunkId::of(chunk)) {
-                        if store.condemn(&id, Duration::ZERO).unwrap() != Sentence::Condemned {
-                            continue;
-                        }
-                        if named.lock().unwrap().contains(&id) {
-                            store.absolve(&id);
-                        } else {
-                            deleted += u32::from(store.delete_condemned(&id).unwrap());
-                        }
-                    }
-                }
+        let collect_once = |id: &ChunkId| {
+            if store.condemn(id, Duration::ZERO).unwrap() != Sentence::Condemned {
+                return false;
+            }
+            if named.lock().unwrap().contains(id) {
+                store.absolve(id);
+                return false;
+            }
+            // Only what a writer is told of meanwhile is worth deleting here.
+            let before = told.load(Ordering::SeqCst);
+            let is_told = (0..1_000).any(|_| {
+                std::thread::yield_now();
+                told.load(Ordering::SeqCst) != before
             });
-            let writers: Vec<_> = (0..2)
-                .map(|writer: usize| {
-                    let (store, named, chunks) = (store.clone(), &named, &chunks[2 * writer..2 * writer + 2]);
-                    scope.spawn(move || {
-                        for turn in 0..300 {
-                            let chunk = &chunks[turn % 2];
-                            let pin = store.pin(ChunkId::of(chunk));
-                            let id = store.write(chunk).unwrap();
-                            named.lock().unwrap().insert(id);
-                            drop(pin);
-                            assert!(store.contains(&id), "it is named, and gone");
-                            assert_eq!(store.read(&id).unwrap().unwrap(), chunk);
-                            named.lock().unwrap().remove(&id);
-                        }
-                    })
-                })
-                .collect();
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
-            is_over.store(true, Ordering::Relaxed);
+            if !is_told {
+                store.absolve(id);
+                return false;
+            }
+            store.delete_condemned(id).unwrap()
+        };
+        let write_once = |chunk: &[u8]| {
+            let pin = store.pin(ChunkId::of(chunk));
+            let id = store.write(chunk).unwrap();
+            named.lock().unwrap().insert(id);
+            drop(pin);
+            told.fetch_add(1, Ordering::SeqCst);
+            let before = passes.load(Ordering::SeqCst);
+            while passes.load(Ordering::SeqCst) < before + 2 {
+                std::thread::yield_now();
+            }
+            assert_eq!(store.read(&id).unwrap().as_deref(), Some(chunk), "it is named, and gone");
+            named.lock().unwrap().remove(&id);
+        };
+        std::thread::scope(|scope| {
+            let collector = scope.spawn(|| {
+                let mut deleted = 0;
+                while writing.load(Ordering::SeqCst) > 0 {
+                    deleted += chunks.iter().filter(|chunk| collect_once(&ChunkId::of(chunk))).count();
+                    passes.fetch_add(1, Ordering::SeqCst);
+                }
+                deleted
+            });
+            for own in chunks.chunks(2) {
+                let (writing, write_once) = (&writing, &write_once);
+                scope.spawn(move || {
+                    let written = catch_unwind(AssertUnwindSafe(|| {
+                        (0..TURNS).for_each(|turn| write_once(&own[turn % 2]));
+                    }));
+                    // The collector ends when nobody writes, also if this has failed.
+                    writing.fetch_sub(1, Ordering::SeqCst);
+                    written.unwrap_or_else(|failure| resume_unwind(failure));
+                });
+            }
+            assert!(collector.join().unwrap() > 0, "nothing was ever deleted");
         });
     }
 }
