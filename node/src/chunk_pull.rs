@@ -25,8 +25,10 @@ const AT_ONCE: usize = 4;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 const RETRY_AT_MOST: Duration = Duration::from_secs(30);
 
-/// How often all that is named is looked for: what the queue of news had no room for, or was damaged.
-const LOOK_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// How often all that is named is looked for: what was damaged, say.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+/// How soon where the queue of news had no room for more.
+const LOOK_SOON: Duration = Duration::from_secs(60);
 
 /// News taken at once.
 const NEWS_AT_ONCE: usize = 256;
@@ -62,6 +64,9 @@ pub(crate) async fn run(
             count = news.recv_many(&mut told, NEWS_AT_ONCE) => {
                 if count == 0 {
                     return;
+                }
+                if news.len() + count >= news.max_capacity() {
+                    looks.reset_after(LOOK_SOON);
                 }
                 puller.hear(std::mem::take(&mut told)).await;
             }

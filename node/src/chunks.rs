@@ -34,6 +34,9 @@ const DAMAGED: &str = "damaged";
 /// The most chunks that wait to be looked at by whoever collects; a listing of the folder finds the others.
 const MAX_LET_GO: usize = 65_536;
 
+/// The most chunks that are known to be missing, half a tebibyte of them; a later look finds the others.
+const MAX_MISSING: usize = 1 << 20;
+
 /// What became of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkState {
@@ -208,10 +211,12 @@ impl ChunkStore {
         Pin { store: self.clone(), id }
     }
 
-    /// A state names this chunk, of so many bytes, and it is not here. Not before the chunk was looked for.
+    /// A state names this chunk, of so many bytes, which was looked for, and is not here. Of those only so many are noted.
     pub fn lacks(&self, id: ChunkId, bytes: u64) {
         let mut ledger = self.lock();
-        if !self.contains(&id) && ledger.missing.insert(id, bytes).is_none() {
+        let is_new = !ledger.missing.contains_key(&id) && ledger.missing.len() < MAX_MISSING;
+        if is_new && !self.contains(&id) {
+            ledger.missing.insert(id, bytes);
             ledger.figures.missing += 1;
             ledger.figures.missing_bytes += bytes;
         }

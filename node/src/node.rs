@@ -26,7 +26,7 @@ use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
 use crate::transport::{self, Budgets, Transport};
 use crate::{chunk_collect, chunk_pull, gauges};
 
-/// News of chunks that may wait to be heard; a read pulls what it lacks itself, and all is looked for daily.
+/// News of chunks that may wait to be heard; a read pulls what it lacks itself, and what had no room is looked for.
 const MAX_CHUNK_NEWS: usize = 65_536;
 
 /// The folder of chunk files, inside the data folder.

@@ -163,8 +163,8 @@ impl From<Malformed> for MessageError {
 pub enum Event {
     /// Entries of [`crate::NamespaceId::SYSTEM`] have changed.
     SystemChanged,
-    /// Values have come in whose chunks may not be here yet.
-    ChunksWanted(Vec<ChunkId>),
+    /// Values have come in whose chunks, of so many bytes, may not be here yet.
+    ChunksWanted(Vec<(ChunkId, u64)>),
     /// States that named these chunks are gone, durably, and at that moment none was left that did: their bytes may go.
     ChunksReleased(Vec<ChunkId>),
     /// What a peer holds of our own events is not what this store says we wrote, or we have claimed more to it than
@@ -509,15 +509,18 @@ impl<S: Store> Replica<S> {
     /// Queues an event, joined with one of its kind that waits already: however much one turn of the driver brings
     /// in, the queue stays short, and no kind can crowd out another.
     fn emit(&mut self, event: Event) {
-        let joined = self.events.iter_mut().find_map(|waiting| match (waiting, &event) {
-            (Event::ChunksWanted(waiting), Event::ChunksWanted(more))
-            | (Event::ChunksReleased(waiting), Event::ChunksReleased(more)) => Some((waiting, more)),
-            _ => None,
+        let is_joined = self.events.iter_mut().any(|waiting| match (waiting, &event) {
+            (Event::ChunksWanted(waiting), Event::ChunksWanted(more)) => {
+                waiting.extend(more.iter().take(MAX_CHUNKS_TOLD.saturating_sub(waiting.len())));
+                true
+            }
+            (Event::ChunksReleased(waiting), Event::ChunksReleased(more)) => {
+                waiting.extend(more.iter().take(MAX_CHUNKS_TOLD.saturating_sub(waiting.len())));
+                true
+            }
+            _ => false,
         });
-        if let Some((waiting, more)) = joined {
-            let room = MAX_CHUNKS_TOLD.saturating_sub(waiting.len());
-            waiting.extend(more.iter().take(room));
-        } else if !self.events.contains(&event) {
+        if !is_joined && !self.events.contains(&event) {
             self.events.push_back(event);
         }
     }

@@ -3,7 +3,7 @@
 //! One turn: take what waits, stage it, commit, flush, acknowledge, then send. So nothing is acknowledged as
 //! durable, and nothing leaves for a peer, before it is on this disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -303,10 +303,12 @@ impl Driver {
     fn handle_events(&mut self) {
         let mut system_changed = false;
         let mut members_changed = false;
+        let (mut wanted, mut released) = (Vec::new(), Vec::new());
         while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
             match event {
                 Event::SystemChanged => system_changed = true,
-                Event::ChunksWanted(chunks) | Event::ChunksReleased(chunks) => self.tell_of_chunks(chunks),
+                Event::ChunksWanted(chunks) => wanted.extend(chunks),
+                Event::ChunksReleased(chunks) => released.extend(chunks),
                 Event::MembersChanged => members_changed = true,
                 Event::Recorded { dot, id, .. } => {
                     tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
@@ -349,6 +351,7 @@ impl Driver {
                 }
             }
         }
+        self.tell_of_chunks(wanted, released.into_iter().collect());
         if members_changed {
             self.read_pops();
         }
@@ -357,17 +360,21 @@ impl Driver {
         }
     }
 
-    /// Tells what the names of these chunks have come to: two events of one turn may say different things.
-    fn tell_of_chunks(&mut self, chunks: Vec<ChunkId>) {
+    /// Tells what has become of the names of these chunks.
+    fn tell_of_chunks(&mut self, wanted: Vec<(ChunkId, u64)>, mut released: BTreeSet<ChunkId>) {
         let Some(replica) = &self.replica else { return };
-        for chunk in chunks {
-            let news = match replica.chunk_bytes(&chunk) {
-                Ok(Some(bytes)) => ChunkNews::Wanted { chunk, bytes },
-                Ok(None) => ChunkNews::Released { chunk },
-                // A store that has failed tells nothing; opened again, it is looked through.
-                Err(_) => return,
-            };
-            // A full queue loses no chunk: a read asks for what it lacks, and all is looked for daily.
+        // One that is in both was named and let go in one turn, in whichever order. A store that has failed cannot tell; opened
+        // again, it is looked through.
+        let is_named = |chunk: &ChunkId| replica.is_chunk_named(chunk).unwrap_or(true);
+        let is_wanted = |(chunk, _): &(ChunkId, u64)| !released.contains(chunk) || is_named(chunk);
+        let wanted: Vec<_> = wanted.into_iter().filter(is_wanted).collect();
+        for (chunk, _) in &wanted {
+            released.remove(chunk);
+        }
+        let wanted = wanted.into_iter().map(|(chunk, bytes)| ChunkNews::Wanted { chunk, bytes });
+        let released = released.into_iter().map(|chunk| ChunkNews::Released { chunk });
+        for news in wanted.chain(released) {
+            // A full queue loses no chunk: a read asks for what it lacks, and all is looked for again.
             let _ = self.chunk_news.try_send(news);
         }
     }

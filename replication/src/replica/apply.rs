@@ -123,7 +123,7 @@ impl<S: Store> Replica<S> {
             self.note_system_entry(id, &entry);
         }
         if let Some(manifest) = entry.body.manifest() {
-            self.emit(Event::ChunksWanted(manifest.chunks.clone()));
+            self.emit(Event::ChunksWanted(manifest.parts().collect()));
         }
         let origin_index = self.origin_index(entry.dot.replica)?;
         let row =
