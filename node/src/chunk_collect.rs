@@ -189,3 +189,143 @@ fn delete(chunks: &ChunkStore, condemned: &BTreeSet<ChunkId>, unnamed: &BTreeSet
 fn told<T>(result: io::Result<T>) -> Option<T> {
     result.inspect_err(|error| tracing::warn!(%error, "a chunk file cannot be collected now")).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use littoral::api::State;
+    use replication::entry::Manifest;
+    use replication::{DigestKey, NamespaceId, Payload, Value};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::{Ack, ChunkNews, Settings, Write};
+
+    const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
+
+    struct Node {
+        _folder: tempfile::TempDir,
+        collector: Collector,
+        news: mpsc::Receiver<ChunkNews>,
+    }
+
+    impl Node {
+        /// One whose collector lists the folder in its first turn only, and waits for nothing.
+        fn new(peers: &[&str]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = Settings {
+                pop: "a".into(),
+                region: "here".into(),
+                peers: peers.iter().map(ToString::to_string).collect(),
+                data_folder: folder.path().to_owned(),
+                cache_bytes: 16 << 20,
+                min_free_bytes: 0,
+                replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
+            };
+            let (told, news) = mpsc::channel(100);
+            let engine = Engine::start(settings, told).unwrap();
+            let chunks = Arc::new(ChunkStore::open(&folder.path().join("chunks")).unwrap());
+            let (waiting, list_due, grace) = (BTreeMap::new(), Instant::now(), Duration::ZERO);
+            let collector = Collector { chunks, engine, grace, waiting, next_folder: None, list_due };
+            Self { _folder: folder, collector, news }
+        }
+
+        async fn serving() -> Self {
+            let node = Self::new(&[]);
+            while node.collector.engine.status().await.unwrap().state != State::Ready {
+                tokio::task::yield_now().await;
+            }
+            node
+        }
+
+        /// As an upload does; a value of no chunks is a delete.
+        async fn put(&self, key: &'static str, chunks: &[&'static str]) {
+            let store = &self.collector.chunks;
+            let pins: Vec<_> = chunks.iter().map(|text| store.pin(ChunkId::of(text.as_bytes()))).collect();
+            for text in chunks {
+                store.write(text.as_bytes()).unwrap();
+            }
+            let chunks: Vec<_> = pins.iter().map(crate::chunks::Pin::chunk).collect();
+            let len = (chunks.len() as u64 * (512 << 10)).saturating_sub(1);
+            let write = if chunks.is_empty() {
+                Write::Delete { namespace: NAMESPACE, key: key.into() }
+            } else {
+                let payload = Payload::Chunked(Manifest { len, chunks });
+                let value = Value { payload, metadata: None, expires_at_s: None };
+                Write::Put { namespace: NAMESPACE, key: key.into(), value }
+            };
+            self.collector.engine.write(vec![write], Ack::Durable).await.unwrap();
+        }
+
+        fn has(&self, text: &str) -> bool {
+            self.collector.chunks.contains(&ChunkId::of(text.as_bytes()))
+        }
+
+        /// Waits until the engine releases this chunk, and passes that on as the puller does.
+        async fn released(&mut self, text: &str) {
+            let chunk = ChunkId::of(text.as_bytes());
+            while self.news.recv().await.unwrap() != (ChunkNews::Released { chunk }) {}
+            self.collector.chunks.let_go(chunk).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_releases_goes_and_what_another_value_names_stays() {
+        let mut node = Node::serving().await;
+        node.put("first", &["one", "both"]).await;
+        node.put("second", &["both", "two"]).await;
+        node.collector.turn().await.unwrap();
+        assert!(node.has("one") && node.has("both") && node.has("two"));
+        node.put("first", &["new"]).await;
+        node.released("one").await;
+        node.collector.turn().await.unwrap();
+        assert!(!node.has("one") && node.has("both") && node.has("two") && node.has("new"));
+        node.put("second", &[]).await;
+        node.released("two").await;
+        node.collector.turn().await.unwrap();
+        assert!(!node.has("two") && node.has("new"));
+        let figures = node.collector.chunks.figures();
+        assert_eq!((figures.collected, figures.collected_bytes), (2, 6));
+        node.collector.engine.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn uploads_that_broke_off_leave_nothing_behind() {
+        let mut node = Node::serving().await;
+        let store = node.collector.chunks.clone();
+        // Of an earlier run, which only the listing finds; of this run; and of one that goes on.
+        store.write(b"earlier").unwrap();
+        drop(store.pin(store.write(b"broken").unwrap()));
+        let pin = store.pin(store.write(b"going on").unwrap());
+        node.collector.turn().await.unwrap();
+        assert!(!node.has("earlier") && !node.has("broken") && node.has("going on"));
+        drop(pin);
+        node.collector.waiting.clear();
+        node.collector.turn().await.unwrap();
+        assert!(!node.has("going on"));
+        node.collector.engine.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn within_the_grace_a_chunk_waits_and_counts() {
+        let mut node = Node::serving().await;
+        node.collector.grace = Duration::from_secs(3_600);
+        node.collector.chunks.write(b"earlier").unwrap();
+        node.collector.turn().await.unwrap();
+        assert!(node.has("earlier"));
+        let waiting: Vec<u64> = node.collector.waiting.values().map(|(bytes, _)| *bytes).collect();
+        assert_eq!(waiting, [7]);
+        node.collector.engine.shutdown().await;
+    }
+
+    /// All its files were garbage to a node that had yet to copy what names them.
+    #[tokio::test]
+    async fn a_node_that_is_no_member_yet_deletes_nothing() {
+        let mut node = Node::new(&["b"]);
+        node.collector.chunks.write(b"perhaps named").unwrap();
+        for _ in 0..3 {
+            node.collector.turn().await.unwrap();
+        }
+        assert!(node.has("perhaps named") && node.collector.waiting.is_empty());
+        node.collector.engine.shutdown().await;
+    }
+}

@@ -144,3 +144,64 @@ async fn pull((_, chunk, pause): Due, chunks: Arc<ChunkStore>, flights: Arc<Chun
     }
     chunks.is_lacking(&chunk).then(|| (Instant::now() + pause, chunk, (pause * 2).min(RETRY_AT_MOST)))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::future::BoxFuture;
+    use replication::DigestKey;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::chunk_flight::ChunkFetch;
+    use crate::engine::Settings;
+
+    /// Has one chunk.
+    struct Peer(Bytes);
+
+    impl ChunkFetch for Peer {
+        fn fetch(&self, id: ChunkId, _: watch::Receiver<Urgency>) -> BoxFuture<'_, Result<Bytes, String>> {
+            let found = (ChunkId::of(&self.0) == id).then(|| self.0.clone());
+            Box::pin(async move { found.ok_or_else(|| "no peer has it".to_owned()) })
+        }
+    }
+
+    /// Four that nobody had once kept all slots for ever.
+    #[tokio::test]
+    async fn chunks_that_nobody_has_hold_up_no_other_and_are_given_up_when_they_are_released() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            pop: "a".into(),
+            region: "here".into(),
+            peers: Vec::new(),
+            data_folder: folder.path().to_owned(),
+            cache_bytes: 16 << 20,
+            min_free_bytes: 0,
+            replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
+        };
+        let engine = Engine::start(settings, mpsc::channel(1).0).unwrap();
+        let chunks = Arc::new(ChunkStore::open(&folder.path().join("chunks")).unwrap());
+        let flights = ChunkFlights::new(chunks.clone(), Arc::new(Peer(Bytes::from_static(b"here"))));
+        let (tell, news) = mpsc::channel(100);
+        let pulling = tokio::spawn(run(news, chunks.clone(), flights, engine.clone()));
+
+        let lost = (0..2 * AT_ONCE as u8).map(|number| ChunkId([number; 32]));
+        for chunk in lost.clone() {
+            tell.send(ChunkNews::Wanted { chunk, bytes: 10 }).await.unwrap();
+        }
+        let chunk = ChunkId::of(b"here");
+        tell.send(ChunkNews::Wanted { chunk, bytes: 4 }).await.unwrap();
+        while !chunks.contains(&chunk) || chunks.figures().missing_bytes != 80 {
+            tokio::task::yield_now().await;
+        }
+        for chunk in lost {
+            tell.send(ChunkNews::Released { chunk }).await.unwrap();
+        }
+        while chunks.figures().missing > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(tell);
+        pulling.await.unwrap();
+        engine.shutdown().await;
+    }
+}
