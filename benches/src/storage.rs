@@ -86,8 +86,8 @@ async fn start(folder: &Path) -> anyhow::Result<Engine> {
         min_free_bytes: 1 << 20,
         replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
     };
-    let (chunks_wanted, _) = mpsc::channel(1);
-    let engine = Engine::start(settings, chunks_wanted)?;
+    let (chunk_news, _) = mpsc::channel(1);
+    let engine = Engine::start(settings, chunk_news)?;
     let started = Instant::now();
     while let Err(WriteError::Unavailable { reason }) = engine.write(vec![put(0)], Ack::Durable).await {
         ensure!(started.elapsed() < READY_WITHIN, "the engine does not serve: {reason}");

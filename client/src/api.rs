@@ -177,4 +177,10 @@ pub struct LagReport {
     pub pop: String,
     /// Every (origin, peer) pair it knows.
     pub lag: Vec<Lag>,
+    /// Chunks of large values that entries of this PoP name and that are not here yet; a read fetches them.
+    #[serde(default)]
+    pub chunks_missing: u64,
+    /// Bytes of those chunks.
+    #[serde(default)]
+    pub chunk_bytes_missing: u64,
 }

@@ -35,8 +35,8 @@ pub use names::{
     NotAnAccountId, NotAnEndpoint, PopName, Secret,
 };
 pub use sections::{
-    CACHE_BYTES, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
+    MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
 };
 pub use source::MAX_PROBLEMS;
 
@@ -153,6 +153,8 @@ pub struct Storage {
     pub cache_bytes: u64,
     /// With less free space on the store's disk than this, writes are refused; within [`MIN_FREE_BYTES`].
     pub min_free_bytes: u64,
+    /// How long a chunk file of a large value stays once no value names it; within [`CHUNK_GRACE_S`].
+    pub chunk_grace_s: u64,
 }
 
 /// What is written to standard error.

@@ -34,6 +34,8 @@ pub const MAX_WAITING_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 pub const RATE: RangeInclusive<u64> = 16 << 10..=100 << 30;
 /// The store's memory cache, in bytes: 1 MiB to 1 TiB.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// How long a chunk file of a large value stays that no value names, in seconds: up to 30 days.
+pub const CHUNK_GRACE_S: RangeInclusive<u64> = 1..=2_592_000;
 /// The free disk space below which writes are refused, in bytes: 1 MiB to 1 TiB.
 pub const MIN_FREE_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
@@ -67,7 +69,7 @@ impl Default for Replication {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, min_free_bytes: 256 << 20 }
+        Self { cache_bytes: 256 << 20, min_free_bytes: 256 << 20, chunk_grace_s: 3_600 }
     }
 }
 
@@ -188,7 +190,12 @@ impl Storage {
         let default = Self::default();
         let cache_bytes = source.number("storage.cache_bytes", default.cache_bytes, CACHE_BYTES);
         let min_free_bytes = source.number("storage.min_free_bytes", default.min_free_bytes, MIN_FREE_BYTES);
-        Some(Self { cache_bytes: cache_bytes?, min_free_bytes: min_free_bytes? })
+        let chunk_grace_s = source.number("storage.chunk_grace_s", default.chunk_grace_s, CHUNK_GRACE_S);
+        Some(Self {
+            cache_bytes: cache_bytes?,
+            min_free_bytes: min_free_bytes?,
+            chunk_grace_s: chunk_grace_s?,
+        })
     }
 }
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat,
-    MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
-    MONTHLY_BYTES, RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS,
+    LogFormat, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES,
+    MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
 };
 use toml::{Table, Value};
 
@@ -119,6 +119,7 @@ fn the_example_states_each_bound() {
     check("replication.peers.bytes_per_s", range(RATE, "bytes a second"));
     check("storage.cache_bytes", range(CACHE_BYTES, "bytes"));
     check("storage.min_free_bytes", range(MIN_FREE_BYTES, "bytes"));
+    check("storage.chunk_grace_s", range(CHUNK_GRACE_S, "seconds"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
     check("replication.peers", format!(" {MAX_PEERS} at most"));
 }
@@ -158,7 +159,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\nbeyond_cap_bytes_per_s = 16390\n\
              monthly = {{ node_bytes = 1048577, region_bytes = 1048578, inter_region_bytes = 1048579, metered_bytes = 1048580 }}\n\
              schedules = [{{ links = \"metered\", days = [\"sat\", \"sun\"], from = \"22:30\", to = \"06:05\", bytes_per_s = 16391 }}]\n\
-             [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\n\
+             [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\nchunk_grace_s = 1_003\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()
         ),

@@ -3,9 +3,9 @@
 use std::fs;
 
 use littoral_config::{
-    CACHE_BYTES, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES,
-    RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
+    MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MONTHLY_BYTES, RATE,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -230,7 +230,7 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 11] = [
+    let cases: [(&str, &str, u64, u64, &str); 12] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
@@ -242,6 +242,7 @@ fn numbers_are_refused_just_outside_their_bounds() {
         ("budgets.monthly", "metered_bytes", *MONTHLY_BYTES.start(), *MONTHLY_BYTES.end(), " bytes"),
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
+        ("storage", "chunk_grace_s", *CHUNK_GRACE_S.start(), *CHUNK_GRACE_S.end(), " seconds"),
     ];
     for (section, key, least, most, unit) in cases {
         for number in [least, most] {

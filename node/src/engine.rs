@@ -56,6 +56,23 @@ pub enum Write {
 const REMEDY: &str = "stop it, run `littoral store rebuild`, and start it again: it sets this store aside, and returns under \
                       a new identity with what it alone has";
 
+/// What becomes of the names of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkNews {
+    /// A state that has come in names it.
+    Wanted {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Its length.
+        bytes: u64,
+    },
+    /// No state names it any more.
+    Released {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
@@ -244,11 +261,12 @@ fn unix_ms() -> u64 {
 }
 
 impl Engine {
-    /// Opens the store and starts the thread. Chunks of values that come in are named on `chunks_wanted`.
+    /// Opens the store and starts the thread. What becomes of the names of chunks is told on `chunk_news`; what has no room
+    /// there is left out.
     ///
     /// # Errors
     /// Where the store is open elsewhere or of another cluster. A damaged store starts in quarantine.
-    pub fn start(settings: Settings, chunks_wanted: mpsc::Sender<ChunkId>) -> Result<Self, StartError> {
+    pub fn start(settings: Settings, chunk_news: mpsc::Sender<ChunkNews>) -> Result<Self, StartError> {
         let (replica, condition) = match open(&settings) {
             Ok(replica) => {
                 (Some(replica), Condition::of(State::Bootstrapping, "it has not heard from a peer yet"))
@@ -270,7 +288,7 @@ impl Engine {
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
         });
-        driver::spawn(shared.clone(), settings, replica, chunks_wanted)?;
+        driver::spawn(shared.clone(), settings, replica, chunk_news)?;
         Ok(Self { shared })
     }
 
@@ -351,13 +369,14 @@ impl Engine {
         Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
     }
 
-    /// The chunks that values here name and `lacking` picks. Blocking: reads every entry.
-    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<ChunkId> {
+    /// The chunks that states here name and `lacking` picks, each once, with their lengths in bytes. Blocking: reads the
+    /// whole index of chunks.
+    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<(ChunkId, u64)> {
         let Some(store) = &self.shared.store else { return Vec::new() };
         let mut named = Vec::new();
-        let read = read::chunks(store, &mut |chunk| {
+        let read = read::chunks(store, &mut |chunk, bytes| {
             if lacking(&chunk) {
-                named.push(chunk);
+                named.push((chunk, bytes));
             }
         });
         if let Err(error) = read {

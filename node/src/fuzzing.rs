@@ -12,11 +12,17 @@ use crate::http::query::{Query, decode_key};
 use crate::http::route::{Routed, route};
 use crate::identity::ClusterId;
 use crate::identity::token::{self, Contents};
+use crate::transport::chunk_fetch::Request;
 use crate::transport::hello::Hello;
 
 /// The hello in these bytes, encoded again.
 pub fn hello(bytes: &[u8]) -> Option<Vec<u8>> {
     Hello::decode(bytes).ok().map(|hello| hello.encode())
+}
+
+/// The request for a chunk in these bytes, encoded again.
+pub fn chunk_request(bytes: &[u8]) -> Option<Vec<u8>> {
+    Request::decode(bytes).map(|request| request.encode().to_vec())
 }
 
 /// A hello that nobody refuses.

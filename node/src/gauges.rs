@@ -9,6 +9,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 use replication::budget::{MAX_RATE, Rate};
 
+use crate::chunks::{ChunkFigures, ChunkStore};
 use crate::engine::Engine;
 use crate::http::{LinkControl, links_of};
 use crate::peering::Peering;
@@ -18,7 +19,12 @@ use crate::transport::SharedBudget;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Brings the figures up to date until the node stops.
-pub(crate) async fn run(engine: Engine, peering: Arc<Peering>, metrics: PrometheusHandle) {
+pub(crate) async fn run(
+    engine: Engine,
+    peering: Arc<Peering>,
+    chunks: Arc<ChunkStore>,
+    metrics: PrometheusHandle,
+) {
     describe();
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -26,7 +32,10 @@ pub(crate) async fn run(engine: Engine, peering: Arc<Peering>, metrics: Promethe
         // Without a scrape the samples of histograms would pile up.
         metrics.run_upkeep();
         match engine.status().await {
-            Ok(status) => export(&status, &peering),
+            Ok(status) => {
+                export(&status, &peering);
+                export_chunks(&chunks.figures());
+            }
             Err(_) => return,
         }
     }
@@ -70,6 +79,15 @@ fn describe() {
     describe_gauge!("littoral_clock_skew_seconds", Unit::Seconds, "This clock less the median of all seen");
     describe_gauge!("littoral_members", "Replicas that are, or were, members, by state");
     describe_gauge!("littoral_dead_letters", "Writes of earlier incarnations that wait for an operator");
+    describe_gauge!(
+        "littoral_chunks",
+        "Chunk files of large values, by state: kept, or waiting to be collected"
+    );
+    describe_gauge!("littoral_chunk_bytes", Unit::Bytes, "Bytes of those files");
+    describe_counter!("littoral_chunks_collected_total", "Chunk files deleted because no value named them");
+    describe_counter!("littoral_chunks_collected_bytes_total", Unit::Bytes, "Bytes of those files");
+    describe_gauge!("littoral_chunks_missing", "Chunks that values name and that are not here yet");
+    describe_gauge!("littoral_chunks_missing_bytes", Unit::Bytes, "Bytes of those chunks");
     describe_counter!("littoral_dropped_total", "Entries dropped because they were over");
     describe_counter!(
         "littoral_written_anew_total",
@@ -135,6 +153,22 @@ fn export(status: &Status, peering: &Peering) {
     export_membership(&status.membership);
 }
 
+fn export_chunks(figures: &ChunkFigures) {
+    // A chunk that waits is a file that is here.
+    let kept = figures.files.saturating_sub(figures.waiting);
+    let kept_bytes = figures.bytes.saturating_sub(figures.waiting_bytes);
+    for (state, files, bytes) in
+        [("kept", kept, kept_bytes), ("waiting", figures.waiting, figures.waiting_bytes)]
+    {
+        gauge!("littoral_chunks", "state" => state).set(files as f64);
+        gauge!("littoral_chunk_bytes", "state" => state).set(bytes as f64);
+    }
+    counter!("littoral_chunks_collected_total").absolute(figures.collected);
+    counter!("littoral_chunks_collected_bytes_total").absolute(figures.collected_bytes);
+    gauge!("littoral_chunks_missing").set(figures.missing as f64);
+    gauge!("littoral_chunks_missing_bytes").set(figures.missing_bytes as f64);
+}
+
 fn export_budget(shared: &SharedBudget) {
     let links = links_of(shared.class).name();
     counter!("littoral_wire_sent_bytes_total", "links" => links).absolute(shared.sent.bytes);
@@ -184,6 +218,34 @@ mod tests {
     use littoral::api::members::Garbage;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use replication::budget::LinkClass;
+
+    #[test]
+    fn chunks_are_exported_by_what_becomes_of_them() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let figures = ChunkFigures {
+            files: 10,
+            bytes: 1_000,
+            waiting: 3,
+            waiting_bytes: 30,
+            collected: 4,
+            collected_bytes: 40,
+            missing: 5,
+            missing_bytes: 50,
+        };
+        metrics::with_local_recorder(&recorder, || export_chunks(&figures));
+        let text = recorder.handle().render();
+        for line in [
+            "littoral_chunks{state=\"kept\"} 7",
+            "littoral_chunk_bytes{state=\"kept\"} 970",
+            "littoral_chunks{state=\"waiting\"} 3",
+            "littoral_chunks_collected_total 4",
+            "littoral_chunks_collected_bytes_total 40",
+            "littoral_chunks_missing 5",
+            "littoral_chunks_missing_bytes 50",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+    }
 
     #[test]
     fn what_waits_and_who_is_a_member_is_exported_in_base_units() {

@@ -48,13 +48,13 @@ use tokio::task::JoinSet;
 use tower_service::Service;
 
 pub use self::auth::AccountToken;
-pub use self::large::ChunkFetch;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::error::ApiError;
 use self::route::{Call, Operation, Routed};
+use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::{NamespaceError, Namespaces};
@@ -76,7 +76,7 @@ pub struct HttpContext {
     /// Who may do what.
     pub tokens: Vec<AccountToken>,
     /// Brings chunks that are not here.
-    pub fetch: Arc<dyn ChunkFetch>,
+    pub flights: Arc<ChunkFlights>,
     /// What is sent to the peers.
     pub links: Arc<dyn LinkControl>,
     /// The page `/metrics`.
@@ -183,12 +183,13 @@ struct Surface {
 
 impl Surface {
     fn new(context: HttpContext) -> Self {
-        let HttpContext { engine, chunks, tokens, fetch, links, render_metrics } = context;
+        let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
         let tokens = Arc::new(auth::Tokens::new(tokens));
         let native = native::Native {
             engine: engine.clone(),
             links,
             tokens: tokens.clone(),
+            chunks: chunks.clone(),
             verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
             diff: Arc::default(),
             namespaces: Arc::new(Namespaces::new(engine.clone())),
@@ -196,7 +197,7 @@ impl Surface {
         };
         Self {
             namespaces: Namespaces::new(engine.clone()),
-            chunks: large::Chunks { engine: engine.clone(), store: chunks, fetch },
+            chunks: large::Chunks { engine: engine.clone(), store: chunks, flights },
             engine,
             tokens,
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),

@@ -2,6 +2,8 @@
 //!
 //! `main.rs` only parses the command line and calls [`cli::run`].
 
+mod chunk_collect;
+pub mod chunk_flight;
 mod chunk_pull;
 pub mod chunks;
 pub mod cli;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::{self, Engine};
 use crate::http::{self, AccountToken, HttpContext};
@@ -25,10 +26,10 @@ use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
 use crate::sent_file::{SentFile, unix_s};
 use crate::transport::{self, Budgets, Months, PerLinks, Schedule, Transport};
-use crate::{chunk_pull, gauges};
+use crate::{chunk_collect, chunk_pull, gauges};
 
-/// Chunks that may wait to be pulled; a read pulls what it lacks itself.
-const MAX_CHUNKS_WAITING: usize = 65_536;
+/// News of chunks that may wait to be heard; a read pulls what it lacks itself, and what had no room is looked for.
+const MAX_CHUNK_NEWS: usize = 65_536;
 
 /// The folder of chunk files, inside the data folder.
 const CHUNK_FOLDER: &str = "chunks";
@@ -157,10 +158,10 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let listener = listen(config.http.listen).await?;
     let chunks = Arc::new(ChunkStore::open(&data_folder.join(CHUNK_FOLDER)).context("the chunk files")?);
 
-    let (chunks_wanted, wanted) = mpsc::channel(MAX_CHUNKS_WAITING);
+    let (chunk_news, news) = mpsc::channel(MAX_CHUNK_NEWS);
     let settings = engine_settings(config, &identity);
     // Reads every row of the store: on a thread where that may take its time.
-    let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunks_wanted)).await??;
+    let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunk_news)).await??;
     let sent_file = SentFile::open(&data_folder);
     let budgets = budgets(config, sent_file.months().clone());
     let transport = start_transport(config, budgets, &identity, &engine, &chunks).await?;
@@ -169,14 +170,19 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     peering.review_budgets(unix_s());
     let stop_counting = CancellationToken::new();
     let counting = tokio::spawn(sent_file.keep(peering.clone(), stop_counting.clone()));
-    let pulling = tokio::spawn(chunk_pull::run(wanted, chunks.clone(), peering.clone(), engine.clone()));
-    let measuring = tokio::spawn(gauges::run(engine.clone(), peering.clone(), metrics.clone()));
+    let flights = ChunkFlights::new(chunks.clone(), peering.clone());
+    let grace = Duration::from_secs(config.storage.chunk_grace_s);
+    let tasks = [
+        tokio::spawn(chunk_pull::run(news, chunks.clone(), flights.clone(), engine.clone())),
+        tokio::spawn(chunk_collect::run(chunks.clone(), engine.clone(), grace)),
+        tokio::spawn(gauges::run(engine.clone(), peering.clone(), chunks.clone(), metrics.clone())),
+    ];
 
     let context = HttpContext {
         engine: engine.clone(),
         chunks,
         tokens: tokens(config),
-        fetch: peering.clone(),
+        flights,
         links: peering.clone(),
         render_metrics: Arc::new(move || metrics.render()),
     };
@@ -189,8 +195,7 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let is_told = *told_to_stop.borrow();
 
     // No more requests; then no more frames; then what is left becomes durable.
-    pulling.abort();
-    measuring.abort();
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(transport) = &peering.0 {
         transport.shutdown().await;
     }

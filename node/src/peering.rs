@@ -4,9 +4,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, ReplicaId};
+use tokio::sync::watch;
 
-use crate::http::{ChunkFetch, LinkControl, links_of};
-use crate::transport::{LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport};
+use crate::chunk_flight::ChunkFetch;
+use crate::http::{LinkControl, links_of};
+use crate::transport::{LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport, Urgency};
 
 /// The node's transport; none in quarantine.
 pub(crate) struct Peering(pub(crate) Option<Transport>);
@@ -47,10 +49,12 @@ impl LinkControl for Peering {
 }
 
 impl ChunkFetch for Peering {
-    fn fetch(&self, id: ChunkId) -> BoxFuture<'_, Result<Bytes, String>> {
+    fn fetch(&self, id: ChunkId, urgency: watch::Receiver<Urgency>) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(async move {
             match &self.0 {
-                Some(transport) => transport.fetch_chunk(id).await.map_err(|error| error.to_string()),
+                Some(transport) => {
+                    transport.fetch_chunk(id, urgency).await.map_err(|error| error.to_string())
+                }
                 None => Err("this node has no links: its store is quarantined".into()),
             }
         })

@@ -8,7 +8,7 @@
 //! The rule upheld here: the transport carries frames and knows nothing of what is in them. It needs
 //! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
 
-mod chunk_fetch;
+pub(crate) mod chunk_fetch;
 mod congestion;
 mod control;
 mod dial;
@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::chunks::ChunkStore;
 use crate::identity::{Identity, is_label};
-pub use chunk_fetch::FetchError;
+pub use chunk_fetch::{FetchError, Urgency};
 pub use control::{LinkError, LinkView, SharedBudget, Up};
 use handshake::Greeted;
 use hello::Hello;
@@ -217,6 +217,7 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
         client: tls.client,
         seed,
         links: Links::default(),
+        chunk_parts: chunk_fetch::Parts::default(),
         pacer,
         paused: Mutex::default(),
         refusals: RefusalLog::new(),
@@ -253,8 +254,13 @@ impl Transport {
 
     /// Fetches a chunk from the connected peers, asked in turn, the nearest first. What it gives hashes to
     /// `id`; it is not stored here.
-    pub async fn fetch_chunk(&self, id: ChunkId) -> Result<Bytes, FetchError> {
-        chunk_fetch::fetch(&self.local.links, id).await
+    /// What comes of one that cannot be had is kept for the next attempt. The urgency may rise meanwhile.
+    pub async fn fetch_chunk(
+        &self,
+        id: ChunkId,
+        urgency: watch::Receiver<Urgency>,
+    ) -> Result<Bytes, FetchError> {
+        chunk_fetch::fetch(&self.local.links, &self.local.chunk_parts, id, urgency).await
     }
 
     /// Figures of the link to this replica; `None` when there is none.
@@ -307,6 +313,7 @@ struct Local {
     client: quinn::ClientConfig,
     seed: Seed,
     links: Links,
+    chunk_parts: chunk_fetch::Parts,
     pacer: Arc<Pacer>,
     /// PoPs whose links are paused, linked or not.
     paused: Mutex<BTreeSet<String>>,

@@ -139,10 +139,10 @@ impl Verifier {
 
     /// Reads every chunk that a value names. Blocking.
     fn check_chunks(&self, began_ms: u64) -> Checked {
-        let named: BTreeSet<ChunkId> = self.engine.chunks_named(&|_| true).into_iter().collect();
+        let named = self.engine.chunks_named(&|_| true);
         let mut checked = Checked::default();
         let (started, total) = (Instant::now(), named.len() as u64);
-        for (done, chunk) in (0..).zip(&named) {
+        for (done, (chunk, _)) in (0..).zip(&named) {
             self.show(VerifyProgress { began_ms, stage: VerifyStage::Chunks, done, total });
             checked.take(chunk, self.chunks.examine(chunk));
             let due = Duration::from_secs_f64(checked.counts.bytes as f64 / MAX_CHUNK_BYTES_PER_S as f64);
@@ -154,7 +154,7 @@ impl Verifier {
     /// How many of these are missing still, and named still. Blocking.
     fn look_again(&self, missing: &BTreeSet<ChunkId>) -> u64 {
         let lacking = |chunk: &ChunkId| missing.contains(chunk) && !self.chunks.contains(chunk);
-        self.engine.chunks_named(&lacking).into_iter().collect::<BTreeSet<_>>().len() as u64
+        self.engine.chunks_named(&lacking).len() as u64
     }
 
     fn show(&self, progress: VerifyProgress) {

@@ -127,6 +127,16 @@ pub enum Body {
     Tombstone,
 }
 
+impl Body {
+    /// The chunks of the value, if it has any.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Body::Value(Value { payload: Payload::Chunked(manifest), .. }) => Some(manifest),
+            Body::Value(_) | Body::Tombstone => None,
+        }
+    }
+}
+
 /// A value with all that is written along with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
@@ -179,6 +189,13 @@ impl Manifest {
     pub fn chunk_count(len: u64) -> usize {
         len.div_ceil(CHUNK_BYTES as u64) as usize
     }
+
+    /// The chunks in order, each with its length in bytes.
+    pub fn parts(&self) -> impl Iterator<Item = (ChunkId, u64)> {
+        let chunk_bytes = CHUNK_BYTES as u64;
+        let left = move |index: u64| self.len.saturating_sub(index * chunk_bytes).min(chunk_bytes);
+        (0..).zip(&self.chunks).map(move |(index, chunk)| (*chunk, left(index)))
+    }
 }
 
 /// A chunk's name: the BLAKE3 hash of its bytes.
@@ -189,6 +206,14 @@ impl ChunkId {
     /// The name of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl FromStr for ChunkId {
+    type Err = NotHex;
+
+    fn from_str(text: &str) -> Result<Self, NotHex> {
+        parse_hex(text).map(Self)
     }
 }
 
@@ -237,6 +262,17 @@ mod tests {
         fn merging_never_goes_back(a in states(), b in states()) {
             let merged = merged(&a, &b);
             prop_assert!(merged.dot >= a.dot && merged.dot >= b.dot);
+        }
+    }
+
+    #[test]
+    fn the_lengths_of_chunks_add_up_to_the_value() {
+        let chunk_bytes = CHUNK_BYTES as u64;
+        for len in [1, chunk_bytes - 1, chunk_bytes, chunk_bytes + 1, 3 * chunk_bytes] {
+            let chunks = vec![ChunkId([1; 32]); Manifest::chunk_count(len)];
+            let lens: Vec<u64> = Manifest { len, chunks }.parts().map(|(_, bytes)| bytes).collect();
+            assert_eq!(lens.iter().sum::<u64>(), len);
+            assert!(lens[..lens.len() - 1].iter().all(|bytes| *bytes == chunk_bytes), "{lens:?}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `e` namespace(16) kind(1) key | one entry ([`crate::codec::row`]) |
 //! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
 //! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
+//! | `c` chunk(32) row key of an entry or returned state | that state names the chunk; its length in bytes |
 //! | `d` hlc(8, big endian) replica(16) | a state of an earlier incarnation of this store, not yet written anew |
 //! | `m` `identity` | whose store this is |
 //! | `m` `peers` | what the peers last said they hold |
@@ -16,7 +17,7 @@
 use bytes::Bytes;
 
 use crate::clock::{Dot, Hlc};
-use crate::entry::{EntryId, Kind, NamespaceId};
+use crate::entry::{ChunkId, EntryId, Kind, NamespaceId};
 
 /// First byte of entry rows.
 pub const ENTRY: u8 = b'e';
@@ -24,6 +25,8 @@ pub const ENTRY: u8 = b'e';
 pub const LOG: u8 = b'l';
 /// First byte of the rows that list entries by their expiry.
 pub const EXPIRY: u8 = b'x';
+/// First byte of the rows that list states by the chunks they name.
+pub const CHUNK: u8 = b'c';
 /// First byte of the rows of returned states.
 pub const RETURNED: u8 = b'd';
 /// Whose store this is.
@@ -97,6 +100,17 @@ pub fn parse_expiry(row_key: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_be_bytes(*at), entry_key))
 }
 
+/// Row key that lists a state, by its own row key, under a chunk it names.
+pub fn chunk(chunk: &ChunkId, state_key: &[u8]) -> Vec<u8> {
+    [&[CHUNK][..], &chunk.0, state_key].concat()
+}
+
+/// The chunk and the state's row key that a row of the chunk index is about.
+pub fn parse_chunk(row_key: &[u8]) -> Option<(ChunkId, &[u8])> {
+    let (chunk, state_key) = row_key.strip_prefix(&[CHUNK])?.split_first_chunk::<32>()?;
+    Some((ChunkId(*chunk), state_key))
+}
+
 /// Row key of a returned state.
 pub fn returned(dot: Dot) -> Vec<u8> {
     [&[RETURNED][..], &dot.hlc.to_bits().to_be_bytes(), &dot.replica.0].concat()
@@ -126,6 +140,9 @@ mod tests {
         assert!(log(3, Hlc::new(9, 1)) < log(3, Hlc::new(10, 0)));
         assert_eq!(parse_expiry(&expiry(7, b"ek")), Some((7, &b"ek"[..])));
         assert!(expiry(7, b"z") < expiry(8, b"a"));
+        let named = ChunkId([3; 32]);
+        assert_eq!(parse_chunk(&chunk(&named, b"ek")), Some((named, &b"ek"[..])));
+        assert_eq!(parse_chunk(&chunk(&named, b"")[..32]), None);
     }
 
     #[test]

@@ -62,6 +62,7 @@ bugs! {
     DroppedAtExpiry, "replica/epoch.rs", "an expired value is dropped at its expiry, not by the epoch";
     FenceForgotten, "replica.rs", "a removed replica is still listened to";
     OlderCopyUnnoticed, "replica/peer.rs", "an older copy of a store is not noticed";
+    ChunkRowStays, "replica/chunk_index.rs", "a state that goes stays in the chunk index";
     RelayKeepsEvents, "replica/topology.rs", "a relay does not pass on what it gets";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::codec::row;
-use crate::entry::{Body, ChunkId, Kind, NamespaceId, Payload, Value};
+use crate::entry::{Body, ChunkId, Kind, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -36,21 +36,21 @@ fn visible(row_key: &[u8], row: &Bytes, now_s: u64) -> Result<Option<Value>, Sto
     })
 }
 
-/// Names every chunk of every value in the store. Reads all entries.
-pub fn chunks<S: Store>(store: &S, visit: &mut dyn FnMut(ChunkId)) -> Result<(), StoreError> {
+/// Names every chunk that a state in the store names, once, with its length in bytes. Reads the chunk index.
+pub fn chunks<S: Store>(store: &S, visit: &mut dyn FnMut(ChunkId, u64)) -> Result<(), StoreError> {
+    let mut last = None;
     let mut fault = None;
-    store.scan(&[keys::ENTRY], &mut |row_key, row| {
-        if row_key.first() != Some(&keys::ENTRY) {
-            return ControlFlow::Break(());
-        }
-        match visible(row_key, &row, 0) {
-            Ok(Some(Value { payload: Payload::Chunked(manifest), .. })) => {
-                manifest.chunks.into_iter().for_each(&mut *visit);
+    store.scan(&[keys::CHUNK], &mut |row_key, row| {
+        let Some((chunk, _)) = keys::parse_chunk(row_key) else { return ControlFlow::Break(()) };
+        match row::decode_chunk(row_key, &row) {
+            Ok(bytes) => {
+                if last.replace(chunk) != Some(chunk) {
+                    visit(chunk, bytes);
+                }
                 ControlFlow::Continue(())
             }
-            Ok(_) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
+            Err(why) => {
+                fault = Some(StoreError::new(format!("a row of the chunk index is damaged ({why})")));
                 ControlFlow::Break(())
             }
         }

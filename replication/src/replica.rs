@@ -14,7 +14,7 @@
 //! What to send is decided when a link can take it, so that a slow link costs no memory and always gets the
 //! latest state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -34,6 +34,7 @@ use crate::vector::VersionVector;
 mod acknowledgement;
 pub mod anti_entropy;
 mod apply;
+mod chunk_index;
 mod copy;
 pub mod epoch;
 mod eviction;
@@ -56,8 +57,8 @@ pub use push::MAX_AHEAD_MS;
 pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
 
-/// The most chunks that one event names; a driver finds the others when they are read.
-const MAX_CHUNKS_WANTED: usize = 65_536;
+/// The most chunks that one event names; a driver finds the others when they are read, or when it looks at all.
+const MAX_CHUNKS_TOLD: usize = 65_536;
 
 /// What a replica needs to know beside its store.
 #[derive(Clone, Copy)]
@@ -169,8 +170,10 @@ impl From<Malformed> for MessageError {
 pub enum Event {
     /// Entries of [`crate::NamespaceId::SYSTEM`] have changed.
     SystemChanged,
-    /// Values have come in whose chunks may not be here yet.
-    ChunksWanted(Vec<ChunkId>),
+    /// Values have come in whose chunks, of so many bytes, may not be here yet.
+    ChunksWanted(Vec<(ChunkId, u64)>),
+    /// States that named these chunks are gone, durably, and at that moment none was left that did: their bytes may go.
+    ChunksReleased(Vec<ChunkId>),
     /// What a peer holds of our own events is not what this store says we wrote, or we have claimed more to it than
     /// is here: this store is an older copy, or was cloned. Stop serving; the replica takes no more writes. Make it anew ([`returned`]).
     OlderCopy {
@@ -273,6 +276,8 @@ pub struct Replica<S: Store> {
     tree: DigestTree,
     entries: u64,
     log_rows: u64,
+    /// Chunks that a state has ceased to name since the last flush.
+    let_go: BTreeSet<ChunkId>,
     /// What waits to be dropped.
     waiting: epoch::Waiting,
     /// All that is over at or below this is dropped, or about to be.
@@ -488,6 +493,7 @@ impl<S: Store> Replica<S> {
             self.unflushed = false;
             self.durable = self.held.clone();
             self.durable_root = self.tree.root();
+            self.release_chunks()?;
         }
         Ok(())
     }
@@ -514,15 +520,18 @@ impl<S: Store> Replica<S> {
     /// Queues an event, joined with one of its kind that waits already: however much one turn of the driver brings
     /// in, the queue stays short, and no kind can crowd out another.
     fn emit(&mut self, event: Event) {
-        if let Event::ChunksWanted(more) = &event
-            && let Some(waiting) = self.events.iter_mut().find_map(|waiting| match waiting {
-                Event::ChunksWanted(chunks) => Some(chunks),
-                _ => None,
-            })
-        {
-            let room = MAX_CHUNKS_WANTED.saturating_sub(waiting.len());
-            waiting.extend(more.iter().take(room));
-        } else if !self.events.contains(&event) {
+        let is_joined = self.events.iter_mut().any(|waiting| match (waiting, &event) {
+            (Event::ChunksWanted(waiting), Event::ChunksWanted(more)) => {
+                waiting.extend(more.iter().take(MAX_CHUNKS_TOLD.saturating_sub(waiting.len())));
+                true
+            }
+            (Event::ChunksReleased(waiting), Event::ChunksReleased(more)) => {
+                waiting.extend(more.iter().take(MAX_CHUNKS_TOLD.saturating_sub(waiting.len())));
+                true
+            }
+            _ => false,
+        });
+        if !is_joined && !self.events.contains(&event) {
             self.events.push_back(event);
         }
     }

@@ -45,6 +45,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// `storage.min_free_bytes`.
     pub min_free_bytes: u64,
+    /// `storage.chunk_grace_s`.
+    pub chunk_grace_s: u64,
     /// `replication.epoch_ms`.
     pub epoch_ms: u64,
     /// `replication.max_away_s`.
@@ -81,6 +83,7 @@ impl Default for Options {
             pops: 1,
             cache_bytes: 32 << 20,
             min_free_bytes: 1 << 20,
+            chunk_grace_s: 3_600,
             epoch_ms: 60_000,
             max_away_s: 604_800,
             first_data_dir: None,
@@ -379,7 +382,7 @@ impl Cluster {
         let mut text = format!(
             "[node]\npop = {:?}\nregion = {:?}\ndata_dir = {:?}\nidentity_dir = {identity_dir:?}\n\
              [http]\nlisten = \"{}\"\n[[http.tokens]]\naccount = {ACCOUNT:?}\ntoken = {TOKEN:?}\n\
-             [storage]\ncache_bytes = {}\nmin_free_bytes = {}\n\
+             [storage]\ncache_bytes = {}\nmin_free_bytes = {}\nchunk_grace_s = {}\n\
              [log]\nlevel = \"info\"\n\
              [replication]\nlisten = \"{}\"\nepoch_ms = {}\nmax_away_s = {}\n",
             pop.name,
@@ -388,6 +391,7 @@ impl Cluster {
             self.http_address(index),
             options.cache_bytes,
             options.min_free_bytes,
+            options.chunk_grace_s,
             self.replication_address(index),
             options.epoch_ms,
             options.max_away_s,

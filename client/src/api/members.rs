@@ -133,6 +133,26 @@ pub struct GarbageReport {
     pub max_waiting_bytes: u64,
     /// Every member, the one furthest back first.
     pub holders: Vec<Holder>,
+    /// Chunk files of large values.
+    #[serde(default)]
+    pub chunks: ChunkGarbage,
+}
+
+/// Chunk files of large values that no value names, and what became of such files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkGarbage {
+    /// All chunk files of the PoP.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that no value names, and that wait for their grace (`storage.chunk_grace_s`) to pass.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Files deleted since the node started.
+    pub collected: u64,
+    /// Their bytes.
+    pub collected_bytes: u64,
 }
 
 /// What a store keeps only until everyone has it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use littoral::api::members::{GarbageReport, Holder};
+use littoral::api::members::{ChunkGarbage, GarbageReport, Holder};
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -32,9 +32,10 @@ fn page(report: &GarbageReport) -> String {
     };
     let rows = report.holders.iter().map(|holder| row(report, holder));
     format!(
-        "{epoch}\n\nWaiting at {}:\n{}\n\nEvery member holds everything up to {} (the frontier).\n{}\n\n{}",
+        "{epoch}\n\nWaiting at {}:\n{}\n{}\n\nEvery member holds everything up to {} (the frontier).\n{}\n\n{}",
         report.pop,
         waiting(report),
+        chunks(&report.chunks),
         frontier(report),
         verdict(report),
         print::table(["MEMBER", "LINK", "HOLDS ALL UP TO", "BEHIND", "FURTHEST WITH"], rows),
@@ -53,6 +54,19 @@ fn waiting(report: &GarbageReport) -> String {
         size(garbage.log_bytes),
         size(report.max_waiting_bytes),
         if is_too_much(report) { ": the silent are evicted a hundred times sooner" } else { "" }
+    )
+}
+
+fn chunks(chunks: &ChunkGarbage) -> String {
+    let (count, size) = (print::count, print::size);
+    format!(
+        "  {} chunk files ({}) that no value names, of {} ({})\n  {} chunk files ({}) collected since the start",
+        count(chunks.waiting),
+        size(chunks.waiting_bytes),
+        count(chunks.files),
+        size(chunks.bytes),
+        count(chunks.collected),
+        size(chunks.collected_bytes)
     )
 }
 
@@ -146,8 +160,17 @@ mod tests {
             },
             max_waiting_bytes: 16 << 30,
             holders: vec![holder("fra", true, 15_000), holder("ams", true, 1_000)],
+            chunks: ChunkGarbage {
+                files: 1_000_000,
+                bytes: 500 << 30,
+                waiting: 4_321,
+                waiting_bytes: 2 << 30,
+                collected: 12,
+                collected_bytes: 6 << 20,
+            },
         };
         let text = page(&report);
+        assert!(text.contains("4,321 chunk files (2"), "{text}");
         assert!(text.contains("Nobody holds it up") && text.contains("1,234 tombstones"), "{text}");
         report.holders.insert(0, holder("sin", false, 10_000_000));
         // It lacks what nobody can tell it.

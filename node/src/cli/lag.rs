@@ -38,10 +38,21 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
 }
 
 fn page(report: &LagReport) -> String {
-    if report.lag.is_empty() {
-        return format!("{} knows no other PoP yet", report.pop);
+    let table = if report.lag.is_empty() {
+        format!("{} knows no other PoP yet", report.pop)
+    } else {
+        print::table(["PEER", "BEHIND", "OPS", "BYTES", "TIME", "GONE IN"], report.lag.iter().map(row))
+    };
+    match report.chunks_missing {
+        0 => table,
+        chunks => format!(
+            "{}\n\n{}\nlacks {} chunks of large values ({}); a read fetches what it needs",
+            table.trim_end(),
+            report.pop,
+            print::count(chunks),
+            print::size(report.chunk_bytes_missing)
+        ),
     }
-    print::table(["PEER", "BEHIND", "OPS", "BYTES", "TIME", "GONE IN"], report.lag.iter().map(row))
 }
 
 fn row(lag: &Lag) -> [String; 6] {
@@ -79,7 +90,16 @@ mod tests {
             shrinks_bytes_per_s: Some(-1),
             gone_in_ms: None,
         };
-        let text = page(&LagReport { pop: "ams".into(), lag: vec![lag] });
+        let report = LagReport {
+            pop: "ams".into(),
+            lag: vec![lag],
+            chunks_missing: 1_234_567,
+            chunk_bytes_missing: 600 << 30,
+        };
+        let text = page(&report);
+        assert!(text.contains("ams\nlacks 1,234,567 chunks of large values (600"), "{text}");
+        let none = page(&LagReport { chunks_missing: 0, ..report });
+        assert!(!none.contains("chunks"), "{none}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("1,234,567,890") && text.contains("168 h"), "{text}");
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use replication::replica::verify::{Verified, Verifying};
-use replication::{DigestKey, Now, Replica};
+use replication::{ChunkId, DigestKey, Now, Replica};
 use tokio::sync::oneshot;
 
 use super::inbox::Command;
@@ -49,6 +49,16 @@ impl Engine {
     /// What the last verification of the rows has found.
     pub fn verified(&self) -> Option<Arc<Verified>> {
         self.shared.verified.load_full()
+    }
+
+    /// Of these chunks, those that durably no state here names; `None` before this node is a full member, and has all
+    /// that could name them. At most some hundreds at once: the engine does nothing else meanwhile.
+    ///
+    /// # Errors
+    /// In quarantine, or when the store has failed.
+    pub async fn unnamed_chunks(&self, chunks: Vec<ChunkId>) -> Result<Option<Vec<ChunkId>>, ReadError> {
+        let unnamed = self.ask(|replica, _| replica.unnamed_chunks(chunks)).await?;
+        unnamed.map_err(|error| ReadError { reason: error.reason })
     }
 
     /// The store, for reading states, and the key of its digests.

@@ -3,7 +3,7 @@
 //! One turn: take what waits, stage it, commit, flush, acknowledge, then send. So nothing is acknowledged as
 //! durable, and nothing leaves for a peer, before it is on this disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::forecast::Forecasts;
 use super::inbox::{Command, Reply};
 use super::members::Answer;
-use super::{Ack, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
+use super::{Ack, ChunkNews, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
 use crate::storage::{Checkpoint, SledStore, free_bytes};
 use crate::transport::LinkSender;
 
@@ -45,13 +45,13 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     settings: Settings,
     replica: Option<Replica<SledStore>>,
-    chunks_wanted: mpsc::Sender<ChunkId>,
+    chunk_news: mpsc::Sender<ChunkNews>,
 ) -> std::io::Result<()> {
     let driver = Driver {
         shared,
         settings,
         replica,
-        chunks_wanted,
+        chunk_news,
         links: BTreeMap::new(),
         pops: BTreeMap::new(),
         forecasts: Forecasts::default(),
@@ -71,7 +71,7 @@ pub(super) struct Driver {
     pub(super) settings: Settings,
     /// None in quarantine.
     pub(super) replica: Option<Replica<SledStore>>,
-    chunks_wanted: mpsc::Sender<ChunkId>,
+    chunk_news: mpsc::Sender<ChunkNews>,
     pub(super) links: BTreeMap<ReplicaId, LinkSender>,
     /// The PoPs of the replicas met or read about.
     pub(super) pops: BTreeMap<ReplicaId, String>,
@@ -308,15 +308,12 @@ impl Driver {
     fn handle_events(&mut self) {
         let mut system_changed = false;
         let mut members_changed = false;
+        let (mut wanted, mut released) = (Vec::new(), Vec::new());
         while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
             match event {
                 Event::SystemChanged => system_changed = true,
-                Event::ChunksWanted(chunks) => {
-                    // A full queue loses no chunk: a read asks for what it lacks, and so does the next start.
-                    for chunk in chunks {
-                        let _ = self.chunks_wanted.try_send(chunk);
-                    }
-                }
+                Event::ChunksWanted(chunks) => wanted.extend(chunks),
+                Event::ChunksReleased(chunks) => released.extend(chunks),
                 Event::MembersChanged => members_changed = true,
                 Event::Recorded { dot, id, .. } => {
                     tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
@@ -359,11 +356,31 @@ impl Driver {
                 }
             }
         }
+        self.tell_of_chunks(wanted, released.into_iter().collect());
         if members_changed {
             self.read_pops();
         }
         if system_changed {
             self.shared.namespaces_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Tells what has become of the names of these chunks.
+    fn tell_of_chunks(&mut self, wanted: Vec<(ChunkId, u64)>, mut released: BTreeSet<ChunkId>) {
+        let Some(replica) = &self.replica else { return };
+        // One that is in both was named and let go in one turn, in whichever order. A store that has failed cannot tell; opened
+        // again, it is looked through.
+        let is_named = |chunk: &ChunkId| replica.is_chunk_named(chunk).unwrap_or(true);
+        let is_wanted = |(chunk, _): &(ChunkId, u64)| !released.contains(chunk) || is_named(chunk);
+        let wanted: Vec<_> = wanted.into_iter().filter(is_wanted).collect();
+        for (chunk, _) in &wanted {
+            released.remove(chunk);
+        }
+        let wanted = wanted.into_iter().map(|(chunk, bytes)| ChunkNews::Wanted { chunk, bytes });
+        let released = released.into_iter().map(|chunk| ChunkNews::Released { chunk });
+        for news in wanted.chain(released) {
+            // A full queue loses no chunk: a read asks for what it lacks, and all is looked for again.
+            let _ = self.chunk_news.try_send(news);
         }
     }
 

@@ -5,8 +5,8 @@
 
 use littoral::api::State;
 use littoral::api::members::{
-    Copy, DeadLetter, DeadLetters, Garbage, GarbageReport, Holder, Member, MembersReport, Reason, Removed,
-    Stage,
+    ChunkGarbage, Copy, DeadLetter, DeadLetters, Garbage, GarbageReport, Holder, Member, MembersReport,
+    Reason, Removed, Stage,
 };
 use replication::codec::message::Stage as CoreStage;
 use replication::codec::round::RepairRow;
@@ -120,6 +120,8 @@ impl Engine {
                 garbage: garbage(replica),
                 max_waiting_bytes: driver.settings.replica.max_waiting_bytes,
                 holders: holders.into_iter().map(holder).collect(),
+                // The engine knows no files.
+                chunks: ChunkGarbage::default(),
             })
         })
         .await

@@ -262,14 +262,22 @@ async fn put_slice(
     ack: Ack,
 ) -> Result<(), ApiError> {
     let mut writes = Vec::with_capacity(pairs.len());
+    // Until the slice is written, nothing else keeps their chunks.
+    let mut pins = Vec::new();
     for pair in pairs {
         let mut writer = ValueWriter::new(&surface.chunks);
         writer.push(&pair.value).await?;
-        let payload = writer.finish().await?;
-        let value = Value { payload, metadata: pair.metadata.clone(), expires_at_s: pair.expires_at_s };
+        let received = writer.finish().await?;
+        pins.extend(received.pins);
+        let value = Value {
+            payload: received.payload,
+            metadata: pair.metadata.clone(),
+            expires_at_s: pair.expires_at_s,
+        };
         writes.push(Write::Put { namespace, key: Bytes::copy_from_slice(pair.key.as_bytes()), value });
     }
     surface.engine.write(writes, ack).await?;
+    drop(pins);
     Ok(())
 }
 

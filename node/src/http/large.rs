@@ -9,27 +9,22 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 use futures_util::stream;
 use replication::entry::{CHUNK_BYTES, MAX_INLINE_BYTES, MAX_VALUE_BYTES};
 use replication::{ChunkId, Manifest, Payload};
 
 use super::error::ApiError;
-use crate::chunks::ChunkStore;
+use crate::chunk_flight::ChunkFlights;
+use crate::chunks::{ChunkStore, Pin};
 use crate::engine::{Ack, Engine};
-
-/// Brings a chunk that is not here from a peer that has it.
-pub trait ChunkFetch: Send + Sync {
-    /// The chunk's bytes, or why no peer gave them. The caller checks them against the name.
-    fn fetch(&self, id: ChunkId) -> BoxFuture<'_, Result<Bytes, String>>;
-}
+use crate::transport::Urgency;
 
 /// Where chunks are kept, and where missing ones come from.
 #[derive(Clone)]
 pub(crate) struct Chunks {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<ChunkStore>,
-    pub(crate) fetch: Arc<dyn ChunkFetch>,
+    pub(crate) flights: Arc<ChunkFlights>,
 }
 
 impl Chunks {
@@ -80,7 +75,7 @@ impl Chunks {
         let id = manifest.chunks[index];
         let bytes = match self.stored(id).await? {
             Some(bytes) => bytes,
-            None => self.fetched(id).await.map_err(unavailable)?,
+            None => self.flights.fetch(id, Urgency::Reader).await.map_err(unavailable)?,
         };
         if bytes.len() as u64 != (manifest.len - start).min(CHUNK_BYTES as u64) {
             return Err(unavailable(format!(
@@ -96,31 +91,30 @@ impl Chunks {
         tokio::task::spawn_blocking(move || store.read(&id)).await.map_err(io::Error::other)?
     }
 
-    async fn fetched(&self, id: ChunkId) -> Result<Bytes, String> {
-        let bytes = self.fetch.fetch(id).await?;
-        if ChunkId::of(&bytes) != id {
-            return Err(format!("a peer sent other bytes than chunk {id}"));
-        }
-        // Served even if it cannot be kept: then the next reader fetches it again.
-        if let Err(error) = self.keep(bytes.clone()).await {
-            tracing::warn!(%error, chunk = %id, "a fetched chunk could not be stored");
-        }
-        Ok(bytes)
-    }
-
-    async fn keep(&self, bytes: Bytes) -> io::Result<ChunkId> {
+    /// Stores a chunk of a value that comes in, and keeps it until the pin is dropped.
+    async fn keep(&self, bytes: Bytes) -> io::Result<Pin> {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.write(&bytes)).await.map_err(io::Error::other)?
+        let kept = tokio::task::spawn_blocking(move || {
+            let pin = store.pin(ChunkId::of(&bytes));
+            store.write(&bytes).map(|_| pin)
+        });
+        kept.await.map_err(io::Error::other)?
     }
 }
 
+/// A value that was received. Its chunks are durable, and stay at least until this is dropped: not before it is written.
+pub(crate) struct Received {
+    pub(crate) payload: Payload,
+    pub(crate) pins: Vec<Pin>,
+}
+
 /// A value being received: kept in memory up to [`MAX_INLINE_BYTES`], beyond that stored chunk by chunk.
-/// The chunks of an upload that breaks off stay behind until they are purged.
+/// The chunks of an upload that breaks off are collected in a while.
 pub(crate) struct ValueWriter<'a> {
     chunks: &'a Chunks,
     buffer: BytesMut,
     len: u64,
-    stored: Vec<ChunkId>,
+    stored: Vec<Pin>,
 }
 
 impl<'a> ValueWriter<'a> {
@@ -146,14 +140,16 @@ impl<'a> ValueWriter<'a> {
     }
 
     /// The value; its chunks, if it has any, are durable.
-    pub(crate) async fn finish(mut self) -> Result<Payload, ApiError> {
+    pub(crate) async fn finish(mut self) -> Result<Received, ApiError> {
         if self.len <= MAX_INLINE_BYTES as u64 {
-            return Ok(Payload::Inline(self.buffer.freeze()));
+            return Ok(Received { payload: Payload::Inline(self.buffer.freeze()), pins: Vec::new() });
         }
         if !self.buffer.is_empty() {
             self.store_buffer().await?;
         }
-        Ok(Payload::Chunked(Manifest { len: self.len, chunks: self.stored }))
+        let chunks = self.stored.iter().map(Pin::chunk).collect();
+        let payload = Payload::Chunked(Manifest { len: self.len, chunks });
+        Ok(Received { payload, pins: self.stored })
     }
 
     async fn store_buffer(&mut self) -> Result<(), ApiError> {

@@ -9,7 +9,9 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::response::Json;
 use hyper::HeaderMap;
-use littoral::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle};
+use littoral::api::members::{
+    ChunkGarbage, DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle,
+};
 use serde::de::DeserializeOwned;
 
 use super::error::PageError;
@@ -49,7 +51,16 @@ pub(super) async fn remove(
 
 pub(super) async fn garbage(State(native): State<Native>, headers: HeaderMap) -> Page<GarbageReport> {
     native.authorize(&headers)?;
-    Ok(Json(native.engine.garbage().await?))
+    let figures = native.chunks.figures();
+    let chunks = ChunkGarbage {
+        files: figures.files,
+        bytes: figures.bytes,
+        waiting: figures.waiting,
+        waiting_bytes: figures.waiting_bytes,
+        collected: figures.collected,
+        collected_bytes: figures.collected_bytes,
+    };
+    Ok(Json(GarbageReport { chunks, ..native.engine.garbage().await? }))
 }
 
 pub(super) async fn dead_letters(State(native): State<Native>, headers: HeaderMap) -> Page<DeadLetters> {

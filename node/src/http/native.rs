@@ -17,6 +17,7 @@ use super::error::{PageError, problem};
 use super::links::LinkControl;
 use super::members;
 use super::{diff, links, verify};
+use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
 use crate::verifier::Verifier;
@@ -30,6 +31,7 @@ pub(crate) struct Native {
     pub(crate) engine: Engine,
     pub(crate) links: Arc<dyn LinkControl>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) chunks: Arc<ChunkStore>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) diff: Arc<diff::Slot>,
     pub(crate) namespaces: Arc<Namespaces>,
@@ -84,7 +86,14 @@ async fn status(State(native): State<Native>, headers: HeaderMap) -> Response {
 }
 
 async fn lag(State(native): State<Native>, headers: HeaderMap) -> Response {
-    native.report(&headers, |status| Json(LagReport { pop: status.pop, lag: status.lag })).await
+    let chunks = native.chunks.figures();
+    let page = |status: Status| LagReport {
+        pop: status.pop,
+        lag: status.lag,
+        chunks_missing: chunks.missing,
+        chunk_bytes_missing: chunks.missing_bytes,
+    };
+    native.report(&headers, |status| Json(page(status))).await
 }
 
 impl Native {

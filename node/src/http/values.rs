@@ -14,7 +14,7 @@ use super::attributes::{self, expires_at_s, now_s};
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::envelope;
 use super::error::ApiError;
-use super::large::ValueWriter;
+use super::large::{Received, ValueWriter};
 use super::query::{Query, decode_key};
 use crate::engine::Write;
 
@@ -78,12 +78,15 @@ pub(super) async fn put(
     let query = Query::parse(query)?;
     let ack = query.ack()?;
     let expires_at_s = expires_at_s(query.float("expiration")?, query.float("expiration_ttl")?, now_s())?;
-    let (payload, metadata) = match boundary(headers)? {
+    let (received, metadata) = match boundary(headers)? {
         Some(boundary) => receive_multipart(surface, boundary, upload).await?,
         None => (receive_verbatim(surface, upload).await?, None),
     };
+    let Received { payload, pins } = received;
     let value = Value { payload, metadata, expires_at_s };
     surface.engine.write(vec![Write::Put { namespace, key, value }], ack).await?;
+    // From now on the value keeps its chunks.
+    drop(pins);
     Ok(envelope::done())
 }
 
@@ -113,7 +116,7 @@ fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     boundary.map(Some).map_err(|error| malformed(format!("malformed multipart body: {error}")))
 }
 
-async fn receive_verbatim(surface: &Surface, upload: &mut Upload) -> Result<Payload, ApiError> {
+async fn receive_verbatim(surface: &Surface, upload: &mut Upload) -> Result<Received, ApiError> {
     if let Some(len) = upload.announced().filter(|len| *len > MAX_VALUE_BYTES) {
         return Err(ApiError::ValueTooLarge { len });
     }
@@ -130,19 +133,19 @@ async fn receive_multipart(
     surface: &Surface,
     boundary: String,
     upload: &mut Upload,
-) -> Result<(Payload, Option<Bytes>), ApiError> {
+) -> Result<(Received, Option<Bytes>), ApiError> {
     let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(MAX_MULTIPART_BYTES));
     let mut form = Multipart::with_constraints(upload.pieces(), boundary, limits);
-    let mut payload = None;
+    let mut received = None;
     let mut metadata = None;
     while let Some(mut field) = form.next_field().await.map_err(broken_form)? {
         match field.name() {
-            Some("value") if payload.is_none() => {
+            Some("value") if received.is_none() => {
                 let mut value = ValueWriter::new(&surface.chunks);
                 while let Some(bytes) = field.chunk().await.map_err(broken_form)? {
                     value.push(&bytes).await?;
                 }
-                payload = Some(value.finish().await?);
+                received = Some(value.finish().await?);
             }
             Some("metadata") if metadata.is_none() => metadata = Some(receive_metadata(field).await?),
             Some(name @ ("value" | "metadata")) => {
@@ -153,7 +156,7 @@ async fn receive_multipart(
         }
     }
     let missing = || malformed("the multipart body has no part \"value\"".to_owned());
-    Ok((payload.ok_or_else(missing)?, metadata.flatten()))
+    Ok((received.ok_or_else(missing)?, metadata.flatten()))
 }
 
 async fn receive_metadata(mut field: Field<'_>) -> Result<Option<Bytes>, ApiError> {

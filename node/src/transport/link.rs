@@ -24,7 +24,7 @@ use super::links::Candidate;
 use super::pacer::Pacer;
 use super::packing::{Packer, Unpacker, Unreadable};
 use super::refusal::{Refusal, RefusalLog, close_code};
-use super::turn::{Gate, window_bytes};
+use super::turn::{Gate, Place, window_bytes};
 use super::{ChunkSource, LinkEvents, chunk_fetch};
 use crate::transport::PeerInfo;
 
@@ -179,13 +179,13 @@ async fn write_lane<E: LinkEvents>(
     let Some(first) = queue.recv().await else { return Ok(()) };
     // An error below means that the connection is gone, which the link's owner sees for itself.
     let Ok(mut stream) = connection.open_uni().await else { return Ok(()) };
-    let _ = stream.set_priority(priority(lane));
+    let _ = stream.set_priority(Place::of(lane).priority());
     let mut next = Some((number_of(lane), first));
     while let Some((number, frame)) = next {
         let len = frame.len() as u64;
         let [head, packed] = packer.pack(frame);
         let parts = [Bytes::from_static(number), head, packed];
-        if gate.write(&mut stream, lane, parts.into()).await.is_err() {
+        if gate.write(&mut stream, Place::of(lane), parts.into()).await.is_err() {
             return Ok(());
         }
         sent.increment(len);
@@ -226,11 +226,6 @@ async fn read_lane<E: LinkEvents>(
             Err(Unreadable::Ended) => return Ok(()),
         }
     }
-}
-
-/// quinn sends streams of a higher priority first.
-pub(super) fn priority(lane: Lane) -> i32 {
-    -i32::from(lane as u8)
 }
 
 /// What a lane's stream begins with.
@@ -279,10 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_priorities_follow_the_lanes() {
+    fn numbers_follow_the_lanes() {
         for lane in Lane::ALL {
             assert_eq!(number_of(lane), [lane as u8]);
         }
-        assert!(Lane::ALL.windows(2).all(|pair| priority(pair[0]) > priority(pair[1])));
     }
 }

@@ -30,12 +30,71 @@ const AHEAD: Duration = Duration::from_millis(250);
 /// QUIC is given at least this.
 const MIN_WINDOW_BYTES: u64 = 16 << 10;
 
+/// Where in the order of a link something goes: in its lane, and there ahead of others where a reader waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    lane: Lane,
+    is_for_reader: bool,
+}
+
+impl Place {
+    /// A chunk that a reader waits for.
+    pub(super) const READER: Self = Self { lane: Lane::Bulk, is_for_reader: true };
+
+    /// The ordinary one of a lane.
+    pub(super) const fn of(lane: Lane) -> Self {
+        Self { lane, is_for_reader: false }
+    }
+
+    /// quinn sends streams of a higher priority first.
+    pub(super) fn priority(self) -> i32 {
+        i32::from(self.is_for_reader) - 2 * i32::from(self.lane as u8)
+    }
+
+    /// The number of its bell.
+    fn bell(self) -> usize {
+        if self.is_for_reader { Lane::ALL.len() } else { self.lane as usize }
+    }
+}
+
+/// Who waits for a turn.
+#[derive(Debug, Default)]
+struct Queue {
+    turns: Turns,
+    /// Those of the bulk lane for whom readers wait.
+    for_readers: usize,
+}
+
+impl Queue {
+    fn wait(&mut self, place: Place) {
+        self.turns.wait(place.lane);
+        self.for_readers += usize::from(place.is_for_reader);
+    }
+
+    fn leave(&mut self, place: Place) {
+        self.turns.leave(place.lane);
+        self.for_readers -= usize::from(place.is_for_reader);
+    }
+
+    /// Takes the turn, if it is free and this place is next.
+    fn take(&mut self, place: Place) -> bool {
+        let is_next = self.next() == Some(place) && self.turns.take(place.lane);
+        self.for_readers -= usize::from(is_next && place.is_for_reader);
+        is_next
+    }
+
+    fn next(&self) -> Option<Place> {
+        let lane = self.turns.next()?;
+        Some(Place { lane, is_for_reader: lane == Lane::Bulk && self.for_readers > 0 })
+    }
+}
+
 /// What governs the sending side of one link.
 #[derive(Debug)]
 pub(super) struct Gate {
-    turns: Mutex<Turns>,
-    /// Rung, by lane, when it may be that lane's turn.
-    rung: [Notify; Lane::ALL.len()],
+    queue: Mutex<Queue>,
+    /// Rung, by place, when it may be the turn of one who waits there.
+    rung: [Notify; Lane::ALL.len() + 1],
     slice_bytes: AtomicUsize,
     frame_bytes: AtomicUsize,
     /// The least rate that the link's bytes pass; 0 is none.
@@ -46,7 +105,7 @@ pub(super) struct Gate {
 impl Default for Gate {
     fn default() -> Self {
         Self {
-            turns: Mutex::default(),
+            queue: Mutex::default(),
             rung: Default::default(),
             slice_bytes: AtomicUsize::new(MAX_SLICE_BYTES),
             frame_bytes: AtomicUsize::new(MAX_FRAME_BYTES),
@@ -92,11 +151,11 @@ impl Gate {
     pub(super) async fn write(
         self: &Arc<Self>,
         stream: &mut SendStream,
-        lane: Lane,
+        place: Place,
         mut rest: VecDeque<Bytes>,
     ) -> Result<(), WriteError> {
         while !rest.is_empty() {
-            let turn = if lane == Lane::Control { None } else { Some(self.turn(lane).await) };
+            let turn = if place.lane == Lane::Control { None } else { Some(self.turn(place).await) };
             let mut slice = cut(&mut rest, self.slice_bytes.load(Ordering::Relaxed));
             let bytes = slice.iter().map(Bytes::len).sum();
             stream.write_all_chunks(&mut slice).await?;
@@ -107,11 +166,11 @@ impl Gate {
         Ok(())
     }
 
-    async fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
-        self.lock().wait(lane);
-        let mut turn = Turn { gate: self.clone(), lane, has_begun: false, written: 0 };
-        while !self.lock().take(lane) {
-            self.rung[lane as usize].notified().await;
+    async fn turn(self: &Arc<Self>, place: Place) -> Turn {
+        self.lock().wait(place);
+        let mut turn = Turn { gate: self.clone(), place, has_begun: false, written: 0 };
+        while !self.lock().take(place) {
+            self.rung[place.bell()].notified().await;
         }
         turn.has_begun = true;
         turn
@@ -119,20 +178,20 @@ impl Gate {
 
     /// Wakes whoever is next.
     fn ring(&self) {
-        if let Some(lane) = self.lock().next() {
-            self.rung[lane as usize].notify_one();
+        if let Some(place) = self.lock().next() {
+            self.rung[place.bell()].notify_one();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 /// A turn, or a place among those that wait for one; given back when it is dropped.
 struct Turn {
     gate: Arc<Gate>,
-    lane: Lane,
+    place: Place,
     has_begun: bool,
     written: usize,
 }
@@ -146,9 +205,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.has_begun {
-            self.gate.lock().give_back(self.lane, self.written);
+            self.gate.lock().turns.give_back(self.place.lane, self.written);
         } else {
-            self.gate.lock().leave(self.lane);
+            self.gate.lock().leave(self.place);
         }
         self.gate.ring();
     }
@@ -222,17 +281,49 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_is_given_up_passes_to_the_next() {
         let gate = Arc::new(Gate::default());
-        let bulk = gate.turn(Lane::Bulk).await;
-        let mut waits = std::pin::pin!(gate.turn(Lane::Delta));
+        let bulk = gate.turn(Place::of(Lane::Bulk)).await;
+        let mut waits = std::pin::pin!(gate.turn(Place::of(Lane::Delta)));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         {
-            let mut gone = std::pin::pin!(gate.turn(Lane::CatchUp));
+            let mut gone = std::pin::pin!(gate.turn(Place::of(Lane::CatchUp)));
             assert!(futures_util::poll!(gone.as_mut()).is_pending());
         }
         bulk.end(MAX_SLICE_BYTES);
         waits.await.end(1);
         // Nobody waits any more, and the turn is free.
-        gate.turn(Lane::AntiEntropy).await.end(1);
+        gate.turn(Place::of(Lane::AntiEntropy)).await.end(1);
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_waits_for_goes_before_the_rest_of_its_lane_and_after_other_lanes() {
+        let gate = Arc::new(Gate::default());
+        let order = Mutex::new(Vec::new());
+        let write = async |place: Place| {
+            let turn = gate.turn(place).await;
+            order.lock().unwrap().push(place);
+            turn.end(MIN_SLICE_BYTES);
+        };
+        let first = gate.turn(Place::of(Lane::Bulk)).await;
+        let (bulk, reader, delta) = (Place::of(Lane::Bulk), Place::READER, Place::of(Lane::Delta));
+        let waiting = futures_util::future::join_all([bulk, bulk, reader, delta, reader].map(write));
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        {
+            let mut gone = std::pin::pin!(gate.turn(reader));
+            assert!(futures_util::poll!(gone.as_mut()).is_pending());
+        }
+        first.end(MIN_SLICE_BYTES);
+        waiting.await;
+        assert_eq!(*order.lock().unwrap(), [delta, reader, reader, bulk, bulk]);
+        gate.turn(bulk).await.end(1);
+    }
+
+    #[test]
+    fn priorities_follow_the_lanes_and_readers_come_first_in_theirs() {
+        let lanes = Lane::ALL.map(|lane| Place::of(lane).priority());
+        assert!(lanes.windows(2).all(|pair| pair[0] > pair[1]), "{lanes:?}");
+        let reader = Place::READER.priority();
+        assert!(lanes[Lane::AntiEntropy as usize] > reader && reader > lanes[Lane::Bulk as usize]);
     }
 
     #[test]

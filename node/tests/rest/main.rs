@@ -23,14 +23,15 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use littoral::api::State;
+use littoral_node::chunk_flight::{ChunkFetch, ChunkFlights};
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
-use littoral_node::http::{AccountToken, ChunkFetch, HttpContext, Limits, LinkControl, serve};
-use littoral_node::transport::{LinkError, LinkView, SharedBudget};
+use littoral_node::http::{AccountToken, HttpContext, Limits, LinkControl, serve};
+use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use client::Client;
@@ -81,11 +82,12 @@ async fn test_node_with(limits: Limits) -> TestNode {
 async fn start(folder: &Path, peer: Arc<Peer>, limits: Limits, min_free_bytes: u64) -> Running {
     let engine = start_engine(folder, min_free_bytes).await;
     let token = |account: &str, token: &str| AccountToken { account: account.into(), token: token.into() };
+    let chunks = Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap());
     let context = HttpContext {
         engine: engine.clone(),
-        chunks: Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap()),
+        chunks: chunks.clone(),
         tokens: vec![token(ACCOUNT, TOKEN), token(OTHER_ACCOUNT, OTHER_TOKEN)],
-        fetch: peer.clone(),
+        flights: ChunkFlights::new(chunks, peer.clone()),
         links: peer,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),
     };
@@ -109,9 +111,9 @@ async fn start_engine(folder: &Path, min_free_bytes: u64) -> Engine {
         min_free_bytes,
         replica: replication::Settings::new([1; 16], DigestKey::new([2; 32])),
     };
-    let (chunks_wanted, _) = tokio::sync::mpsc::channel(1);
+    let (chunk_news, _) = tokio::sync::mpsc::channel(1);
     let engine = loop {
-        match Engine::start(settings(), chunks_wanted.clone()) {
+        match Engine::start(settings(), chunk_news.clone()) {
             Ok(engine) => break engine,
             // The thread of the engine before this one is about to let go of the store.
             Err(StartError::Store(reason)) if reason.contains("open in another process") => {
@@ -223,7 +225,7 @@ impl LinkControl for Peer {
 }
 
 impl ChunkFetch for Peer {
-    fn fetch(&self, id: ChunkId) -> BoxFuture<'_, Result<Bytes, String>> {
+    fn fetch(&self, id: ChunkId, _: watch::Receiver<Urgency>) -> BoxFuture<'_, Result<Bytes, String>> {
         let found = self.0.lock().unwrap().get(&id).cloned();
         Box::pin(async move { found.ok_or_else(|| "no peer has it".to_owned()) })
     }

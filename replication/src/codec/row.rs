@@ -182,6 +182,18 @@ pub fn decode_log(row_key: &[u8], hlc: Hlc, row: &[u8]) -> Result<LogRow, Malfor
     Ok(LogRow { position: Position { hlc, ops, bytes: bytes_written }, previous, id })
 }
 
+/// The bytes of a row of the chunk index: how long the chunk is, in bytes.
+pub fn encode_chunk(row_key: &[u8], chunk_bytes: u64) -> Vec<u8> {
+    let mut bytes = vec![ROW_VERSION << 4];
+    encode_into(&chunk_bytes, &mut bytes);
+    seal(row_key, bytes)
+}
+
+/// Reads a row of the chunk index back.
+pub fn decode_chunk(row_key: &[u8], row: &[u8]) -> Result<u64, Malformed> {
+    decode_exact(&versioned(unseal(row_key, row)?)?[1..])
+}
+
 /// Whose store this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -304,6 +316,8 @@ mod tests {
         let row =
             LogRow { position, previous: Hlc::new(7, 0), id: EntryId::value(NamespaceId([3; 16]), "k") };
         assert_eq!(decode_log(b"lk", position.hlc, &encode_log(b"lk", &row)), Ok(row));
+        assert_eq!(decode_chunk(b"ck", &encode_chunk(b"ck", 524_288)), Ok(524_288));
+        assert!(decode_chunk(b"cl", &encode_chunk(b"ck", 524_288)).is_err());
         let identity = Identity { replica: ReplicaId([4; 16]), cluster: [5; 16] };
         assert_eq!(decode_identity(&encode_identity(&identity)), Ok(identity));
         let origins = vec![(ReplicaId([4; 16]), position)];

@@ -1,7 +1,7 @@
 //! The one door: every change of state, from a local write to a repair, is staged here and nowhere else.
 //!
-//! A call stages, in one batch: the entry's row, its log row, its place in the expiry index, and the change of the
-//! digest tree; the summary joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
+//! A call stages, in one batch: the entry's row, its log row, its place in the indices of expiries and chunks, and the change
+//! of the digest tree; the summary joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, ReplicaId};
 use crate::codec::member as member_codec;
 use crate::codec::row::{self, EntryRow, LogRow};
-use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload};
+use crate::entry::{Body, Entry, EntryId, NamespaceId};
 use crate::keys;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
 use crate::vector::{MAX_ORIGINS, Position};
@@ -112,6 +112,7 @@ impl<S: Store> Replica<S> {
             walk.entry_changed(&row_key, name, old, new);
         }
         self.leave_indices(id, &row_key, current.as_ref());
+        self.chunks_renamed(&row_key, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.waiting.entry_came(id, &entry);
         if let Some(at) = expiry_of(&entry) {
             let expiry_key = keys::expiry(at, &row_key);
@@ -121,10 +122,8 @@ impl<S: Store> Replica<S> {
         if id.namespace == NamespaceId::SYSTEM {
             self.note_system_entry(id, &entry);
         }
-        if let Body::Value(value) = &entry.body
-            && let Payload::Chunked(manifest) = &value.payload
-        {
-            self.emit(Event::ChunksWanted(manifest.chunks.clone()));
+        if let Some(manifest) = entry.body.manifest() {
+            self.emit(Event::ChunksWanted(manifest.parts().collect()));
         }
         let origin_index = self.origin_index(entry.dot.replica)?;
         let row =
@@ -145,6 +144,7 @@ impl<S: Store> Replica<S> {
             walk.entry_changed(&row_key, name, old, None);
         }
         self.leave_indices(id, &row_key, Some(entry));
+        self.chunks_renamed(&row_key, Some(&entry.body), None);
         self.staged.insert(row_key, None);
     }
 

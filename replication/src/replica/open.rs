@@ -3,9 +3,10 @@
 //! The rule this file upholds: a store from which something is missing is not opened, since it would show missing rows
 //! as absent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
+use super::chunk_index::ChunkRows;
 use super::{Counters, OpenError, Replica, Settings, damaged, entry_of_row, epoch, membership};
 use crate::clock::{Clock, Hlc, ReplicaId};
 use crate::codec::Malformed;
@@ -36,6 +37,7 @@ impl<S: Store> Replica<S> {
             tree: DigestTree::default(),
             entries: 0,
             log_rows: 0,
+            let_go: BTreeSet::new(),
             waiting: epoch::Waiting::default(),
             epoch: Hlc::ZERO,
             sweep: None,
@@ -95,7 +97,7 @@ impl<S: Store> Replica<S> {
         self.clock = Clock::after(self.held.newest());
         self.epoch = summary.epoch;
         self.sweep = (!summary.swept).then(epoch::Sweep::thorough);
-        self.scan_rows()?;
+        let is_index_right = self.scan_rows()?;
         let found = self.summary();
         if found != summary {
             return Err(OpenError::Damaged {
@@ -113,13 +115,17 @@ impl<S: Store> Replica<S> {
         self.durable = self.held.clone();
         self.durable_root = self.tree.root();
         self.load_stage()?;
-        self.load_peers()
+        self.load_peers()?;
+        // A build that knew no index has written here, or rows of it are lost: it follows from the others.
+        if is_index_right { Ok(()) } else { Ok(self.rebuild_chunk_index()?) }
     }
 
     /// Checks every row, and builds the tree and the counts from them. The clock takes note of every entry: states
-    /// run ahead of claims, and a write must not lose to what its writer has seen.
-    fn scan_rows(&mut self) -> Result<(), OpenError> {
+    /// run ahead of claims, and a write must not lose to what its writer has seen. Gives whether the chunk index is what
+    /// the states say.
+    fn scan_rows(&mut self) -> Result<bool, OpenError> {
         let mut fault = None;
+        let (mut listed, mut named) = (ChunkRows::default(), ChunkRows::default());
         let Self {
             store,
             clock,
@@ -145,6 +151,7 @@ impl<S: Store> Replica<S> {
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
                     waiting.entry_came(&id, &entry);
+                    named.add_all(row_key, &entry.body);
                     if id.namespace == NamespaceId::SYSTEM {
                         members.note(&id, &entry);
                     }
@@ -154,9 +161,12 @@ impl<S: Store> Replica<S> {
                     *log_rows += 1;
                     waiting.log_row_came(row_key.len() + row.len());
                 }),
-                Some(&keys::RETURNED) => {
+                Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| {
                     *returned_wait = true;
-                    Ok(())
+                    named.add_all(row_key, &state.entry.body);
+                }),
+                Some(&keys::CHUNK) => {
+                    row::decode_chunk(row_key, &row).map(|bytes| listed.add(row_key, bytes))
                 }
                 _ => Ok(()),
             };
@@ -168,6 +178,6 @@ impl<S: Store> Replica<S> {
                 }
             }
         })?;
-        fault.map_or(Ok(()), Err)
+        fault.map_or(Ok(listed == named), Err)
     }
 }

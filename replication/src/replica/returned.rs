@@ -86,6 +86,7 @@ impl<S: Store> Replica<S> {
         self.commit_if_full()?;
         let row_key = keys::returned(state.entry.dot);
         let row = row::encode_returned(&row_key, state);
+        self.chunks_renamed(&row_key, None, Some(&state.entry.body));
         self.staged.insert(row_key, Some(row));
         self.returned_wait = true;
         Ok(())
@@ -106,7 +107,7 @@ impl<S: Store> Replica<S> {
                 .map_err(|why| StoreError::new(format!("the row of a returned state is damaged: {why}")))?;
             self.write_anew(now, state)?;
         }
-        self.staged.insert(row_key, None);
+        self.drop_returned(dot)?;
         Ok(true)
     }
 
@@ -151,7 +152,7 @@ impl<S: Store> Replica<S> {
                     }
                 }
             }
-            self.staged.insert(keys::returned(dot), None);
+            self.drop_returned(dot)?;
             self.returned_cursor = [&keys::returned(dot)[..], &[0]].concat();
         }
         Ok(())
@@ -172,6 +173,15 @@ impl<S: Store> Replica<S> {
         let new = self.write(now, id.clone(), body.clone())?;
         self.counters.written_anew += 1;
         self.emit(Event::WrittenAnew { old, new, id, body });
+        Ok(())
+    }
+
+    fn drop_returned(&mut self, dot: Dot) -> Result<(), StoreError> {
+        let row_key = keys::returned(dot);
+        // One that cannot be read goes all the same; what it named is found when the store is opened next.
+        let state = self.row(&row_key)?.and_then(|row| row::decode_returned(&row_key, &row).ok());
+        self.chunks_renamed(&row_key, state.as_ref().map(|state| &state.entry.body), None);
+        self.staged.insert(row_key, None);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::chunk_index::ChunkRows;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
 use crate::codec::{Malformed, row};
@@ -59,6 +60,13 @@ pub enum Mismatch {
     },
     /// The root is right, but the counts by leaf or the sketch are not those of the entries.
     Tree,
+    /// The chunk index is not what the states say.
+    ChunkIndex {
+        /// Rows of the index.
+        found: u64,
+        /// That there should be.
+        expected: u64,
+    },
 }
 
 impl fmt::Display for Mismatch {
@@ -75,6 +83,9 @@ impl fmt::Display for Mismatch {
                 write!(f, "the entries have the root {found}, and those written have {expected}")
             }
             Self::Tree => f.write_str("the counts or the sketch kept of the entries are not theirs"),
+            Self::ChunkIndex { found, expected } => {
+                write!(f, "the chunk index has {found} rows that are not the {expected} that the values say")
+            }
         }
     }
 }
@@ -124,6 +135,9 @@ pub(super) struct Walk {
     tree: DigestTree,
     entries: u64,
     log_rows: u64,
+    /// The rows of the chunk index, and what they should be.
+    listed: ChunkRows,
+    named: ChunkRows,
     bytes: u64,
     due_us: u64,
 }
@@ -155,6 +169,21 @@ impl Walk {
         }
     }
 
+    /// A row of the chunk index has come, or gone, along with what says so in this state.
+    pub(super) fn chunk_changed(
+        &mut self,
+        state_key: &[u8],
+        row_key: &[u8],
+        chunk_bytes: u64,
+        has_come: bool,
+    ) {
+        let cursor = self.cursor.as_slice();
+        let sums = [(state_key, &mut self.named), (row_key, &mut self.listed)];
+        for (_, sum) in sums.into_iter().filter(|(key, _)| *key < cursor) {
+            if has_come { sum.add(row_key, chunk_bytes) } else { sum.remove(row_key, chunk_bytes) }
+        }
+    }
+
     /// Checks a row and adds it to the shadow.
     fn see<S: Store>(&mut self, replica: &Replica<S>, row_key: &[u8], row: &Bytes) -> Result<(), Malformed> {
         self.bytes += (row_key.len() + row.len()) as u64;
@@ -166,6 +195,11 @@ impl Walk {
             let name = key.name_hash(&id);
             self.tree.replace(name, None, Some(key.state_digest(name, &entry)));
             self.entries += 1;
+            self.named.add_all(row_key, &entry.body);
+        } else if row_key.first() == Some(&keys::CHUNK) {
+            self.listed.add(row_key, row::decode_chunk(row_key, row)?);
+        } else if row_key.first() == Some(&keys::RETURNED) {
+            self.named.add_all(row_key, &row::decode_returned(row_key, row)?.entry.body);
         } else if row_key.first() == Some(&keys::LOG) {
             row::decode_log(row_key, Hlc::ZERO, row)?;
             self.log_rows += 1;
@@ -191,10 +225,12 @@ impl<S: Store> Replica<S> {
         }
         self.walk = Some(Walk {
             began: now,
-            cursor: vec![keys::ENTRY],
+            cursor: vec![keys::CHUNK],
             tree: DigestTree::default(),
             entries: 0,
             log_rows: 0,
+            listed: ChunkRows::default(),
+            named: ChunkRows::default(),
             bytes: 0,
             due_us: now.mono_us,
         });
@@ -268,11 +304,13 @@ impl<S: Store> Replica<S> {
         let entries = Mismatch::Entries { found: walk.entries, expected: self.entries };
         let log_rows = Mismatch::LogRows { found: walk.log_rows, expected: self.log_rows };
         let root_differs = Mismatch::Root { found: root, expected };
+        let index_differs = Mismatch::ChunkIndex { found: walk.listed.rows(), expected: walk.named.rows() };
         [
             (walk.entries != self.entries, entries),
             (walk.log_rows != self.log_rows, log_rows),
             (root != expected, root_differs),
             (root == expected && walk.tree != self.tree, Mismatch::Tree),
+            (walk.listed != walk.named, index_differs),
         ]
         .into_iter()
         .filter_map(|(differs, mismatch)| differs.then_some(mismatch))

@@ -32,6 +32,8 @@ fn check_rows(bytes: &[u8], row_under: impl Fn(&[u8]) -> Vec<u8>) {
     let hlc = Hlc::from_bits(bytes.len() as u64);
     let log = |bytes: &[u8]| row::decode_log(ROW_KEY, hlc, bytes);
     survives(log, |decoded| row::encode_log(ROW_KEY, decoded), &row_under(ROW_KEY));
+    let chunk = |bytes: &[u8]| row::decode_chunk(ROW_KEY, bytes);
+    survives(chunk, |decoded| row::encode_chunk(ROW_KEY, *decoded), &row_under(ROW_KEY));
     survives(row::decode_summary, row::encode_summary, &row_under(keys::SUMMARY));
     survives(row::decode_identity, row::encode_identity, &row_under(keys::IDENTITY));
     survives(row::decode_peers, row::encode_peers, &row_under(keys::PEERS));
@@ -50,6 +52,9 @@ fn survives<T: Debug + PartialEq>(
 pub fn row_key(bytes: &[u8]) {
     if let Some(id) = keys::parse_entry(bytes) {
         assert_eq!(keys::entry(&id), bytes);
+    }
+    if let Some((chunk, state_key)) = keys::parse_chunk(bytes) {
+        assert_eq!(keys::chunk(&chunk, state_key), bytes);
     }
     let index = bytes.get(1..3).map_or(0, |index| u16::from_be_bytes([index[0], index[1]]));
     if let Some(hlc) = keys::parse_log(bytes, index) {

@@ -60,6 +60,7 @@ pub fn make() -> Inputs {
     }
     add(&mut inputs, "frames", frames.into_iter().collect());
     add(&mut inputs, "hello", hellos());
+    add(&mut inputs, "chunk-request", chunk_requests());
     add(&mut inputs, "join-token", join_tokens());
     add(&mut inputs, "request", requests());
     add(&mut inputs, "body", bodies());
@@ -144,6 +145,12 @@ fn hellos() -> Named {
     let longest = "x".repeat(63);
     let hello = |pop: &str, region: &str| (format!("pop-{}", pop.len()), fuzzing::real_hello(pop, region));
     vec![hello("fra1", "eu"), hello("a", "us-east-1"), hello(&longest, &longest)]
+}
+
+fn chunk_requests() -> Named {
+    let request = |tail: &[u8]| [&[7; 32][..], tail].concat();
+    let (whole, rest) = (request(&[0; 5]), request(&[1, 0, 4, 0, 0]));
+    vec![("old".into(), request(&[])), ("whole".into(), whole), ("rest".into(), rest)]
 }
 
 fn join_tokens() -> Named {

@@ -1,4 +1,4 @@
-//! The node's own decoders: the handshake, join tokens, what a client may ask, and the settings.
+//! The node's own decoders: the handshake, requests for chunks, join tokens, what a client may ask, and the settings.
 
 use config::Config;
 use littoral_node::fuzzing;
@@ -15,6 +15,14 @@ const END_OF_FILE: char = '\0';
 pub fn hello(bytes: &[u8]) {
     if let Some(again) = fuzzing::hello(bytes) {
         assert_eq!(again, bytes);
+    }
+}
+
+/// There is one way to ask for a chunk, and an older one for a whole chunk, without what came later.
+pub fn chunk_request(bytes: &[u8]) {
+    if let Some(again) = fuzzing::chunk_request(bytes) {
+        assert!(again == bytes || again.starts_with(bytes) && again[bytes.len()..] == [0; 5]);
+        assert_eq!(fuzzing::chunk_request(&again), Some(again));
     }
 }
 

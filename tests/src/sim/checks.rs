@@ -137,6 +137,7 @@ impl Simulation {
     pub(super) fn check_disks(&self) -> Result<(), String> {
         for node in &self.nodes {
             let disk = node.replica.as_ref().map_or(&node.disk, Replica::store).clone();
+            rows::check_chunk_index(&disk)?;
             // Opening reads every row, and compares counts and root with the summary.
             let reopened = Replica::open(disk, self.settings(0), node.id);
             let reopened =

@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 25] = [
+const HUNTS: [Hunt; 26] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 0),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -69,6 +69,7 @@ const HUNTS: [Hunt; 25] = [
     hunt("OlderCopyUnnoticed", "restore", 0),
     hunt("RelayKeepsEvents", "regions", 0),
     hunt("SalvageSkipped", "evicted", 0),
+    hunt("ChunkRowStays", "swarm", 0),
 ];
 
 /// What came of one search.

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use replication::codec::message::Message;
 use replication::codec::message::Stage;
+use replication::entry::CHUNK_BYTES;
 use replication::link::MAX_FRAME_BYTES;
 use replication::replica::WriteError;
-use replication::{Body, Dot, EntryId, Lane, Payload, Replica, ReplicaId, Value};
+use replication::{Body, ChunkId, Dot, EntryId, Lane, Manifest, Payload, Replica, ReplicaId, Value};
 
 use super::disk::Disk;
 use super::oracle::NAMESPACE;
@@ -21,6 +22,12 @@ const FRAMES_AT_ONCE: usize = 2;
 /// The most events that may wait for a driver: one of each kind, of some kinds one for each peer, and a slice of
 /// returned states.
 const MAX_EVENTS: usize = 200;
+
+/// One value in so many is large: of chunks.
+const CHUNKED_EVERY: u64 = 4;
+
+/// There are so many chunks, so that values share them.
+const CHUNKS: u64 = 12;
 
 /// The longest that a value lives which has an expiry.
 const MAX_TTL_S: u64 = 5;
@@ -165,7 +172,12 @@ impl Simulation {
         let text = format!("value {} of node {node}", self.next);
         let expires = self.rng.permille(self.scenario.expire_permille);
         let expires_at_s = expires.then(|| now_s + 1 + self.rng.below(MAX_TTL_S));
-        Body::Value(Value { payload: Payload::Inline(Bytes::from(text)), metadata: None, expires_at_s })
+        // Some are large: of chunks of which others name some too.
+        let payload = match self.next % CHUNKED_EVERY {
+            0 => Payload::Chunked(shared_chunks(self.next / CHUNKED_EVERY)),
+            _ => Payload::Inline(Bytes::from(text)),
+        };
+        Body::Value(Value { payload, metadata: None, expires_at_s })
     }
 
     pub(super) fn deliver(&mut self, from: usize, to: usize, frame: &Bytes) -> Result<(), String> {
@@ -289,4 +301,11 @@ impl Simulation {
             self.after(delay_us, Happening::Wake { node });
         }
     }
+}
+
+/// The chunks of the large value of this number: up to three of a few that there are, perhaps one twice.
+fn shared_chunks(number: u64) -> Manifest {
+    let count = 1 + number % 3;
+    let name = |index| ChunkId([(mix(number * 3 + index) % CHUNKS) as u8; 32]);
+    Manifest { len: count * CHUNK_BYTES as u64 - 1, chunks: (0..count).map(name).collect() }
 }

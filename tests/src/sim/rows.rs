@@ -1,6 +1,6 @@
 //! A replica's store as the oracle reads it: row by row, past the replica's own bookkeeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -28,6 +28,42 @@ pub(super) fn entries(disk: &impl Store) -> Result<BTreeMap<EntryId, (Dot, Body)
     });
     scanned.map_err(|error| error.to_string())?;
     entries.into_iter().map(|(id, entry)| Ok((id, entry?))).collect()
+}
+
+/// The chunk index lists each state under the chunks it names, and nothing else.
+pub(super) fn check_chunk_index(disk: &impl Store) -> Result<(), String> {
+    let (mut listed, mut named) = (BTreeSet::new(), BTreeSet::new());
+    let mut fault = None;
+    let scanned = disk.scan(&[], &mut |row_key, row| {
+        let body = match row_key.first() {
+            Some(&keys::CHUNK) => {
+                listed.extend(keys::parse_chunk(row_key).map(|(chunk, state)| (chunk, state.to_vec())));
+                return ControlFlow::Continue(());
+            }
+            Some(&keys::ENTRY) => row::decode_entry(row_key, &row).map(|row| row.body),
+            Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| state.entry.body),
+            _ => return ControlFlow::Continue(()),
+        };
+        match body {
+            Ok(body) => {
+                let chunks = body.manifest().map(|manifest| manifest.chunks.clone()).unwrap_or_default();
+                named.extend(chunks.into_iter().map(|chunk| (chunk, row_key.to_vec())));
+            }
+            Err(why) => fault = Some(why.to_string()),
+        }
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(|error| error.to_string())?;
+    fault.map_or(Ok(()), Err)?;
+    match listed.symmetric_difference(&named).next() {
+        Some((chunk, state)) => Err(format!(
+            "chunk {chunk:?} is named by {}: {}, and listed so: {}",
+            state.escape_ascii(),
+            named.contains(&(*chunk, state.clone())),
+            listed.contains(&(*chunk, state.clone()))
+        )),
+        None => Ok(()),
+    }
 }
 
 /// What the disk claims to hold.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::{Dot, ReplicaId};
-use crate::entry::{Body, Entry, EntryId, NamespaceId, Payload, Value};
+use crate::entry::{Body, ChunkId, Entry, EntryId, Manifest, NamespaceId, Payload, Value};
 use crate::member::MemberRecord;
 use crate::replica::Settings;
 use crate::store::Batch;
@@ -34,11 +34,15 @@ impl Alone {
         Now { wall_ms: START_MS + self.now_us / 1000, mono_us: self.now_us }
     }
 
-    /// Writes a value, or a tombstone. Every seventh value expires soon.
+    /// Writes a value, or a tombstone. Every seventh value expires soon, and some are chunks that others name too.
     fn put(&mut self, key: u64, value: Option<u64>) {
         let expires_at_s = key.is_multiple_of(7).then_some(START_MS / 1000 + 2);
         let body = value.map_or(Body::Tombstone, |value| {
-            let payload = Payload::Inline(Bytes::from(value.to_string()));
+            let chunks = vec![ChunkId([(value % 11) as u8; 32])];
+            let payload = match value % 5 {
+                3 => Payload::Chunked(Manifest { len: 1 + value % 2, chunks }),
+                _ => Payload::Inline(Bytes::from(value.to_string())),
+            };
             Body::Value(Value { payload, metadata: None, expires_at_s })
         });
         self.replica.write(self.now(), id(key), body).unwrap();
@@ -127,6 +131,15 @@ fn a_lost_entry_is_found() {
     check(
         |store| assert!(store.lose(&keys::entry(&id(500)))),
         |found| matches!(found, [Mismatch::Entries { found, expected }, Mismatch::Root { .. }] if found + 1 == *expected),
+    );
+}
+
+#[test]
+fn a_lost_row_of_the_chunk_index_is_found() {
+    let row_key = keys::chunk(&ChunkId([503 % 11; 32].map(|name: u16| name as u8)), &keys::entry(&id(503)));
+    check(
+        |store| assert!(store.lose(&row_key)),
+        |found| matches!(found, [Mismatch::ChunkIndex { found, expected }] if found + 1 == *expected),
     );
 }
 
