@@ -4,6 +4,7 @@
 //! true of that for every input is said, and checked, in the tests crate (`decoders`).
 
 use hyper::Method;
+use replication::link::MAX_FRAME_BYTES;
 
 use crate::http::attributes::{self, expires_at_s};
 use crate::http::bulk;
@@ -14,6 +15,7 @@ use crate::identity::ClusterId;
 use crate::identity::token::{self, Contents};
 use crate::transport::chunk_fetch::Request;
 use crate::transport::hello::Hello;
+use crate::transport::packing::{Packer, Unpacker};
 
 /// The hello in these bytes, encoded again.
 pub fn hello(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -30,6 +32,17 @@ pub fn real_hello(pop: &str, region: &str) -> Vec<u8> {
     let (pop, region) = (pop.to_owned(), region.to_owned());
     let replica = replication::ReplicaId([2; 16]);
     Hello { cluster: ClusterId([1; 16]), replica, boot_nonce: [3; 16], pop, region }.encode()
+}
+
+/// The frame in these bytes, the first of a lane.
+pub fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
+    Unpacker::new().unpack(bytes, MAX_FRAME_BYTES).ok().map(|frame| frame.to_vec())
+}
+
+/// The first frame of a lane as it is sent, without the head that says how long it is.
+pub fn packed(frame: &[u8]) -> Vec<u8> {
+    let [_, packed] = Packer::new(true).pack(frame.to_vec().into());
+    packed.to_vec()
 }
 
 /// The join token in this text, packed again.

@@ -21,7 +21,7 @@ mod links;
 mod meter;
 mod month;
 mod pacer;
-mod packing;
+pub(crate) mod packing;
 mod refusal;
 mod schedule;
 mod tls;

@@ -22,13 +22,14 @@ pub struct Target {
 }
 
 /// Every decoder of foreign bytes.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "frames", check: core::frame, max_len: 64 << 10 },
     Target { name: "rows", check: core::row, max_len: 4 << 10 },
     Target { name: "row-keys", check: core::row_key, max_len: 600 },
     Target { name: "session", check: session::check, max_len: 8 << 10 },
     Target { name: "hello", check: edges::hello, max_len: 512 },
     Target { name: "chunk-request", check: edges::chunk_request, max_len: 64 },
+    Target { name: "packed", check: edges::packed, max_len: 8 << 10 },
     Target { name: "join-token", check: edges::join_token, max_len: 8 << 10 },
     Target { name: "request", check: edges::request, max_len: 2 << 10 },
     Target { name: "body", check: edges::body, max_len: 8 << 10 },

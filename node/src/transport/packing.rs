@@ -28,7 +28,7 @@ const MEMORY: &str = "zstd has memory, and its settings are sound";
 
 /// Why no frame could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     /// The frame is longer than the limit.
     TooLong { len: u64 },
     /// Its bytes are not what packing makes.
@@ -44,11 +44,11 @@ impl From<ReadExactError> for Unreadable {
 }
 
 /// The sending end of a lane.
-pub(super) struct Packer(Option<Encoder<'static>>);
+pub(crate) struct Packer(Option<Encoder<'static>>);
 
 impl Packer {
     /// One that packs, or sends all as it is.
-    pub(super) fn new(packs: bool) -> Self {
+    pub(crate) fn new(packs: bool) -> Self {
         if !packs {
             return Self(None);
         }
@@ -58,7 +58,7 @@ impl Packer {
     }
 
     /// The head and the bytes of a frame, as they are to be sent, in the order of the calls.
-    pub(super) fn pack(&mut self, frame: Bytes) -> [Bytes; 2] {
+    pub(crate) fn pack(&mut self, frame: Bytes) -> [Bytes; 2] {
         let Some(encoder) = self.0.as_mut().filter(|_| frame.len() >= MIN_PACKED_BYTES) else {
             return [head(2 * frame.len() as u64), frame];
         };
@@ -80,10 +80,10 @@ impl Packer {
 }
 
 /// The receiving end of a lane.
-pub(super) struct Unpacker(Decoder<'static>);
+pub(crate) struct Unpacker(Decoder<'static>);
 
 impl Unpacker {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut decoder = Decoder::new().expect(MEMORY);
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).expect(MEMORY);
         Self(decoder)
@@ -104,7 +104,8 @@ impl Unpacker {
         if is_packed { self.unpack(&bytes, max_bytes) } else { Ok(bytes.into()) }
     }
 
-    fn unpack(&mut self, packed: &[u8], max_bytes: usize) -> Result<Bytes, Unreadable> {
+    /// The frame in what a packer made of it.
+    pub(crate) fn unpack(&mut self, packed: &[u8], max_bytes: usize) -> Result<Bytes, Unreadable> {
         let mut frame = Vec::with_capacity((USUAL_RATIO * packed.len()).min(max_bytes + 1));
         let mut input = InBuffer::around(packed);
         loop {

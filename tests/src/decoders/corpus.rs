@@ -58,6 +58,7 @@ pub fn make() -> Inputs {
     for store in stores {
         add_rows(&mut inputs, &store);
     }
+    add(&mut inputs, "packed", packed(&frames));
     add(&mut inputs, "frames", frames.into_iter().collect());
     add(&mut inputs, "hello", hellos());
     add(&mut inputs, "chunk-request", chunk_requests());
@@ -151,6 +152,12 @@ fn chunk_requests() -> Named {
     let request = |tail: &[u8]| [&[7; 32][..], tail].concat();
     let (whole, rest) = (request(&[0; 5]), request(&[1, 0, 4, 0, 0]));
     vec![("old".into(), request(&[])), ("whole".into(), whole), ("rest".into(), rest)]
+}
+
+/// The frames that are long enough, and of them only those that are short.
+fn packed(frames: &BTreeMap<String, Vec<u8>>) -> Named {
+    let chosen = frames.iter().filter(|(_, frame)| (64..1_024).contains(&frame.len()));
+    chosen.map(|(name, frame)| (name.clone(), fuzzing::packed(frame))).collect()
 }
 
 fn join_tokens() -> Named {

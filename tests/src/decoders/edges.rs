@@ -3,6 +3,7 @@
 use config::Config;
 use littoral_node::fuzzing;
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
+use replication::link::MAX_FRAME_BYTES;
 
 /// The least time to live, in seconds, and the last second that anything expires at.
 const EXPIRY_S: (u64, u64) = (60, 253_402_300_799);
@@ -23,6 +24,16 @@ pub fn chunk_request(bytes: &[u8]) {
     if let Some(again) = fuzzing::chunk_request(bytes) {
         assert!(again == bytes || again.starts_with(bytes) && again[bytes.len()..] == [0; 5]);
         assert_eq!(fuzzing::chunk_request(&again), Some(again));
+    }
+}
+
+/// What is unpacked is within its bound, and comes back the same when it is packed again.
+pub fn packed(bytes: &[u8]) {
+    let Some(frame) = fuzzing::unpacked(bytes) else { return };
+    assert!(frame.len() <= MAX_FRAME_BYTES);
+    // Too short a frame is not packed.
+    if frame.len() > bytes.len() {
+        assert_eq!(fuzzing::unpacked(&fuzzing::packed(&frame)), Some(frame));
     }
 }
 
