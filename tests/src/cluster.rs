@@ -51,6 +51,8 @@ pub struct Options {
     pub epoch_ms: u64,
     /// `replication.max_away_s`.
     pub max_away_s: u64,
+    /// Further sections of each PoP's configuration, as they stand in a file.
+    pub more_settings: String,
     /// The store of PoP 0, when it is to be on a disk of its own.
     pub first_data_dir: Option<PathBuf>,
     /// Where the PoPs are, by number; one that has no place here is on loopback.
@@ -86,6 +88,7 @@ impl Default for Options {
             chunk_grace_s: 3_600,
             epoch_ms: 60_000,
             max_away_s: 604_800,
+            more_settings: String::new(),
             first_data_dir: None,
             sites: Vec::new(),
         }
@@ -400,6 +403,7 @@ impl Cluster {
             let address = format!("{}:{}", peer.site.replication, peer.replication_port);
             write!(text, "[[replication.peers]]\npop = {:?}\naddress = {address:?}\n", peer.name)?;
         }
+        text.push_str(&options.more_settings);
         std::fs::write(self.config_path(index), text).context("writing a configuration")
     }
 

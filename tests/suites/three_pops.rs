@@ -47,6 +47,8 @@ async fn a_damaged_store_is_quarantined_and_rebuilt_from_the_peers() {
     assert!(quarantined.text().contains("littoral store rebuild"), "{}", quarantined.text());
     let read = damaged.read_raw("key-1").await.unwrap();
     assert_eq!(read.status, 503, "a quarantined node answered: {}", read.text());
+    let refused = cluster.run(2, &["link", "budget", "1MB", "--of", "node"]).unwrap_err().to_string();
+    assert!(refused.contains("forgets orders about them: repeat this once it serves"), "{refused}");
     // Nor does it stand in the way of the others.
     write(&cluster.rest(1, &namespace), "second").await;
     await_values(&cluster.rest(0, &namespace), "second").await;

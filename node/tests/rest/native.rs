@@ -130,6 +130,7 @@ async fn links_are_listed_and_their_budgets_set_within_bounds() {
     let node = test_node().await;
     let report = node.client.send("GET", "/v1/links", &[], b"").await.json();
     assert_eq!((&report["pop"], report["links"].as_array().map(Vec::len)), (&"test".into(), Some(0)));
+    assert_eq!(node.client.send("GET", "/v1/budgets", &[], b"").await.json(), report);
     let cases: [(&str, &[u8], u16); 10] = [
         ("/v1/budgets", br#"{"of":"node","bytes_per_s":1000000}"#, 200),
         ("/v1/budgets", br#"{"of":"inter_region","bytes_per_s":null}"#, 200),
@@ -148,7 +149,9 @@ async fn links_are_listed_and_their_budgets_set_within_bounds() {
         let without = node.client.raw(&head("POST", path, &[("Content-Length", "0".to_owned())])).await;
         assert_eq!(without.status, 401, "{path}");
     }
-    assert_eq!(node.client.raw(&head("GET", "/v1/links", &[])).await.status, 401);
+    for path in ["/v1/links", "/v1/budgets"] {
+        assert_eq!(node.client.raw(&head("GET", path, &[])).await.status, 401);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use littoral_node::identity::Identity;
-use littoral_node::transport::{self, Transport};
+use littoral_node::transport::{self, Budgets, Transport};
 use replication::codec::message::Stage;
 use replication::{Body, DigestKey, EntryId, NamespaceId, Payload, Replica, ReplicaId, Settings, Value};
 use tokio::time::sleep;
@@ -70,6 +70,14 @@ impl Cluster {
     /// # Errors
     /// Where a node does not start.
     pub fn start(seed: u64, count: usize, path: Path) -> Result<Self, String> {
+        Self::start_with(seed, count, path, &Budgets::default())
+    }
+
+    /// As [`Cluster::start`], with these budgets at each node.
+    ///
+    /// # Errors
+    /// Where a node does not start.
+    pub fn start_with(seed: u64, count: usize, path: Path, budgets: &Budgets) -> Result<Self, String> {
         let network = Network::new(mix(seed), path);
         tokio::spawn(network.clone().carry());
         let shared = Shared {
@@ -88,8 +96,8 @@ impl Cluster {
             let peers = (0..count).filter(|peer| *peer != number);
             let peers = peers.map(|peer| (pops[peer].into(), address(peer).to_string())).collect();
             let is_founder = number == 0;
-            let place =
-                Place { identity, replica: replica(number), address: address(number), peers, is_founder };
+            let (replica, address, budgets) = (replica(number), address(number), budgets.clone());
+            let place = Place { identity, replica, address, peers, is_founder, budgets };
             Node::new(place, shared.clone(), mix(seed ^ 0x5eed) ^ number as u64)
         });
         let mut cluster = Self { network, nodes: nodes.collect(), spare, shared, writes: 0 };
@@ -141,7 +149,7 @@ impl Cluster {
         };
         let peers = (0..self.count()).filter(|peer| *peer != number);
         let settings = transport::Settings {
-            budgets: transport::Budgets::default(),
+            budgets: Budgets::default(),
             packs: true,
             listen: address(number),
             pop: identity.pop.clone(),

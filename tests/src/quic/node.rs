@@ -71,6 +71,8 @@ pub(super) struct Place {
     pub(super) peers: Vec<(String, String)>,
     /// Whether it founds the cluster, which the others join.
     pub(super) is_founder: bool,
+    /// What it may send.
+    pub(super) budgets: transport::Budgets,
 }
 
 impl Place {
@@ -81,7 +83,7 @@ impl Place {
             region: "eu".into(),
             replica: self.replica,
             peers: self.peers.clone(),
-            budgets: transport::Budgets::default(),
+            budgets: self.budgets.clone(),
             packs: true,
         }
     }
