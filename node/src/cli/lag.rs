@@ -46,7 +46,7 @@ fn page(report: &LagReport) -> String {
     match report.chunks_missing {
         0 => table,
         chunks => format!(
-            "{}\n\n{}\nlacks {} chunks of large values ({}); a read fetches what it needs",
+            "{}\n\n{} lacks {} chunks of large values ({});\na read fetches what it needs",
             table.trim_end(),
             report.pop,
             print::count(chunks),
@@ -97,7 +97,7 @@ mod tests {
             chunk_bytes_missing: 600 << 30,
         };
         let text = page(&report);
-        assert!(text.contains("ams\nlacks 1,234,567 chunks of large values (600"), "{text}");
+        assert!(text.contains("ams lacks 1,234,567 chunks of large values (600"), "{text}");
         let none = page(&LagReport { chunks_missing: 0, ..report });
         assert!(!none.contains("chunks"), "{none}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
