@@ -2,6 +2,7 @@
 //! saw beside the wish, and fails only where something is wrong (nodes that do not agree, a write that is lost), never
 //! because a figure is worse than wished for.
 
+mod budget;
 mod catch_up;
 mod live;
 mod regions;
@@ -26,10 +27,11 @@ pub struct Request {
 }
 
 /// The names of the scenarios, and what each is about.
-pub const SCENARIOS: [(&str, &str); 6] = [
+pub const SCENARIOS: [(&str, &str); 7] = [
     ("trickle", "200 writes a second of 100 B, 2 PoPs: bytes on the wire, visibility"),
     ("burst", "100,000 writes of 100 B in bulk, 2 PoPs: bytes on the wire"),
     ("ocean", "80 ms, 0.5 % loss, 2 Mbit/s, 70 % of it used, 2 PoPs: visibility"),
+    ("budget", "the same line under a budget, alone and beside large values: visibility"),
     ("catch-up", "100,000 writes missed behind a cut, and by a node that was down"),
     ("regions", "6 PoPs in 3 regions: bytes between regions"),
     ("storm", "6 PoPs under cuts, loss, rate cliffs and kills: nothing is lost"),
@@ -49,6 +51,7 @@ pub async fn run(name: &str, place: &Apart, request: Request) -> anyhow::Result<
         "trickle" => live::trickle(place, request.seed).await,
         "burst" => live::burst(place, request.seed).await,
         "ocean" => live::ocean(place, request.seed).await,
+        "budget" => budget::run(place, request.seed).await,
         "catch-up" => catch_up::run(place, request.seed).await,
         "regions" => regions::run(place, request.seed).await,
         "storm" => storm::run(place, request).await,

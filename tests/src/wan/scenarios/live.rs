@@ -30,6 +30,22 @@ const RATE_SHARE: f64 = 0.7;
 const OCEAN_S: u64 = 15;
 /// One write of so many is waited for in `ocean`.
 const OCEAN_WATCHED: usize = 50;
+/// The line of `ocean`.
+pub(super) const OCEAN_LINE: Terms = Terms {
+    delay: ONE_WAY,
+    loss_permille: LOSS_PERMILLE,
+    rate_bytes_per_s: Some(RATE_BYTES_PER_S),
+    queue_bytes: QUEUE_BYTES,
+    jitter: Duration::ZERO,
+    is_cut: false,
+};
+/// How it is written to.
+pub(super) const OCEAN_PACE: Pace = Pace {
+    per_s: (RATE_BYTES_PER_S as f64 * RATE_SHARE / WRITE_BYTES as f64) as usize,
+    seconds: OCEAN_S,
+    watched: OCEAN_WATCHED,
+    poll: Some(OCEAN_POLL),
+};
 /// When reads of one that is waited for begin, and the pause between two: few enough that the nodes do not notice.
 const OCEAN_POLL: (Duration, Duration) = (Duration::from_millis(35), Duration::from_millis(1));
 /// How long a write may take until it is visible.
@@ -68,7 +84,7 @@ pub(super) async fn trickle(place: &Apart, seed: u64) -> anyhow::Result<Report> 
     report.tell("bytes/s of the idle link, both directions", format!("{idle_per_s:.0}"));
     let idle_packets = idle.packets(|_, _| true) as f64 / IDLE.as_secs_f64();
     report.tell("packets/s of the idle link", format!("{idle_packets:.1}"));
-    tell_visible(&mut report, &mut seen, 1.0, 5.0);
+    seen.tell_visible(&mut report, 1.0, 5.0);
     report.notes.push(format!("most frequent lengths there: {}", wire.lengths(0, 1, LENGTHS_SHOWN)));
     report.notes.push(format!("most frequent lengths back:  {}", wire.lengths(1, 0, LENGTHS_SHOWN)));
     Ok(report)
@@ -107,7 +123,7 @@ pub(super) async fn burst(place: &Apart, seed: u64) -> anyhow::Result<Report> {
 }
 
 pub(super) async fn ocean(place: &Apart, seed: u64) -> anyhow::Result<Report> {
-    let per_s = (RATE_BYTES_PER_S as f64 * RATE_SHARE / WRITE_BYTES as f64) as usize;
+    let (per_s, all) = (OCEAN_PACE.per_s, OCEAN_LINE);
     let mut report = Report::new(format!(
         "ocean: RTT {} ms, {:.1} % loss, {RATE_BYTES_PER_S} B/s with a queue of {QUEUE_BYTES} B,\n\
          {per_s} writes/s of {WRITE_BYTES} B ({:.0} % of the rate), {OCEAN_S} s each, 2 PoPs",
@@ -115,13 +131,6 @@ pub(super) async fn ocean(place: &Apart, seed: u64) -> anyhow::Result<Report> {
         LOSS_PERMILLE as f64 / 10.0,
         RATE_SHARE * 100.0,
     ));
-    let all = Terms {
-        delay: ONE_WAY,
-        loss_permille: LOSS_PERMILLE,
-        rate_bytes_per_s: Some(RATE_BYTES_PER_S),
-        queue_bytes: QUEUE_BYTES,
-        ..Terms::default()
-    };
     // What is asked for, and what is to blame where it is not met.
     for (what, terms) in [
         ("all of it", all),
@@ -130,23 +139,16 @@ pub(super) async fn ocean(place: &Apart, seed: u64) -> anyhow::Result<Report> {
         ("delay alone", Terms { delay: ONE_WAY, ..Terms::default() }),
     ] {
         report.tell(format!("{what}:"), "");
-        cross(place, seed, terms, per_s, &mut report).await?;
+        cross(place, seed, terms, &mut report).await?;
     }
     Ok(report)
 }
 
 /// Writes over paths of these terms in both directions.
-async fn cross(
-    place: &Apart,
-    seed: u64,
-    terms: Terms,
-    per_s: usize,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+async fn cross(place: &Apart, seed: u64, terms: Terms, report: &mut Report) -> anyhow::Result<()> {
     let stage = Stage::set_over(place, &["a", "b"], Options::default(), seed, terms).await?;
-    let pace = Pace { per_s, seconds: OCEAN_S, watched: OCEAN_WATCHED, poll: Some(OCEAN_POLL) };
     let before = stage.wan.counts();
-    let mut seen = paced(&stage, pace).await?;
+    let mut seen = paced(&stage, OCEAN_PACE).await?;
     let wire = Wire::between(before, stage.wan.counts());
     let behind = stage.agree().await?;
     stage.wan.check_counts()?;
@@ -163,25 +165,27 @@ async fn cross(
     let counts = format!("{} / {} / {overflowed}", counts[0], counts[1]);
     report.tell("  packets there: sent / lost / without room", counts);
     let one_way_ms = ONE_WAY.as_secs_f64() * 1e3;
-    tell_visible(report, &mut seen, one_way_ms + 10.0, one_way_ms + 3.0 * one_way_ms);
+    seen.tell_visible(report, one_way_ms + 10.0, 4.0 * one_way_ms);
     report.tell("  ms from the last one seen until in step", format!("{:.0}", behind.as_secs_f64() * 1e3));
     Ok(())
 }
 
 /// How fast writes are made, and how they are watched.
 #[derive(Clone, Copy)]
-struct Pace {
-    per_s: usize,
-    seconds: u64,
+pub(super) struct Pace {
+    pub(super) per_s: usize,
+    pub(super) seconds: u64,
     /// One of so many is waited for at the other PoP.
     watched: usize,
     /// When reads of it begin after the answer, and the pause between two; none, and no pause, where not given.
     poll: Option<(Duration, Duration)>,
 }
 
-struct Seen {
+pub(super) struct Seen {
     writes: usize,
     took: Duration,
+    /// Until the last was seen.
+    took_all: Duration,
     /// From sending a write to its answer.
     answered: Vec<Duration>,
     /// From the answer to the first read at the other PoP that shows it.
@@ -189,13 +193,32 @@ struct Seen {
 }
 
 impl Seen {
+    /// How long writing and watching took.
+    pub(super) fn took_all(&self) -> Duration {
+        self.took_all
+    }
+
+    /// Milliseconds within which this share of the writes was visible.
+    pub(super) fn visible_ms(&mut self, share: f64) -> f64 {
+        quantile(&mut self.visible, share).as_secs_f64() * 1e3
+    }
+
+    pub(super) fn tell_visible(&mut self, report: &mut Report, p50_ms: f64, p99_ms: f64) {
+        let answered_ms = |seen: &mut Self, share| quantile(&mut seen.answered, share).as_secs_f64() * 1e3;
+        report.tell("  ms to the answer of a write, p50", format!("{:.2}", answered_ms(self, 0.5)));
+        report.tell("  ms to the answer of a write, p99", format!("{:.2}", answered_ms(self, 0.99)));
+        report.at_most("  ms from there until visible, p50", self.visible_ms(0.5), p50_ms, 2);
+        report.at_most("  ms from there until visible, p99", self.visible_ms(0.99), p99_ms, 2);
+        report.tell("  ms from there until visible, most", format!("{:.2}", self.visible_ms(1.0)));
+    }
+
     fn writes_per_s(&self) -> f64 {
         self.writes as f64 / self.took.as_secs_f64()
     }
 }
 
 /// Writes at PoP 0 at a steady pace, whatever the answers take, and reads at PoP 1.
-async fn paced(stage: &Stage, pace: Pace) -> anyhow::Result<Seen> {
+pub(super) async fn paced(stage: &Stage, pace: Pace) -> anyhow::Result<Seen> {
     let writes = pace.per_s * pace.seconds as usize;
     let mut tasks = JoinSet::new();
     let mut clock = tokio::time::interval(Duration::from_millis(1));
@@ -213,12 +236,13 @@ async fn paced(stage: &Stage, pace: Pace) -> anyhow::Result<Seen> {
         }
     }
     let took = started.elapsed();
-    let mut seen = Seen { writes, took, answered: Vec::new(), visible: Vec::new() };
+    let mut seen = Seen { writes, took, took_all: took, answered: Vec::new(), visible: Vec::new() };
     while let Some(task) = tasks.join_next().await {
         let (answered, visible) = task??;
         seen.answered.push(answered);
         seen.visible.extend(visible);
     }
+    seen.took_all = started.elapsed();
     Ok(seen)
 }
 
@@ -247,13 +271,4 @@ async fn write_and_watch(
             tokio::time::sleep(pause).await;
         }
     }
-}
-
-fn tell_visible(report: &mut Report, seen: &mut Seen, p50_ms: f64, p99_ms: f64) {
-    let ms = |times: &mut [Duration], share| quantile(times, share).as_secs_f64() * 1e3;
-    report.tell("  ms to the answer of a write, p50", format!("{:.2}", ms(&mut seen.answered, 0.5)));
-    report.tell("  ms to the answer of a write, p99", format!("{:.2}", ms(&mut seen.answered, 0.99)));
-    report.at_most("  ms from there until visible, p50", ms(&mut seen.visible, 0.5), p50_ms, 2);
-    report.at_most("  ms from there until visible, p99", ms(&mut seen.visible, 0.99), p99_ms, 2);
-    report.tell("  ms from there until visible, most", format!("{:.2}", ms(&mut seen.visible, 1.0)));
 }

@@ -195,6 +195,13 @@ pub(super) fn value(number: u64) -> Vec<u8> {
     value
 }
 
+/// A value of so many random bytes, unlike any other's.
+pub(super) fn large_value(number: usize, bytes: usize) -> Vec<u8> {
+    let mut value = vec![0; bytes];
+    Random::new(u64::MAX - number as u64).fill(&mut value);
+    value
+}
+
 /// The value below which this share of the times is; they are sorted by it.
 pub(super) fn quantile(times: &mut [Duration], share: f64) -> Duration {
     times.sort_unstable();
