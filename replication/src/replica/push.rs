@@ -34,6 +34,9 @@ const GATHERS_PART_OF_RTT: u64 = 16;
 /// Or until this much has come together.
 const GATHERED_BYTES: u64 = 16 << 10;
 
+/// What an event counts for at most: of a large value, however long, only the list of its chunks goes with it.
+const EVENT_BYTES: u64 = 4 << 10;
+
 /// A stream at most this far behind is live push, beyond it catch-up.
 const LIVE_BACKLOG_BYTES: u64 = 256 << 10;
 
@@ -91,7 +94,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     fn new(from: Position, upto: Position, span: Span) -> Self {
-        let backlog = upto.bytes.saturating_sub(from.bytes);
+        let backlog = backlog_bytes(from, upto);
         Self {
             lane: if backlog <= LIVE_BACKLOG_BYTES { Lane::Delta } else { Lane::CatchUp },
             span,
@@ -167,7 +170,7 @@ impl Outgoing {
 
     /// Until when what follows is to gather.
     fn gathers_until_us(&self, now: Now, upto: Position, gather_us: u64) -> Option<u64> {
-        let gathered = upto.bytes.saturating_sub(self.sent.bytes);
+        let gathered = backlog_bytes(self.sent, upto);
         let until_us = self.sent_us? + gather_us;
         let gathers = self.lane == Lane::Delta && gathered < GATHERED_BYTES && now.mono_us < until_us;
         gathers.then_some(until_us)
@@ -176,13 +179,19 @@ impl Outgoing {
     /// Whether it has caught up and only waits for the lane to be free to change: under steady writes there would
     /// always be something on its way, and fresh ones would stay behind all that is sent with catch-up.
     fn is_about_to_go_live(&self, now: Now, upto: Position) -> bool {
-        let backlog = upto.bytes.saturating_sub(self.sent.bytes);
+        let backlog = backlog_bytes(self.sent, upto);
         self.lane == Lane::CatchUp
             && self.sent.hlc >= self.existed
             && !self.unacknowledged.is_empty()
             && backlog <= GOES_LIVE_BACKLOG_BYTES
             && now.mono_us >= self.goes_live_us
     }
+}
+
+/// About how much there is to send.
+fn backlog_bytes(from: Position, upto: Position) -> u64 {
+    let events = upto.ops.saturating_sub(from.ops);
+    upto.bytes.saturating_sub(from.bytes).min(events.saturating_mul(EVENT_BYTES))
 }
 
 impl<S: Store> Replica<S> {
@@ -401,7 +410,7 @@ mod tests {
     /// is sent with catch-up for as long as they went on.
     #[test]
     fn a_stream_that_has_caught_up_goes_live_while_writes_go_on() {
-        let at = |ms: u64, kib: u64| Position { hlc: Hlc::new(ms, 0), ops: ms, bytes: kib << 10 };
+        let at = |ms: u64, kib: u64| Position { hlc: Hlc::new(ms, 0), ops: kib, bytes: kib << 10 };
         let now = |ms: u64| Now { wall_ms: ms, mono_us: ms * 1000 };
         let mut stream = Outgoing::new(at(0, 0), at(10, 1_000), Span::Open);
         assert_eq!(stream.lane, Lane::CatchUp);
@@ -421,9 +430,18 @@ mod tests {
         assert!(stream.is_about_to_go_live(now(30 + GOES_LIVE_EVERY_US / 1000), at(31, 2_001)));
     }
 
+    /// A large value's bytes were counted, which do not go with its event; so it went with catch-up, and all that was
+    /// written after it, behind what others catch up with.
+    #[test]
+    fn a_large_value_is_no_backlog() {
+        let at = |ms: u64, mib: u64| Position { hlc: Hlc::new(ms, 0), ops: ms, bytes: mib << 20 };
+        assert_eq!(Outgoing::new(at(1, 0), at(9, 8 * 25), Span::Open).lane, Lane::Delta);
+        assert_eq!(Outgoing::new(at(1, 0), at(1_000, 8 * 25), Span::Open).lane, Lane::CatchUp);
+    }
+
     #[test]
     fn what_follows_at_once_gathers_for_a_part_of_the_round_trip() {
-        let at = |ms: u64, bytes: u64| Position { hlc: Hlc::new(ms, 0), ops: ms, bytes };
+        let at = |ms: u64, bytes: u64| Position { hlc: Hlc::new(ms, 0), ops: bytes, bytes };
         let now = |us: u64| Now { wall_ms: 0, mono_us: us };
         let mut stream = Outgoing::new(at(0, 0), at(1, 100), Span::Open);
         assert_eq!(stream.gathers_until_us(now(9), at(1, 100), 5_000), None, "the first goes at once");
