@@ -67,9 +67,9 @@ const HUNTS: [Hunt; 26] = [
     hunt("DroppedAtExpiry", "ttl", 0),
     hunt("FenceForgotten", "evicted", 0),
     hunt("OlderCopyUnnoticed", "restore", 0),
+    hunt("ChunkRowStays", "swarm", 0),
     hunt("RelayKeepsEvents", "regions", 0),
     hunt("SalvageSkipped", "evicted", 0),
-    hunt("ChunkRowStays", "swarm", 0),
 ];
 
 /// What came of one search.
