@@ -129,6 +129,8 @@ pub struct Heartbeat {
     pub members: u64,
     /// The oldest write of an earlier incarnation that it is yet to write anew: no epoch may pass that.
     pub carried: Option<Hlc>,
+    /// Whose heartbeats reach the sender over a link that is up. Nobody takes them out for their silence.
+    pub hears: Vec<ReplicaId>,
     /// A random number of this run of its process: of two that alternate, two processes run under one id.
     pub boot: u64,
 }

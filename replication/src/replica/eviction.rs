@@ -4,6 +4,7 @@
 //! other out, each would go on alone, drop what it alone deleted, and refuse the other for ever. An operator may insist,
 //! and is told what that risks.
 
+use super::peer::Peer;
 use super::{Replica, WriteError};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::member::RemovalReason;
@@ -65,10 +66,17 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Whether nothing has been heard of this member for longer than it may be away.
+    /// Whether nothing has been heard of this member for longer than it may be away, here or by one who would hand on
+    /// what it says. That one may be late in doing so: without asking it, two that are cut off from each other would each
+    /// take the other out, by the same witness.
     pub(super) fn is_silent(&self, now: Now, id: ReplicaId) -> bool {
         let away_ms = now.wall_ms.saturating_sub(self.last_known_ms(id));
-        id != self.id && !self.is_connected(id) && away_ms > self.most_away_ms()
+        let is_heard_there =
+            |(witness, peer): (&ReplicaId, &Peer)| self.is_witness(*witness) && peer.hears.contains(&id);
+        id != self.id
+            && !self.is_connected(id)
+            && away_ms > self.most_away_ms()
+            && !self.peers.iter().any(is_heard_there)
     }
 
     /// The newest that is known of a member, in milliseconds of its clock.

@@ -57,6 +57,8 @@ pub(super) struct Peer {
     pub(super) carried: Option<Hlc>,
     /// The digest of the members it knows.
     pub(super) members: Option<u64>,
+    /// Whom it hears.
+    pub(super) hears: Vec<ReplicaId>,
     /// The run of its process its latest heartbeat came from, and the one before it.
     boots: (Option<u64>, Option<u64>),
     /// The streams of events to it, by origin.
@@ -253,7 +255,8 @@ impl<S: Store> Replica<S> {
         peer.differs_since_us =
             (heartbeat.root() != own_root).then(|| peer.differs_since_us.unwrap_or(now.mono_us));
         (peer.stage, peer.epoch, peer.swept) = (heartbeat.stage, heartbeat.epoch, heartbeat.swept);
-        (peer.members, peer.carried) = (Some(heartbeat.members), heartbeat.carried);
+        (peer.members, peer.carried, peer.hears) =
+            (Some(heartbeat.members), heartbeat.carried, heartbeat.hears);
         // Claims are durable before they are said, so they never fall, but in a store that was put back.
         peer.older_copy_due |= !heartbeat.vector.covers_all(&peer.claimed_before);
         peer.note_boot(heartbeat.boot);
@@ -412,6 +415,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn next_heartbeat(&mut self, now: Now, to: ReplicaId) -> Option<Heartbeat> {
+        let hears = self.peers.keys().copied().filter(|id| *id != to && self.is_heard(*id)).collect();
         let peer = self.peers.get_mut(&to)?;
         peer.heartbeat_due_us = now.mono_us + self.settings.heartbeat_every_us;
         peer.acknowledgement.take();
@@ -426,6 +430,7 @@ impl<S: Store> Replica<S> {
             stage: self.stage(),
             members: self.members.digest(),
             carried: self.carried,
+            hears,
             boot: self.settings.boot,
         })
     }

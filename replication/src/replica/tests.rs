@@ -5,6 +5,7 @@ use bytes::Bytes;
 mod members;
 
 use super::*;
+use crate::codec::message::Heartbeat;
 use crate::entry::{NamespaceId, Payload, Value};
 use crate::store::memory::MemoryStore;
 use crate::vector::Position;
@@ -28,6 +29,24 @@ pub(super) struct Pair {
     pub(super) now_us: u64,
     /// Bytes of the frames each has sent.
     pub(super) sent_bytes: [usize; 2],
+}
+
+/// What a member says that holds nothing and hears nobody.
+pub(super) fn heartbeat(now: Now) -> Heartbeat {
+    Heartbeat {
+        wall_ms: now.wall_ms,
+        mono_us: now.mono_us,
+        echo_us: Some((now.mono_us, 0)),
+        vector: VersionVector::default(),
+        root: [0; 16],
+        epoch: Hlc::ZERO,
+        swept: true,
+        stage: Stage::Member,
+        members: 0,
+        carried: None,
+        hears: Vec::new(),
+        boot: 0,
+    }
 }
 
 impl Pair {
@@ -209,27 +228,11 @@ fn a_replica_whose_clock_is_far_from_the_median_refuses_writes_until_it_is_set()
     let mut pair = Pair::connected();
     let c = ReplicaId([3; 16]);
     pair.replicas[0].handle_connected(pair.now(0), c);
-    let heartbeat = |pair: &Pair| {
-        let now = pair.now(1);
-        Message::Heartbeat(crate::codec::message::Heartbeat {
-            wall_ms: now.wall_ms,
-            mono_us: now.mono_us,
-            echo_us: Some((now.mono_us, 0)),
-            vector: VersionVector::default(),
-            root: [0; 16],
-            epoch: Hlc::ZERO,
-            swept: true,
-            stage: crate::codec::message::Stage::Member,
-            members: 0,
-            carried: None,
-            boot: 0,
-        })
-    };
     let mut check = |skew_ms: i64, refused: bool| {
         pair.skew_ms[0] = skew_ms;
         pair.run_ms(1100);
-        let message = heartbeat(&pair);
-        pair.replicas[0].handle_message(pair.now(0), c, message).unwrap();
+        let heartbeat = Message::Heartbeat(heartbeat(pair.now(1)));
+        pair.replicas[0].handle_message(pair.now(0), c, heartbeat).unwrap();
         let result = pair.put(0, "k", "v");
         assert_eq!(matches!(result, Err(WriteError::ClockSkew { .. })), refused, "{skew_ms}: {result:?}");
     };
@@ -375,18 +378,11 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
 fn a_heartbeat_with_an_impossible_clock_stops_nothing() {
     let mut pair = Pair::connected();
     for wall_ms in [0, i64::MAX as u64, i64::MIN as u64, u64::MAX] {
-        let heartbeat = crate::codec::message::Heartbeat {
+        let heartbeat = Heartbeat {
             wall_ms,
             mono_us: u64::MAX,
             echo_us: Some((u64::MAX, u64::MAX)),
-            vector: VersionVector::default(),
-            root: [0; 16],
-            epoch: Hlc::ZERO,
-            swept: true,
-            stage: Stage::Member,
-            members: 0,
-            carried: None,
-            boot: 0,
+            ..heartbeat(pair.now(1))
         };
         pair.receive(0, &Message::Heartbeat(heartbeat).to_frame());
         assert!(pair.replicas[0].peers().all(|peer| peer.clock_offset_ms.is_some()));

@@ -303,6 +303,25 @@ fn where_too_much_waits_the_silent_are_evicted_sooner() {
     assert_eq!(removal.map(|(reason, _)| reason), Some(RemovalReason::Silent));
 }
 
+/// Found by the simulator, `late-frames` seed 179 of that day: cut off from each other, two took each other out by the same
+/// witness, which heard both and was behind in handing on what either said.
+#[test]
+fn whom_another_member_hears_is_not_silent() {
+    let (mut pair, third) = (Pair::connected(), ReplicaId([4; 16]));
+    let_in_and_lose(&mut pair, third);
+    pair.replicas[1].handle_connected(pair.now(1), third);
+    let heartbeat = Message::Heartbeat(heartbeat(pair.now(1)));
+    pair.replicas[1].handle_message(pair.now(1), third, heartbeat).unwrap();
+    pair.run_ms(1_000);
+    pair.now_us += 2 * SETTINGS.max_away_ms * 1000;
+    pair.run_ms(1_000);
+    assert!(pair.replicas.iter().all(|replica| replica.members().contains(third)));
+    pair.replicas[1].handle_disconnected(third);
+    pair.run_ms(1_000);
+    let removal = pair.replicas[0].members().removal(third);
+    assert_eq!(removal.map(|(reason, _)| reason), Some(RemovalReason::Silent));
+}
+
 #[test]
 fn too_few_are_here_once_the_other_is_gone() {
     let mut pair = Pair::connected();
