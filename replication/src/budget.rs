@@ -22,6 +22,9 @@ pub const MIN_RATE: u64 = 16 << 10;
 /// The greatest rate, in bytes a second: 800 Gbit/s.
 pub const MAX_RATE: u64 = 100 << 30;
 
+/// One part in so many of a full bucket is for what is urgent alone.
+const RESERVED_PART: u64 = 4;
+
 /// Whoever waits, and has not asked again for this long after it was told to, has gone.
 const GONE_AFTER_US: u64 = 200_000;
 
@@ -115,6 +118,12 @@ impl Bucket {
         bytes.saturating_mul(PER_BYTE).saturating_sub(self.level).div_ceil(rate.0)
     }
 
+    /// So many bytes and a reserve, as far as the bucket can hold both.
+    fn with_reserve(&self, bytes: u64) -> u64 {
+        let full = self.rate.map_or(0, Rate::burst_bytes);
+        bytes.max(full.min(bytes + full / RESERVED_PART))
+    }
+
     fn take(&mut self, bytes: u64) {
         self.level = self.level.saturating_sub(bytes.saturating_mul(PER_BYTE));
     }
@@ -205,24 +214,43 @@ impl<L: Copy + Ord> Shaper<L> {
     /// # Errors
     /// The time at which there may be enough, in microseconds of `now_us`.
     pub fn take(&mut self, now_us: u64, link: Option<L>, bytes: u64) -> Result<(), u64> {
+        self.ask(now_us, link, bytes, Bucket::wait_us)?;
+        self.waiting.retain(|waiting| waiting.link != link);
+        self.node.take(bytes);
+        if let Some(own) = link.and_then(|link| self.links.get_mut(&link)) {
+            own.bucket.take(bytes);
+            self.classes[own.class as usize].take(bytes);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for so many bytes that are not urgent, and leaves a part of each bucket for those that are.
+    /// Nothing is taken yet, but from now on this link is among those that wait, in its order.
+    ///
+    /// # Errors
+    /// The time at which there may be room, as of [`Shaper::take`].
+    pub fn room(&mut self, now_us: u64, link: L, bytes: u64) -> Result<(), u64> {
+        self.ask(now_us, Some(link), bytes, |bucket, bytes| bucket.wait_us(bucket.with_reserve(bytes)))
+    }
+
+    /// Whether every bucket of this link has so many bytes, and those that others came to wait for before.
+    fn ask(
+        &mut self,
+        now_us: u64,
+        link: Option<L>,
+        bytes: u64,
+        wait_us: impl Fn(&Bucket, u64) -> u64,
+    ) -> Result<(), u64> {
         self.fill(now_us, link);
         let own = link.and_then(|link| self.links.get(&link)).copied();
         let class = own.map(|own| own.class);
         let (before_in_node, before_in_class) = self.waiting_before(now_us, link, class);
-        let own_wait_us = own.map_or(0, |own| own.bucket.wait_us(bytes));
-        let node_wait_us = self.node.wait_us(bytes + before_in_node);
+        let own_wait_us = own.map_or(0, |own| wait_us(&own.bucket, bytes));
+        let node_wait_us = wait_us(&self.node, bytes + before_in_node);
         let class_wait_us =
-            class.map_or(0, |class| self.classes[class as usize].wait_us(bytes + before_in_class));
+            class.map_or(0, |class| wait_us(&self.classes[class as usize], bytes + before_in_class));
         let shared_wait_us = node_wait_us.max(class_wait_us);
         if own_wait_us.max(shared_wait_us) == 0 {
-            self.waiting.retain(|waiting| waiting.link != link);
-            self.node.take(bytes);
-            if let Some(class) = class {
-                self.classes[class as usize].take(bytes);
-            }
-            if let Some(own) = link.and_then(|link| self.links.get_mut(&link)) {
-                own.bucket.take(bytes);
-            }
             return Ok(());
         }
         let again_us = now_us + own_wait_us.max(shared_wait_us);

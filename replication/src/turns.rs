@@ -45,6 +45,11 @@ impl Turns {
         self.waiting[lane as usize] = self.waiting[lane as usize].saturating_sub(1);
     }
 
+    /// Whether somebody has the turn.
+    pub fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+
     /// Takes the turn for somebody who waits on this lane, if it is free and this lane is next.
     pub fn take(&mut self, lane: Lane) -> bool {
         let is_next = !self.is_taken && self.next() == Some(lane);
@@ -70,12 +75,14 @@ impl Turns {
     /// The lane whose turn it is, of those that wait.
     pub fn next(&self) -> Option<Lane> {
         let waiting = || Lane::ALL.into_iter().filter(|lane| self.waiting[*lane as usize] > 0);
-        let is_due = |lane: &Lane| {
-            let (passed, last) = (self.passed_bytes[*lane as usize], self.last_bytes[*lane as usize]);
-            let its_own = last.max(MIN_SLICE_BYTES as u64);
-            floor_percent(*lane).is_some_and(|floor| passed * floor >= its_own * (100 - floor))
-        };
-        waiting().find(is_due).or_else(|| waiting().next())
+        waiting().find(|lane| self.is_due(*lane)).or_else(|| waiting().next())
+    }
+
+    /// Whether others have written so much while this lane waited that its floor is due.
+    pub fn is_due(&self, lane: Lane) -> bool {
+        let (passed, last) = (self.passed_bytes[lane as usize], self.last_bytes[lane as usize]);
+        let its_own = last.max(MIN_SLICE_BYTES as u64);
+        floor_percent(lane).is_some_and(|floor| passed * floor >= its_own * (100 - floor))
     }
 }
 

@@ -104,12 +104,13 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
     events: &E,
     chunks: &Arc<C>,
     refusals: &RefusalLog,
-    pacer: &Pacer,
+    pacer: &Arc<Pacer>,
 ) -> ConnectionError {
     let (sender, LinkQueues { lanes, mut closing }) = LinkSender::through(gate.clone());
     let up = metrics::gauge!("littoral_link_up", "peer" => peer.pop.clone());
     up.set(1.0);
     tracing::info!(peer = peer.pop, replica = ?peer.replica, address = %connection.remote_address(), "linked");
+    gate.paced_by(pacer.clone(), peer.replica);
     events.connected(peer.clone(), sender).await;
 
     let mut tasks = JoinSet::new();

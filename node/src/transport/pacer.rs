@@ -34,6 +34,11 @@ const IPV6_HEADER_BYTES: u64 = 48;
 /// The longest that a refused sender sleeps: a budget may be raised meanwhile.
 const MAX_SLEEP_US: u64 = 50_000;
 
+/// Where a path is slower than its budget, QUIC sends what it was given when it can: how soon to look again.
+const STUCK_AGAIN_US: u64 = 5_000;
+/// What QUIC was given may have been taken back: a peer that wants a chunk no more. After this long it counts as sent.
+const MAX_STUCK_US: u64 = 1_000_000;
+
 /// A batch of datagrams is at most what the tightest budget gives in this time.
 const BATCH_MS: u64 = 2;
 
@@ -71,6 +76,10 @@ struct Route {
     replica: ReplicaId,
     pop: String,
     class: LinkClass,
+    /// About how much QUIC was given that it has not sent yet.
+    ahead_bytes: u64,
+    /// Since when that is too much for more to be given.
+    stuck_since_us: Option<u64>,
 }
 
 impl Pacer {
@@ -105,7 +114,10 @@ impl Pacer {
         let mut state = self.lock();
         let rate = state.budgets.pops.get(pop).copied();
         state.shaper.add(now_us, replica, class, rate);
-        state.links.insert(address, Route { replica, pop: pop.to_owned(), class });
+        state.links.insert(
+            address,
+            Route { replica, pop: pop.to_owned(), class, ahead_bytes: 0, stuck_since_us: None },
+        );
         self.choose_batch(&state);
     }
 
@@ -186,17 +198,47 @@ impl Pacer {
         sent(state.shared_meters.of(class), now_s)
     }
 
+    /// Whether QUIC may be given so many bytes for this link that are not urgent: it sends them at once, and what is more
+    /// urgent finds room after them. Else when to ask again. QUIC by itself would take a whole window of them, and then
+    /// whatever comes has to wait until something is acknowledged.
+    pub(super) fn room(&self, replica: ReplicaId, bytes: u64) -> Result<(), Instant> {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        let Some(rate) = state.shaper.tightest(replica) else { return Ok(()) };
+        let State { shaper, links, .. } = &mut *state;
+        let Some(route) = links.values_mut().find(|route| route.replica == replica) else { return Ok(()) };
+        if route.ahead_bytes > rate.burst_bytes() / 2 {
+            let stuck_since_us = *route.stuck_since_us.get_or_insert(now_us);
+            if now_us < stuck_since_us + MAX_STUCK_US {
+                return Err(self.start + Duration::from_micros(now_us + STUCK_AGAIN_US));
+            }
+            route.ahead_bytes = 0;
+        }
+        route.stuck_since_us = None;
+        let again = shaper.room(now_us, replica, route.ahead_bytes + bytes);
+        again.map_err(|again_us| self.start + Duration::from_micros(again_us.min(now_us + MAX_SLEEP_US)))
+    }
+
+    /// QUIC was given so many bytes for this link.
+    pub(super) fn gave(&self, replica: ReplicaId, bytes: usize) {
+        let mut state = self.lock();
+        if let Some(route) = state.links.values_mut().find(|route| route.replica == replica) {
+            route.ahead_bytes += bytes as u64;
+        }
+    }
+
     /// Whether so many bytes may go there now; else when to ask again.
     fn take(&self, to: SocketAddr, bytes: u64) -> Result<(), Instant> {
         let now_us = self.now_us();
         let mut state = self.lock();
         let State { shaper, links, meters, shared_meters, .. } = &mut *state;
-        let route = links.get(&to);
-        let taken = shaper.take(now_us, route.map(|route| route.replica), bytes);
+        let route = links.get_mut(&to);
+        let taken = shaper.take(now_us, route.as_ref().map(|route| route.replica), bytes);
         taken.map_err(|again_us| self.start + Duration::from_micros(again_us.min(now_us + MAX_SLEEP_US)))?;
         let now_s = now_us / 1_000_000;
         shared_meters.node.count(now_s, bytes);
         if let Some(route) = route {
+            route.ahead_bytes = route.ahead_bytes.saturating_sub(bytes);
             shared_meters.of_mut(Some(route.class)).count(now_s, bytes);
             match meters.get_mut(&route.pop) {
                 Some(meter) => meter.count(now_s, bytes),
@@ -242,6 +284,12 @@ thread_local! {
     /// The last refusal on this thread, until its poller has taken it. QUIC asks the connection's poller right after a
     /// refusal, in the same call, but does not tell it where the datagram was to go.
     static REFUSED: Cell<Option<(SocketAddr, Instant)>> = const { Cell::new(None) };
+}
+
+impl std::fmt::Debug for Pacer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pacer").finish_non_exhaustive()
+    }
 }
 
 /// A socket all of whose datagrams pass a pacer.

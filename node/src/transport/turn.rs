@@ -5,16 +5,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{SendStream, WriteError};
-use replication::Lane;
 use replication::budget::Rate;
 use replication::turns::{MAX_SLICE_BYTES, MIN_SLICE_BYTES, Turns};
+use replication::{Lane, ReplicaId};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
+use super::pacer::Pacer;
 use super::tls::LINK_WINDOW_BYTES;
 
 /// A slice is at most what the link's budget gives in this time.
@@ -76,17 +78,32 @@ impl Queue {
         self.for_readers -= usize::from(place.is_for_reader);
     }
 
-    /// Takes the turn, if it is free and this place is next.
-    fn take(&mut self, place: Place) -> bool {
-        let is_next = self.next() == Some(place) && self.turns.take(place.lane);
-        self.for_readers -= usize::from(is_next && place.is_for_reader);
-        is_next
+    /// Takes the turn, if it is free and this place is next; if there is room, where that is to be asked.
+    fn take(&mut self, place: Place, room: impl FnOnce() -> Result<(), Instant>) -> Taken {
+        if self.next() != Some(place) || self.turns.is_taken() {
+            return Taken::NotNext;
+        }
+        // Its floor is due to a lane whatever else is under way.
+        let needs_room = place.lane > Lane::Delta && !self.turns.is_due(place.lane);
+        if needs_room && let Err(again) = room() {
+            return Taken::NoRoom { again };
+        }
+        self.for_readers -= usize::from(place.is_for_reader);
+        self.turns.take(place.lane);
+        Taken::Yes
     }
 
     fn next(&self) -> Option<Place> {
         let lane = self.turns.next()?;
         Some(Place { lane, is_for_reader: lane == Lane::Bulk && self.for_readers > 0 })
     }
+}
+
+/// What came of asking for the turn.
+enum Taken {
+    Yes,
+    NotNext,
+    NoRoom { again: Instant },
 }
 
 /// What governs the sending side of one link.
@@ -100,6 +117,8 @@ pub(super) struct Gate {
     /// The least rate that the link's bytes pass; 0 is none.
     bytes_per_s: AtomicU64,
     paused: AtomicBool,
+    /// Who paces the link, once it is up.
+    pacer: OnceLock<(Arc<Pacer>, ReplicaId)>,
 }
 
 impl Default for Gate {
@@ -111,6 +130,7 @@ impl Default for Gate {
             frame_bytes: AtomicUsize::new(MAX_FRAME_BYTES),
             bytes_per_s: AtomicU64::new(0),
             paused: AtomicBool::new(false),
+            pacer: OnceLock::new(),
         }
     }
 }
@@ -125,6 +145,12 @@ impl Gate {
         self.slice_bytes.store(within(SLICE_MS, MIN_SLICE_BYTES, MAX_SLICE_BYTES), Ordering::Relaxed);
         self.frame_bytes.store(within(FRAME_MS, MIN_FRAME_BYTES, MAX_FRAME_BYTES), Ordering::Relaxed);
         self.bytes_per_s.store(rate.map_or(0, Rate::bytes_per_s), Ordering::Relaxed);
+    }
+
+    /// The link is up: from now on lanes below the fresh one write where this pacer has room.
+    pub(super) fn paced_by(&self, pacer: Arc<Pacer>, replica: ReplicaId) {
+        // A gate is of one link, which comes up once.
+        let _ = self.pacer.set((pacer, replica));
     }
 
     /// The least rate that the link's bytes pass, where there is any.
@@ -159,6 +185,9 @@ impl Gate {
             let mut slice = cut(&mut rest, self.slice_bytes.load(Ordering::Relaxed));
             let bytes = slice.iter().map(Bytes::len).sum();
             stream.write_all_chunks(&mut slice).await?;
+            if let Some((pacer, replica)) = self.pacer.get() {
+                pacer.gave(*replica, bytes);
+            }
             if let Some(turn) = turn {
                 turn.end(bytes);
             }
@@ -166,11 +195,23 @@ impl Gate {
         Ok(())
     }
 
+    fn room(&self) -> Result<(), Instant> {
+        let slice_bytes = self.slice_bytes.load(Ordering::Relaxed) as u64;
+        self.pacer.get().map_or(Ok(()), |(pacer, replica)| pacer.room(*replica, slice_bytes))
+    }
+
     async fn turn(self: &Arc<Self>, place: Place) -> Turn {
         self.lock().wait(place);
         let mut turn = Turn { gate: self.clone(), place, has_begun: false, written: 0 };
-        while !self.lock().take(place) {
-            self.rung[place.bell()].notified().await;
+        loop {
+            let rung = self.rung[place.bell()].notified();
+            let taken = self.lock().take(place, || self.room());
+            match taken {
+                Taken::Yes => break,
+                Taken::NotNext => rung.await,
+                // Whoever is more urgent may come meanwhile, and has the turn then.
+                Taken::NoRoom { again } => drop(timeout_at(again, rung).await),
+            }
         }
         turn.has_begun = true;
         turn
@@ -242,6 +283,12 @@ pub(super) fn window_bytes(rate: Option<Rate>, congestion_window: u64, round_tri
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::task::Poll;
+
+    use replication::budget::{LinkClass, Scope};
+
+    use super::super::in_force::Budgets;
     use super::*;
 
     #[test]
@@ -316,6 +363,33 @@ mod tests {
         waiting.await;
         assert_eq!(*order.lock().unwrap(), [delta, reader, reader, bulk, bulk]);
         gate.turn(bulk).await.end(1);
+    }
+
+    /// New writes beside large values once waited for two acknowledgements: one for the slice before theirs, and one for
+    /// their own, since what is not urgent filled all that QUIC takes.
+    #[tokio::test]
+    async fn what_is_not_urgent_waits_for_budget_and_leaves_the_turn_meanwhile() {
+        let (pacer, replica) = (Pacer::new(Budgets::default()), ReplicaId([1; 16]));
+        let address = SocketAddr::from(([192, 0, 2, 1], 4_433));
+        pacer.add(address, replica, "sin", LinkClass::InterRegion);
+        pacer.set(&Scope::Link("sin".into()), Rate::new(100_000));
+        let gate = Arc::new(Gate::default());
+        gate.paced_by(pacer.clone(), replica);
+        gate.fit(pacer.tightest(replica));
+        let mut slices = 0;
+        loop {
+            let mut bulk = std::pin::pin!(gate.turn(Place::of(Lane::Bulk)));
+            let Poll::Ready(turn) = futures_util::poll!(bulk.as_mut()) else { break };
+            pacer.gave(replica, MIN_SLICE_BYTES);
+            turn.end(MIN_SLICE_BYTES);
+            slices += 1;
+        }
+        assert!((1..16).contains(&slices), "{slices} KiB");
+        let mut bulk = std::pin::pin!(gate.turn(Place::of(Lane::Bulk)));
+        assert!(futures_util::poll!(bulk.as_mut()).is_pending());
+        gate.turn(Place::of(Lane::Delta)).await.end(1);
+        // What QUIC was given is never sent, for the peer wants it no more: it does not hold up others for ever.
+        bulk.await.end(MIN_SLICE_BYTES);
     }
 
     #[test]

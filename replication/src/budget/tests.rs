@@ -158,3 +158,48 @@ proptest! {
         prop_assert!(burst_of(&of(&[1]), own) <= own.burst_bytes());
     }
 }
+
+/// What is not urgent asks for room, hands a slice over and has it taken; what is urgent comes now and then.
+#[test]
+fn what_is_not_urgent_fills_the_rate_and_leaves_room_for_what_is() {
+    for bytes_per_s in [MIN_RATE, 250_000, 125_000_000] {
+        let (mut shaper, rate) = (Shaper::default(), rate(bytes_per_s));
+        shaper.set(0, Scope::Node, Some(rate));
+        shaper.add(0, 1, LinkClass::InterRegion, None);
+        let (mut now_us, mut urgent_us, mut sent) = (0, 1_000, 0);
+        while now_us < 10_000_000 {
+            if now_us >= urgent_us {
+                assert_eq!(shaper.take(now_us, Some(1), DATAGRAM), Ok(()), "{bytes_per_s} at {now_us}");
+                (urgent_us, sent) = (urgent_us + 1_000_000, sent + DATAGRAM);
+            }
+            match shaper.room(now_us, 1, DATAGRAM) {
+                Ok(()) => {
+                    shaper.take(now_us, Some(1), DATAGRAM).unwrap();
+                    sent += DATAGRAM;
+                }
+                Err(again_us) => now_us = again_us.min(urgent_us).max(now_us + 1),
+            }
+        }
+        assert!(sent >= 10 * bytes_per_s && sent <= 10 * bytes_per_s + rate.burst_bytes(), "{sent}");
+    }
+}
+
+/// Room that was given is not taken by another link; and a full bucket has room for what it can hold.
+#[test]
+fn who_waited_for_room_is_served_in_its_order() {
+    let (mut shaper, rate) = (Shaper::default(), rate(1_000_000));
+    shaper.set(0, Scope::Node, Some(rate));
+    (1..=2).for_each(|link| shaper.add(0, link, LinkClass::Region, None));
+    assert_eq!(shaper.room(0, 1, rate.burst_bytes()), Ok(()));
+    assert_eq!(shaper.take(0, Some(2), rate.burst_bytes()), Ok(()));
+    let again_us = shaper.room(0, 1, DATAGRAM).unwrap_err();
+    assert!(
+        shaper.take(again_us, Some(2), rate.burst_bytes() / 4).is_ok(),
+        "what is reserved is for the urgent"
+    );
+    let again_us = shaper.room(again_us, 1, DATAGRAM).unwrap_err();
+    let in_reserve = rate.burst_bytes() / 4 + 1;
+    assert!(shaper.take(again_us, Some(2), in_reserve).is_err(), "the first link came to wait before");
+    assert_eq!(shaper.room(again_us, 1, DATAGRAM), Ok(()));
+    assert_eq!(shaper.take(again_us, Some(1), DATAGRAM), Ok(()));
+}
