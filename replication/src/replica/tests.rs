@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 mod members;
+mod relays;
 
 use super::*;
 use crate::codec::message::Heartbeat;

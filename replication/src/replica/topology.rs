@@ -204,17 +204,19 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Of the members of one region, the one to push to.
+    /// Of the members of one region, the one to push to. Who is it stays it until it is silent or stalled: that another
+    /// has acknowledged first means nothing, and after a while without writes one event is all that there is to be behind.
     fn first_relay(&self, now: Now, peers: &[(ReplicaId, &Peer)]) -> Option<ReplicaId> {
         let claim = |peer: &Peer| peer.claims.position(self.id);
         let best = peers.iter().map(|(_, peer)| claim(peer)).max_by_key(|claim| claim.hlc)?;
-        let is_behind = |peer: &Peer| {
+        let is_behind = |id: ReplicaId, peer: &Peer| {
             let claim = claim(peer);
-            claim.ops < best.ops && claim.hlc.wall_ms() + BEHIND_MS < best.hlc.wall_ms()
+            let is_old = claim.hlc.wall_ms() + BEHIND_MS < best.hlc.wall_ms();
+            !self.is_relay(id) && claim.ops < best.ops && is_old
         };
         let order = |(id, peer): &&(ReplicaId, &Peer)| {
             let is_shunned = peer.shunned_until_us > now.mono_us;
-            (self.is_still(now, peer), is_shunned, is_behind(peer), rank(self.id, *id))
+            (self.is_still(now, peer), is_shunned, is_behind(*id, peer), rank(self.id, *id))
         };
         peers.iter().min_by_key(order).map(|(id, _)| *id)
     }
