@@ -3,6 +3,7 @@
 //! because a figure is worse than wished for.
 
 mod budget;
+mod caps;
 mod catch_up;
 mod live;
 mod regions;

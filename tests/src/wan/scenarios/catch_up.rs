@@ -13,6 +13,8 @@ use crate::wan::{Apart, Counts, Terms};
 const MISSED_WRITES: usize = 100_000;
 /// Lengths of packets that are listed.
 const LENGTHS_SHOWN: usize = 3;
+/// What each node may send, where that is what counts.
+const BUDGET_BYTES_PER_S: u64 = 2_000_000;
 /// How long each way takes.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
@@ -39,7 +41,43 @@ pub(super) async fn run(place: &Apart, seed: u64) -> anyhow::Result<Report> {
     stage.cluster.start(1)?;
     tell(&stage, &mut report, "a node that was down", before, started).await?;
     stage.wan.check_counts()?;
+    drop(stage);
+    near(place, seed, &mut report).await?;
+    within_budget(place, seed, &mut report).await?;
     Ok(report)
+}
+
+/// No budget and no way between the two: how long both take for it.
+async fn near(place: &Apart, seed: u64, report: &mut Report) -> anyhow::Result<()> {
+    let stage = Stage::set(place, &["a", "b"], Options::default(), seed).await?;
+    let (_, took) = after_a_cut(&stage).await?;
+    report.at_most("no delay, no budget: s from linked until equal", took.as_secs_f64(), 1.5, 2);
+    Ok(())
+}
+
+/// How long it takes against what the budget gives.
+async fn within_budget(place: &Apart, seed: u64, report: &mut Report) -> anyhow::Result<()> {
+    let more_settings = format!("[budgets]\nnode_bytes_per_s = {BUDGET_BYTES_PER_S}\n");
+    let stage = Stage::set(place, &["a", "b"], Options { more_settings, ..Options::default() }, seed).await?;
+    stage.wan.set_all(|_, _| Terms { delay: ONE_WAY, ..Terms::default() });
+    let (wire, took) = after_a_cut(&stage).await?;
+    let least = wire.bytes(|from, _| from == 0) as f64 / BUDGET_BYTES_PER_S as f64;
+    let what = format!("a budget of {BUDGET_BYTES_PER_S} B/s: time / (bytes / budget)");
+    report.at_most(what, took.as_secs_f64() / least, 1.1, 3);
+    Ok(())
+}
+
+/// What is sent, and how long it takes, from the moment at which a cut path is linked again.
+async fn after_a_cut(stage: &Stage) -> anyhow::Result<(Wire, Duration)> {
+    cut(stage, true);
+    stage.write_bulk(0, "cut-", MISSED_WRITES).await?;
+    stage.linked(0, 1, false).await?;
+    stage.linked(1, 0, false).await?;
+    cut(stage, false);
+    stage.linked(0, 1, true).await?;
+    let (before, linked) = (stage.wan.counts(), Instant::now());
+    stage.equal(0, 1).await?;
+    Ok((Wire::between(before, stage.wan.counts()), linked.elapsed()))
 }
 
 fn cut(stage: &Stage, is_cut: bool) {

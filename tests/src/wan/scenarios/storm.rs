@@ -1,6 +1,6 @@
 //! Six PoPs that all write, under everything that can happen to them at once: cuts of one or both directions, loss,
-//! delays, rates that fall off a cliff, `kill -9` and restarts. When it is over all must be in step, and hold every
-//! write that was acknowledged. The seed chooses what happens and when; how far the nodes have come by then it cannot.
+//! delays, rates that fall off a cliff, `kill -9` and restarts, with a budget for each. When it is over all must be in
+//! step, and hold every write that was acknowledged. The seed chooses what happens and when; how far the nodes have come by then it cannot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::task::JoinSet;
 
 use super::Request;
+use super::caps::Caps;
 use super::report::Report;
 use super::stage::Stage;
 use crate::cluster::{Options, Rest, verify};
@@ -22,6 +23,10 @@ const REGIONS: [&str; 6] = ["a", "a", "b", "b", "c", "c"];
 /// Short, so that deletes are dropped many times in a storm.
 const EPOCH_MS: u64 = 5_000;
 const MIX: Mix = Mix { sizes: &[(60, 100), (30, 1_000), (10, 8 << 10)], delete_percent: 15 };
+/// What each PoP may send: less than its writers would have it send, so that budgets are full in calm weather.
+const BUDGET_BYTES_PER_S: u64 = 400_000;
+/// How often what was sent is looked at.
+const LOOKED_EVERY: Duration = Duration::from_millis(50);
 /// Writers of each PoP, and keys of each writer.
 const WRITERS: usize = 2;
 const KEYS: u64 = 100;
@@ -38,7 +43,8 @@ const MAX_AWAY: usize = 2;
 const SHOWN_WRONG: usize = 5;
 
 pub(super) async fn run(place: &Apart, request: Request) -> anyhow::Result<Report> {
-    let options = Options { epoch_ms: EPOCH_MS, ..Options::default() };
+    let more_settings = format!("[budgets]\nnode_bytes_per_s = {BUDGET_BYTES_PER_S}\n");
+    let options = Options { epoch_ms: EPOCH_MS, more_settings, ..Options::default() };
     let mut stage = Stage::set(place, &REGIONS, options, request.seed).await?;
     let ended = weather(&mut stage, request).await;
     ended.with_context(|| {
@@ -51,12 +57,16 @@ async fn weather(stage: &mut Stage, request: Request) -> anyhow::Result<Report> 
     let ledger = Arc::new(Ledger::new(request.seed, MIX));
     let writers = Writers::start(&stage.rests, &ledger);
     let mut storm = Storm::new(request.seed);
+    let mut caps = Caps::new(BUDGET_BYTES_PER_S);
     let lasts = Duration::from_secs(request.minutes * 60);
     let started = Instant::now();
     while started.elapsed() < lasts {
         storm.change(stage)?;
-        let calm = storm.between_ms(CALM_MS);
-        tokio::time::sleep(calm.min(lasts.saturating_sub(started.elapsed()))).await;
+        let until = Instant::now() + storm.between_ms(CALM_MS).min(lasts.saturating_sub(started.elapsed()));
+        while Instant::now() < until {
+            tokio::time::sleep(LOOKED_EVERY.min(until - Instant::now())).await;
+            caps.look(REGIONS.len(), &stage.wan.counts());
+        }
     }
     storm.end(stage)?;
     let (answered, unanswered) = writers.stop().await?;
@@ -89,6 +99,7 @@ async fn weather(stage: &mut Stage, request: Request) -> anyhow::Result<Report> 
     report.tell("packets that found no room", sum(|counts| counts.overflowed_packets));
     report.tell("packets cut off", sum(|counts| counts.cut_packets));
     report.tell("s from the end of the storm until in step", format!("{:.1}", behind.as_secs_f64()));
+    caps.tell(&mut report);
     report.at_most("values lost or foreign, of all PoPs", 0.0, 0.0, 0);
     Ok(report)
 }
