@@ -26,7 +26,7 @@ use littoral::api::State;
 use littoral_node::chunk_flight::{ChunkFetch, ChunkFlights};
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
-use littoral_node::http::{AccountToken, HttpContext, Limits, LinkControl, serve};
+use littoral_node::http::{AccountToken, Door, HttpContext, Limits, LinkControl, Listener, serve};
 use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, DigestKey};
@@ -94,7 +94,7 @@ async fn start(folder: &Path, peer: Arc<Peer>, limits: Limits, min_free_bytes: u
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, context, limits, async {
+    let serving = tokio::spawn(serve(vec![Listener::tcp(listener, Door::Node)], context, limits, async {
         let _ = stopped.await;
     }));
     Running { engine, address, stop: Some(stop), serving }
