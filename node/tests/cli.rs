@@ -81,6 +81,8 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "kv import",
         "kv export",
         "kv namespace",
+        "workers",
+        "workers config",
         "config",
         "config check",
         "completions",
