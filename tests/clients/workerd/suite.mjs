@@ -72,6 +72,12 @@ async function start() {
   return { cluster, namespace, main, configured, check };
 }
 
+// However this ends, no process is left behind.
+process.on("exit", () => {
+  for (const { process: child } of [...runtimes, ...cluster.pops]) child?.kill("SIGKILL");
+});
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 let outcome = 1;
 try {
   const world = await start();
