@@ -115,8 +115,10 @@ async function attributes(kv, check) {
     assert.equal((await kv("getWithMetadata", "meta")).metadata, null);
     assert.deepEqual((await kv("list", { prefix: "meta" })).keys, [{ name: "meta" }]);
   });
-  await check("metadata of one byte too many", () =>
-    refused(kv("put", "meta", "v", { metadata: "m".repeat(1023) }), "413 Metadata length of 1025 exceeds limit of 1024."));
+  await check("metadata of one byte too many", async () => {
+    const metadata = "m".repeat(1023);
+    await refused(kv("put", "meta", "v", { metadata }), "413 Metadata length of 1025 exceeds limit of 1024.");
+  });
   await check("expiry", async () => {
     const now = Math.floor(Date.now() / 1000);
     const expiration = async () => (await kv("list", { prefix: "expiring" })).keys[0].expiration;
@@ -183,9 +185,10 @@ async function sizes(kv, check) {
   }
   for (const form of ["buffer", "fixed", "stream"]) {
     await check(`one byte too many by ${form}`, async () => {
-      const text = "KV PUT failed: 413 Value length of 2621440";
-      await refused(kv("put", "too large", filled(MAX_VALUE_BYTES + 1, form)), text);
-      await refused(kv("put", "too large", filled(MAX_VALUE_BYTES + (8 << 20), form)), "KV PUT failed: 413 Value length");
+      for (const more of [1, 8 << 20]) {
+        const put = kv("put", "too large", filled(MAX_VALUE_BYTES + more, form));
+        await refused(put, "KV PUT failed: 413 Value length of ");
+      }
       assert.equal(await kv("get", "too large"), null);
     });
   }

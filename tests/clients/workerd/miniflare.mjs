@@ -27,7 +27,8 @@ export async function run({ cluster, namespace, check }, installed) {
     });
   };
   const call = async (instance, method, ...args) => {
-    const answer = await instance.dispatchFetch("http://worker", { method: "POST", body: JSON.stringify({ method, args }) });
+    const body = JSON.stringify({ method, args });
+    const answer = await instance.dispatchFetch("http://worker", { method: "POST", body });
     const { result, error } = await answer.json();
     if (error) throw new Error(error);
     return result;

@@ -1,8 +1,14 @@
 // Which namespace a binding leads to: every way of choosing it, and what a Worker hears where there is none.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 import { bytes, refused } from "./calls.mjs";
+import { freePort } from "./cluster.mjs";
+
+const EXAMPLE = fileURLToPath(new URL("../../../examples/worker/start", import.meta.url));
 
 /** Ways that lead to the same namespace at the same PoP. */
 const WAYS = ["KV", "ONLY_ID", "ABSOLUTE", "PREFIX", "PORT", "SOCKET"];
@@ -36,9 +42,9 @@ export async function run({ main, configured, cluster, namespace, check }) {
   }
   for (const [way, text] of Object.entries(REFUSED)) {
     await check(`nothing by ${way}`, async () => {
-      const calls = [["get", "k"], ["getWithMetadata", "k"], ["put", "k", "v"], ["delete", "k"], ["list"], ["get", ["k"]]];
-      calls.push(["put", "k", { fill: 1 << 20, form: "stream" }]);
-      for (const [method, ...args] of calls) await refused(main.call(way, method, ...args), text);
+      const reads = [["get", "k"], ["getWithMetadata", "k"], ["list"], ["get", ["k"]]];
+      const writes = [["put", "k", "v"], ["put", "k", { fill: 1 << 20, form: "stream" }], ["delete", "k"]];
+      for (const [method, ...args] of [...reads, ...writes]) await refused(main.call(way, method, ...args), text);
     });
   }
   await check("as `littoral workers config` prints it", async () => {
@@ -47,5 +53,12 @@ export async function run({ main, configured, cluster, namespace, check }) {
     assert.deepEqual([found.value, found.metadata], ["v", { a: "ü" }]);
     const read = await cluster.rest(cluster.pops[0], "GET", `/${namespace}/values/configured`);
     assert.equal(await read.text(), "v");
+  });
+  await check("as examples/worker starts it", async () => {
+    const [first, , third] = cluster.pops;
+    const args = ["--binary", cluster.binary, "--other", `http://127.0.0.1:${third.http}`, "--check"];
+    const env = { ...cluster.environment(first), LITTORAL_NAMESPACE: "workers" };
+    const { stdout } = await promisify(execFile)(EXAMPLE, [...args, "--port", String(await freePort())], { env });
+    assert.equal(stdout.match(/^read at \d+ at once, and at \d+/gm).length, 2, stdout);
   });
 }

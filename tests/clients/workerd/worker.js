@@ -1,5 +1,5 @@
-// The Worker under test: makes the call of a KV binding that a request describes, and answers what came of it. What JSON
-// has no word for is described: see `decoded` and `encoded`.
+// The Worker under test: makes the call of a KV binding that a request describes, and answers what came of it. What
+// JSON has no word for is described: see `decoded` and `encoded`.
 
 const STREAM_PIECE_BYTES = 64 << 10;
 /** Values up to this size come back whole, larger ones as their digest. */
