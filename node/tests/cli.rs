@@ -126,8 +126,12 @@ fn a_configuration_is_checked_and_mistakes_are_told_by_line() {
 fn a_pop_that_is_away_has_its_own_exit_code_and_a_hint() {
     let folder = folder();
     let url = format!("http://127.0.0.1:{}", closed_port());
-    for words in [&["status"] as &[&str], &["lag"], &["kv", "get", "k", "--account", "a", "--namespace", "n"]]
-    {
+    for words in [
+        &["status"] as &[&str],
+        &["lag"],
+        &["kv", "get", "k", "--account", "a", "--namespace", "n"],
+        &["workers", "config", "n", "--account", "a"],
+    ] {
         let line = [words, &["--url", &url, "--token", "t"]].concat();
         let (_, stderr) = check(folder.path(), &line, UNREACHABLE);
         assert!(stderr.starts_with(&format!("error: no answer from {url}")), "{stderr}");

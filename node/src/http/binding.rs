@@ -204,28 +204,33 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    /// What is understood: operation, namespace, key and query; or the error.
-    fn parsed(
-        door: Door,
-        head: &Parts,
-    ) -> Result<(Operation, String, String, Option<String>, Option<String>), String> {
+    /// What was understood of a request.
+    #[derive(Debug)]
+    struct Parsed {
+        operation: Operation,
+        namespace: String,
+        key: String,
+        query: Option<String>,
+        token: Option<String>,
+    }
+
+    fn parsed(door: Door, head: &Parts) -> Result<Parsed, String> {
         let url = forwarded_url(&head.headers).map_err(str::to_owned)?;
         let call = Call::parse(door, head, url.as_ref()).map_err(|error| error.to_string())?;
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Ok((
-            call.operation,
-            call.namespace.to_string(),
-            call.key.to_owned(),
-            owned(call.query),
-            owned(call.token),
-        ))
+        Ok(Parsed {
+            operation: call.operation,
+            namespace: call.namespace.to_string(),
+            key: call.key.to_owned(),
+            query: call.query.map(str::to_owned),
+            token: call.token.map(str::to_owned),
+        })
     }
 
     #[track_caller]
     fn check(method: &str, target: &str, headers: &[(&str, &str)], operation: Operation, key: &str) {
-        let (found, namespace, found_key, ..) = parsed(Door::Node, &head(method, target, headers)).unwrap();
+        let found = parsed(Door::Node, &head(method, target, headers)).unwrap();
         assert_eq!(
-            (found, namespace.as_str(), found_key.as_str()),
+            (found.operation, found.namespace.as_str(), found.key.as_str()),
             (operation, ID, key),
             "{method} {target}"
         );
@@ -282,8 +287,8 @@ mod tests {
             (format!("/binding/{OTHER}/k"), format!("binding/{OTHER}/k")),
             ("/metrics".to_owned(), "metrics".to_owned()),
         ] {
-            let (_, namespace, found, ..) = parsed(door, &head("GET", &target, &[])).unwrap();
-            assert_eq!((namespace.as_str(), found), (ID, key), "{target}");
+            let found = parsed(door, &head("GET", &target, &[])).unwrap();
+            assert_eq!((found.namespace.as_str(), found.key), (ID, key), "{target}");
         }
         let other = head("GET", "/k", &[("X-KV-Namespace-Id", OTHER)]);
         assert!(parsed(door, &other).unwrap_err().contains("another namespace"));
@@ -293,7 +298,7 @@ mod tests {
     fn a_forwarded_request_has_its_target_in_a_header_and_its_token_in_the_path() {
         let check = |target: &str, url: &str, expected: (Operation, &str, Option<&str>, Option<&str>)| {
             let head = head("GET", target, &[("MF-URL", url), ("MF-Binding", "KV")]);
-            let (operation, namespace, key, query, token) = parsed(Door::Node, &head).unwrap();
+            let Parsed { operation, namespace, key, query, token } = parsed(Door::Node, &head).unwrap();
             assert_eq!(namespace, ID);
             assert_eq!((operation, key.as_str(), query.as_deref(), token.as_deref()), expected, "{url}");
         };

@@ -77,7 +77,10 @@ impl Listener {
     pub fn unix(path: &Path, door: Door) -> io::Result<Self> {
         remove_left_over(path)?;
         let socket = UnixSocket::new_stream()?;
-        socket.bind(path)?;
+        socket.bind(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::other("its folder does not exist; make it first"),
+            _ => error,
+        })?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         let listener = socket.listen(SOCKET_BACKLOG)?;
         Ok(Self { socket: Socket::Unix(SocketFile { listener, path: path.to_owned() }), door })
@@ -145,6 +148,9 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists(), "the one that is served stays");
         drop(served);
+
+        let nowhere = Listener::unix(&folder.path().join("none/kv.sock"), DOOR).err().unwrap();
+        assert!(nowhere.to_string().contains("its folder does not exist"), "{nowhere}");
 
         fs::write(&path, "a file of somebody's").unwrap();
         let refused = Listener::unix(&path, DOOR).err().unwrap();
