@@ -146,6 +146,7 @@ fn what_is_missing_is_named_with_its_flag_and_variable() {
         (&["status"] as &[&str], "--token", "LITTORAL_TOKEN"),
         (&["kv", "get", "k", "--token", "t", "--namespace", "n"], "--account", "LITTORAL_ACCOUNT"),
         (&["kv", "get", "k", "--token", "t", "--account", "a"], "--namespace", "LITTORAL_NAMESPACE"),
+        (&["workers", "config", "n", "--token", "t"], "--account", "LITTORAL_ACCOUNT"),
     ] {
         let (_, stderr) = check(folder.path(), line, USAGE);
         assert!(stderr.contains(&format!("hint: pass {flag}, or set {variable}")), "{stderr}");
