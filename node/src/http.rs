@@ -110,10 +110,11 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut next = 0;
     loop {
         let (stream, door, slot) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listeners, &slots) => accepted,
+            accepted = accept(&listeners, &mut next, &slots) => accepted,
             Some(ended) = connections.join_next() => {
                 report_panic(ended);
                 continue;
@@ -140,14 +141,22 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a slot for it.
-async fn accept(listeners: &[Listener], slots: &Arc<Semaphore>) -> (Stream, Door, OwnedSemaphorePermit) {
+/// The next connection, once there is a slot for it. The listeners take turns, beginning with `next`: where one always
+/// has connections waiting, the others are heard too.
+async fn accept(
+    listeners: &[Listener],
+    next: &mut usize,
+    slots: &Arc<Semaphore>,
+) -> (Stream, Door, OwnedSemaphorePermit) {
     let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
     loop {
-        let accepting = listeners.iter().map(|listener| Box::pin(listener.accept()));
-        let (accepted, index, _) = select_all(accepting).await;
+        let (first, last) = listeners.split_at(*next);
+        let accepting =
+            last.iter().chain(first).map(|listener| async { (listener.accept().await, listener.door) });
+        let ((accepted, door), index, _) = select_all(accepting.map(Box::pin)).await;
+        *next = (*next + index + 1) % listeners.len();
         match accepted {
-            Ok(stream) => return (stream, listeners[index].door, slot),
+            Ok(stream) => return (stream, door, slot),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
