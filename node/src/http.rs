@@ -322,3 +322,32 @@ impl Surface {
 fn no_route(head: &Parts) -> ApiError {
     ApiError::NoRoute { path: head.uri.path().to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_with_many_waiting_does_not_silence_another() {
+        let namespace = Door::Namespace { id: NamespaceId([1; 16]), access: Access::Token };
+        let mut listeners = Vec::new();
+        let mut waiting = Vec::new();
+        for door in [Door::Node, namespace] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            for _ in 0..8 {
+                waiting.push(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            }
+            listeners.push(Listener::tcp(listener, door));
+        }
+        let slots = Arc::new(Semaphore::new(waiting.len()));
+        let mut next = 0;
+        let mut of_namespace = 0;
+        for _ in 0..8 {
+            let (_, door, _) = accept(&listeners, &mut next, &slots).await;
+            of_namespace += usize::from(matches!(door, Door::Namespace { .. }));
+        }
+        assert!((3..=5).contains(&of_namespace), "{of_namespace} of 8, of two in turn");
+    }
+}

@@ -58,15 +58,12 @@ pub(super) async fn answer(
     body: Incoming,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body);
-    let mut operation = Operation::Unrouted;
-    let url = forwarded_url(&head.headers);
-    let answer = match url.as_ref().map(|url| Call::parse(door, head, url.as_ref())) {
-        Ok(Ok(call)) => {
-            operation = call.operation;
-            call.carry_out(surface, door, &head.headers, &mut upload).await
-        }
-        Ok(Err(error)) => Err(error),
-        Err(reason) => Err(ApiError::invalid(*reason)),
+    let (operation, answer) = match forwarded_url(&head.headers) {
+        Ok(url) => match Call::parse(door, head, url.as_ref()) {
+            Ok(call) => (call.operation, call.carry_out(surface, door, &head.headers, &mut upload).await),
+            Err(error) => (Operation::Unrouted, Err(error)),
+        },
+        Err(error) => (Operation::Unrouted, Err(error)),
     };
     upload.drain(MAX_DRAINED_BYTES).await;
     (operation, answer.unwrap_or_else(ApiError::into_binding_response))
@@ -153,9 +150,9 @@ impl<'a> Call<'a> {
 }
 
 /// The target of a forwarded request.
-fn forwarded_url(headers: &HeaderMap) -> Result<Option<Uri>, &'static str> {
+fn forwarded_url(headers: &HeaderMap) -> Result<Option<Uri>, ApiError> {
     let Some(url) = headers.get(FORWARDED_URL) else { return Ok(None) };
-    Uri::try_from(url.as_bytes()).map(Some).map_err(|_| "the header MF-URL is not a URL")
+    Uri::try_from(url.as_bytes()).map(Some).map_err(|_| ApiError::invalid("the header MF-URL is not a URL"))
 }
 
 /// The namespace that is meant, and the path below it, without its first "/".
@@ -215,8 +212,9 @@ mod tests {
     }
 
     fn parsed(door: Door, head: &Parts) -> Result<Parsed, String> {
-        let url = forwarded_url(&head.headers).map_err(str::to_owned)?;
-        let call = Call::parse(door, head, url.as_ref()).map_err(|error| error.to_string())?;
+        let told = |error: ApiError| error.to_string();
+        let url = forwarded_url(&head.headers).map_err(told)?;
+        let call = Call::parse(door, head, url.as_ref()).map_err(told)?;
         Ok(Parsed {
             operation: call.operation,
             namespace: call.namespace.to_string(),
