@@ -14,6 +14,7 @@
 //! assert!(error.to_string().contains("fra1.toml:2: log.level = \"inof\" is not a log level: use off, error, "));
 //! ```
 
+mod bindings;
 mod budgets;
 mod error;
 mod names;
@@ -28,11 +29,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use bindings::{Binding, BindingAccess, BindingListen, MAX_BINDINGS, MAX_SOCKET_PATH_BYTES};
 pub use budgets::{BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule};
 pub use error::{ConfigError, Place, Problem};
 pub use names::{
-    ACCOUNT_DIGITS, AccountId, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_TOKEN_BYTES, NotALabel, NotAToken,
-    NotAnAccountId, NotAnEndpoint, PopName, Secret,
+    ACCOUNT_DIGITS, AccountId, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_TOKEN_BYTES, NAMESPACE_DIGITS,
+    NamespaceId, NotALabel, NotANamespaceId, NotAToken, NotAnAccountId, NotAnEndpoint, PopName, Secret,
 };
 pub use sections::{
     CACHE_BYTES, CHUNK_GRACE_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
@@ -87,6 +89,8 @@ pub struct Http {
     pub header_timeout_ms: u64,
     /// Who may do what: at least one, at most [`MAX_TOKENS`] and one of the environment. An account may have several.
     pub tokens: Vec<Token>,
+    /// Listeners of one namespace each: at most [`MAX_BINDINGS`], no address twice.
+    pub bindings: Vec<Binding>,
 }
 
 /// A bearer token and the account it opens.

@@ -10,6 +10,8 @@ pub const MAX_LABEL_BYTES: usize = 63;
 pub const MAX_HOST_BYTES: usize = 253;
 /// How many hexadecimal digits an account id has, as at Workers KV.
 pub const ACCOUNT_DIGITS: usize = 32;
+/// How many hexadecimal digits a namespace id has, as at Workers KV.
+pub const NAMESPACE_DIGITS: usize = 32;
 /// The longest token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 256;
 
@@ -20,6 +22,10 @@ pub struct PopName(String);
 /// An account of the REST API: 32 hexadecimal digits, kept in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(String);
+
+/// A namespace: 32 hexadecimal digits, kept in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceId(String);
 
 /// A bearer token. Neither its `Debug` nor any message of this crate shows it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,6 +40,13 @@ pub struct NotALabel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not an account id: use {ACCOUNT_DIGITS} hexadecimal digits")]
 pub struct NotAnAccountId;
+
+/// Not a namespace id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a namespace id: use {NAMESPACE_DIGITS} hexadecimal digits, as `littoral kv namespace list` shows them"
+)]
+pub struct NotANamespaceId;
 
 /// Not fit for an `Authorization` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,14 +78,31 @@ impl fmt::Display for PopName {
     }
 }
 
+impl FromStr for NamespaceId {
+    type Err = NotANamespaceId;
+
+    fn from_str(text: &str) -> Result<Self, NotANamespaceId> {
+        hexadecimal(text, NAMESPACE_DIGITS).map(Self).ok_or(NotANamespaceId)
+    }
+}
+
+impl AsRef<str> for NamespaceId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for AccountId {
     type Err = NotAnAccountId;
 
     fn from_str(text: &str) -> Result<Self, NotAnAccountId> {
-        if text.len() != ACCOUNT_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NotAnAccountId);
-        }
-        Ok(Self(text.to_ascii_lowercase()))
+        hexadecimal(text, ACCOUNT_DIGITS).map(Self).ok_or(NotAnAccountId)
     }
 }
 
@@ -119,6 +149,12 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
+}
+
+/// So many hexadecimal digits, in lower case.
+fn hexadecimal(text: &str, digits: usize) -> Option<String> {
+    let is_one = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then(|| text.to_ascii_lowercase())
 }
 
 /// A lower-case DNS label, as PoPs and regions are named.
@@ -174,13 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_32_digits_in_lower_case() {
+    fn an_account_or_a_namespace_is_32_digits_in_lower_case() {
         assert_eq!(
             "0123456789ABCDEFabcdef0123456789".parse::<AccountId>().map(|id| id.to_string()),
             Ok("0123456789abcdefabcdef0123456789".into())
         );
         for bad in ["a".repeat(31), "a".repeat(33), "g".repeat(32), "é".repeat(16)] {
             check(false, &bad, |text| text.parse::<AccountId>().is_ok());
+            check(false, &bad, |text| text.parse::<NamespaceId>().is_ok());
         }
     }
 

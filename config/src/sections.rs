@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 
+use crate::bindings::{self, bindings};
 use crate::budgets::Budgets;
 use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
@@ -47,7 +48,13 @@ impl Default for Http {
     /// Loopback, and no token yet: [`Config::parse`] wants at least one.
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8787));
-        Self { listen, tokens: Vec::new(), max_connections: 4096, header_timeout_ms: 60_000 }
+        Self {
+            listen,
+            tokens: Vec::new(),
+            bindings: Vec::new(),
+            max_connections: 4096,
+            header_timeout_ms: 60_000,
+        }
     }
 }
 
@@ -84,7 +91,7 @@ impl Config {
     /// between keys is looked at once each of them is good.
     pub(crate) fn read(source: &mut Source<'_>, base: &Path) -> Option<Self> {
         let node = Node::read(source, base);
-        let http = Http::read(source);
+        let http = Http::read(source, base);
         let replication = Replication::read(source);
         let budgets = Budgets::read(source);
         let storage = Storage::read(source);
@@ -113,6 +120,7 @@ impl Config {
                 format!("replication.listen = {} is also http.listen: give each its own port", http.listen);
             source.refuse(source.place("replication.listen"), what);
         }
+        bindings::cross_check(http, source);
         for (index, peer) in replication.peers.iter().enumerate() {
             if peer.pop == node.pop {
                 let path = format!("replication.peers[{index}].pop");
@@ -144,16 +152,18 @@ impl Node {
 }
 
 impl Http {
-    fn read(source: &mut Source<'_>) -> Option<Self> {
+    fn read(source: &mut Source<'_>, base: &Path) -> Option<Self> {
         let default = Self::default();
         let listen = source.text("http.listen", Use(default.listen), address);
         let max_connections = source.number("http.max_connections", default.max_connections, MAX_CONNECTIONS);
         let header_timeout_ms =
             source.number("http.header_timeout_ms", default.header_timeout_ms, HEADER_TIMEOUT_MS);
         let tokens = tokens(source);
+        let bindings = bindings(source, base);
         Some(Self {
             listen: listen?,
             tokens: tokens?,
+            bindings: bindings?,
             max_connections: max_connections?,
             header_timeout_ms: header_timeout_ms?,
         })
@@ -277,7 +287,7 @@ fn peers(source: &mut Source<'_>) -> Option<Vec<Peer>> {
 }
 
 /// A path from the settings; a relative one starts at `base`.
-fn folder(base: &Path, text: &str) -> Result<PathBuf, &'static str> {
+pub(crate) fn folder(base: &Path, text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() || text.contains('\0') {
         return Err("is not a path: name a folder");
     }
@@ -286,7 +296,7 @@ fn folder(base: &Path, text: &str) -> Result<PathBuf, &'static str> {
     Ok(if folder.as_os_str().is_empty() { ".".into() } else { folder })
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "is not an address: use IP:port, such as 127.0.0.1:8787 or [::]:8787")
 }
 
@@ -319,7 +329,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     one_of_two(text, "a log format", [("text", LogFormat::Text), ("json", LogFormat::Json)])
 }
 
-fn one_of_two<T: Copy>(text: &str, what: &str, choices: [(&str, T); 2]) -> Result<T, String> {
+pub(crate) fn one_of_two<T: Copy>(text: &str, what: &str, choices: [(&str, T); 2]) -> Result<T, String> {
     let [(first, _), (second, _)] = choices;
     match choices.iter().find(|(name, _)| *name == text) {
         Some((_, value)) => Ok(*value),

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use littoral_config::{
     CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS,
-    LogFormat, MAX_AWAY_S, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES,
-    MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
+    LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES,
+    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
 };
 use toml::{Table, Value};
 
 const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "ffffffffffffffffffffffffffffffff";
 
 fn parse(text: &str, env: &[(&str, &str)]) -> Config {
     let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -74,6 +75,7 @@ fn the_example_says_of_each_key_whether_it_is_required_and_its_default_is_the_de
     let text = shipped("example.toml");
     let required = format!(
         "[node]\npop = \"fra1\"\ndata_dir = \"d\"\nidentity_dir = \"i\"\n[[http.tokens]]\naccount = \"{ACCOUNT}\"\ntoken = \"t\"\n\
+         [[http.bindings]]\nnamespace = \"{ACCOUNT}\"\nlisten = \"unix:s\"\n\
          [[replication.peers]]\npop = \"p\"\naddress = \"p:1\"\n\
          [[budgets.schedules]]\nlinks = \"node\"\nfrom = \"00:00\"\nto = \"24:00\"\nbytes_per_s = 16384"
     );
@@ -122,6 +124,8 @@ fn the_example_states_each_bound() {
     check("storage.chunk_grace_s", range(CHUNK_GRACE_S, "seconds"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
     check("replication.peers", format!(" {MAX_PEERS} at most"));
+    check("http.bindings", format!(" {MAX_BINDINGS} at most"));
+    check("http.bindings.listen", format!(" {MAX_SOCKET_PATH_BYTES} bytes"));
 }
 
 #[test]
@@ -152,6 +156,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
+             bindings = [{{ namespace = \"{OTHER}\", listen = \"unix:kv.sock\", access = \"socket\" }}]\n\
              [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\ngather_ms = 7\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
              compression = \"none\"\n\
              peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
@@ -172,6 +177,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
     assert_eq!(other.replication.max_waiting_bytes, 1_048_579);
     assert_eq!(other.replication.compression, Compression::None);
     assert_eq!(other.log.format, LogFormat::Json);
+    assert_eq!(other.http.bindings[0].listen.to_string(), "unix:/etc/littoral/kv.sock");
     let night = &other.budgets.schedules[0];
     assert_eq!((night.from.minutes(), night.to.minutes()), (22 * 60 + 30, 6 * 60 + 5));
     let (ours, defaults) =
@@ -206,7 +212,7 @@ fn a_relative_path_starts_at_the_folder_of_the_file() {
 fn each_variable_goes_before_the_file() {
     let text = shipped("example.toml");
     let mut example: BTreeMap<_, _> = leaves(&parse(&text, &[]).to_toml().parse().expect("TOML"));
-    let lists = ["http.tokens.", "replication.peers.", "budgets.schedules."];
+    let lists = ["http.tokens.", "http.bindings.", "replication.peers.", "budgets.schedules."];
     example.retain(|path, _| !lists.iter().any(|list| path.starts_with(list)));
     for (path, value) in example {
         let changed = match value {

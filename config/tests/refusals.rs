@@ -4,8 +4,8 @@ use std::fs;
 
 use littoral_config::{
     CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
-    MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
-    MONTHLY_BYTES, RATE,
+    MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS,
+    MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -276,8 +276,73 @@ fn a_list_may_be_full_but_no_longer() {
     );
     check(&peers(MAX_PEERS + 1), "l.toml:1: replication.peers has 65 entries: use 64 at most");
     let tokens = "[[http.tokens]]\naccount = \"0123456789abcdef0123456789abcdef\"\ntoken = \"t\"\n";
+    let binding = format!("[[http.bindings]]\nnamespace = \"{}\"\nlisten = \"[::1]:0\"\n", "a".repeat(32));
+    assert!(parse(&binding.repeat(MAX_BINDINGS), &COMPLETE).is_ok());
+    check(&binding.repeat(MAX_BINDINGS + 1), "l.toml:1: http.bindings has 257 entries: use 256 at most");
     assert!(parse(&tokens.repeat(MAX_TOKENS), &COMPLETE[..3]).is_ok());
     check(&tokens.repeat(MAX_TOKENS + 1), "l.toml:1: http.tokens has 1025 entries: use 1024 at most");
+}
+
+#[test]
+fn a_binding_is_refused_with_the_key_and_what_to_write() {
+    let id = "0123456789abcdef0123456789abcdef";
+    let binding = |listen: &str| format!("[[http.bindings]]\nnamespace = \"{id}\"\nlisten = \"{listen}\"\n");
+    check(
+        "[[http.bindings]]\nnamespace = \"demo\"\nlisten = \"localhost:1\"\naccess = \"sokcet\"",
+        "l.toml:2: http.bindings[0].namespace = \"demo\" is not a namespace id: use 32 hexadecimal digits, as `littoral kv namespace list` shows them\n\
+         l.toml:3: http.bindings[0].listen = \"localhost:1\" is not an address: use IP:port, such as 127.0.0.1:9001, or unix:PATH\n\
+         l.toml:4: http.bindings[0].access = \"sokcet\" is not a kind of access: did you mean \"socket\"?",
+    );
+    check(
+        "[[http.bindings]]",
+        "l.toml:1: http.bindings[0].listen is missing: set it to where workerd connects, such as \"127.0.0.1:9001\" or \"unix:kv.sock\"\n\
+         l.toml:1: http.bindings[0].namespace is missing: set it to the id of the namespace",
+    );
+    check(
+        &binding("unix:"),
+        "l.toml:3: http.bindings[0].listen = \"unix:\" names no file: use unix:PATH, such as unix:kv.sock",
+    );
+    let path = |bytes: usize| format!("/{}", "s".repeat(bytes - 1));
+    let longest = path(MAX_SOCKET_PATH_BYTES);
+    assert!(parse(&binding(&format!("unix:{longest}")), &COMPLETE).is_ok());
+    let too_long = path(MAX_SOCKET_PATH_BYTES + 1);
+    let shown = &format!("unix:{too_long}")[..80];
+    check(
+        &binding(&format!("unix:{too_long}")),
+        &format!(
+            "l.toml:3: http.bindings[0].listen = \"{shown}\"... is a path of 104 bytes ({too_long}): a unix socket has 103 at most, so use a shorter one"
+        ),
+    );
+}
+
+/// A port is open to every process of the machine, and to web pages by way of a browser.
+#[test]
+fn a_port_without_a_token_is_refused() {
+    let binding = |listen: &str| {
+        let id = "0123456789abcdef0123456789abcdef";
+        format!("[[http.bindings]]\nnamespace = \"{id}\"\nlisten = \"{listen}\"\naccess = \"socket\"")
+    };
+    assert!(parse(&binding("unix:kv.sock"), &COMPLETE).is_ok());
+    check(
+        &binding("127.0.0.1:9001"),
+        "l.toml:4: http.bindings[0].access = \"socket\" would let in all who reach the port: set listen to a unix socket, or use \"token\"",
+    );
+}
+
+#[test]
+fn two_listeners_at_one_address_are_refused() {
+    let binding = |listen: &str| {
+        format!("[[http.bindings]]\nnamespace = \"{}\"\nlisten = \"{listen}\"\n", "a".repeat(32))
+    };
+    check(
+        &binding("127.0.0.1:8787"),
+        "l.toml:3: http.bindings[0].listen = 127.0.0.1:8787 is also http.listen: give each its own",
+    );
+    check(
+        &(binding("unix:/a.sock") + &binding("unix:/./a.sock")),
+        "l.toml:6: http.bindings[1].listen = unix:/a.sock is also http.bindings[0].listen: give each its own",
+    );
+    assert!(parse(&binding("127.0.0.1:0").repeat(2), &COMPLETE).is_ok());
 }
 
 #[test]

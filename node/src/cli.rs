@@ -22,6 +22,7 @@ mod serve;
 mod status;
 mod store;
 mod verify;
+mod workers;
 
 #[cfg(test)]
 mod fake_pop;
@@ -87,6 +88,9 @@ enum Command {
     Store(store::Command),
     /// Read and write keys
     Kv(kv::Args),
+    /// Use namespaces in Workers
+    #[command(subcommand)]
+    Workers(workers::Command),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -139,6 +143,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Store(store::Command::Rebuild(args)) => store::rebuild(&args, json),
         Command::Store(store::Command::DeadLetters(args)) => block_on(store::dead_letters(&args, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
+        Command::Workers(command) => block_on(workers::run(command, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
         Command::Completions { shell } => completions(shell),
     }
@@ -226,6 +231,9 @@ mod tests {
             ("kv export f --resume s", true),
             ("kv export --resume s", false),
             ("kv namespace create demo", true),
+            ("workers config demo --binding KV --url http://h:1", true),
+            ("workers config demo --binding K-V", false),
+            ("workers config", false),
             ("config check f", true),
             ("completions zsh", true),
         ] {

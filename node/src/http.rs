@@ -8,6 +8,7 @@
 
 pub(crate) mod attributes;
 mod auth;
+mod binding;
 mod body;
 pub(crate) mod bulk;
 mod diff;
@@ -16,6 +17,7 @@ mod error;
 pub(crate) mod keys;
 mod large;
 mod links;
+mod listener;
 mod measures;
 mod members;
 mod namespaces;
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::future::select_all;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
@@ -42,7 +45,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -50,9 +53,11 @@ use tower_service::Service;
 pub use self::auth::AccountToken;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
+pub use self::listener::{Access, Door, Listener};
 
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::error::ApiError;
+use self::listener::Stream;
 use self::route::{Call, Operation, Routed};
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
@@ -92,10 +97,10 @@ pub struct Limits {
     pub header_timeout_ms: u64,
 }
 
-/// Serves until `shutdown` completes, then lets requests being answered finish, for at most
+/// Serves all listeners, at least one, until `shutdown` completes, then lets requests being answered finish, for at most
 /// [`MAX_DRAIN_MS`]. Needs the multi-threaded runtime, and the metrics recorder in place.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     context: HttpContext,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -105,18 +110,30 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut next = 0;
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, door, slot) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listeners, &mut next, &slots) => accepted,
             Some(ended) = connections.join_next() => {
                 report_panic(ended);
                 continue;
             }
         };
-        connections.spawn(serve_connection(surface.clone(), stream, limits, graceful.watcher(), slot));
+        let (surface, watcher) = (surface.clone(), graceful.watcher());
+        match stream {
+            Stream::Tcp(stream) => {
+                // An answer is written in one piece; waiting for more to send would only delay it.
+                if stream.set_nodelay(true).is_ok() {
+                    connections.spawn(serve_connection(surface, door, stream, limits, watcher, slot));
+                }
+            }
+            Stream::Unix(stream) => {
+                connections.spawn(serve_connection(surface, door, stream, limits, watcher, slot));
+            }
+        }
     }
-    drop(listener);
+    drop(listeners);
     if tokio::time::timeout(Duration::from_millis(MAX_DRAIN_MS), graceful.shutdown()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections did not end in time and are cut off");
     }
@@ -124,12 +141,22 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a slot for it.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+/// The next connection, once there is a slot for it. The listeners take turns, beginning with `next`: where one always
+/// has connections waiting, the others are heard too.
+async fn accept(
+    listeners: &[Listener],
+    next: &mut usize,
+    slots: &Arc<Semaphore>,
+) -> (Stream, Door, OwnedSemaphorePermit) {
     let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+        let (first, last) = listeners.split_at(*next);
+        let accepting =
+            last.iter().chain(first).map(|listener| async { (listener.accept().await, listener.door) });
+        let ((accepted, door), index, _) = select_all(accepting.map(Box::pin)).await;
+        *next = (*next + index + 1) % listeners.len();
+        match accepted {
+            Ok(stream) => return (stream, door, slot),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -140,18 +167,15 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, O
 
 async fn serve_connection(
     surface: Arc<Surface>,
-    stream: TcpStream,
+    door: Door,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     limits: Limits,
     watcher: Watcher,
     _slot: OwnedSemaphorePermit,
 ) {
-    // An answer is written in one piece; waiting for more to send would only delay it.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
     let service = service_fn(|request| {
         let surface = surface.clone();
-        async move { Ok::<_, Infallible>(surface.answer(request).await) }
+        async move { Ok::<_, Infallible>(surface.answer(door, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -206,9 +230,19 @@ impl Surface {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, door: Door, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
+        let (operation, response) = if binding::is_meant(door, &head) {
+            binding::answer(self, door, &head, body).await
+        } else {
+            self.answer_routed(head, body).await
+        };
+        self.measures.record(operation, response.status(), started.elapsed());
+        response
+    }
+
+    async fn answer_routed(&self, head: Parts, body: Incoming) -> (Operation, Response<Body>) {
         // Of an answer to HEAD, hyper sends the head only.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (operation, answer) = match route::route(method, head.uri.path()) {
@@ -220,9 +254,7 @@ impl Surface {
                 (Operation::Native, Ok(response))
             }
         };
-        let response = answer.unwrap_or_else(|error| error.into_response(operation.name()));
-        self.measures.record(operation, response.status(), started.elapsed());
-        response
+        (operation, answer.unwrap_or_else(|error| error.into_response(operation.name())))
     }
 
     async fn answer_call(
@@ -267,7 +299,13 @@ impl Surface {
             Operation::RenameNamespace => namespaces::rename(self, account, namespace()?, upload).await,
             Operation::DeleteNamespace => namespaces::delete(self, account, namespace()?).await,
             // No call is routed to these.
-            Operation::Unrouted | Operation::Native => Err(no_route(head)),
+            Operation::BindingGet
+            | Operation::BindingPut
+            | Operation::BindingDelete
+            | Operation::BindingList
+            | Operation::BindingBulkGet
+            | Operation::Unrouted
+            | Operation::Native => Err(no_route(head)),
         }
     }
 
@@ -283,4 +321,33 @@ impl Surface {
 
 fn no_route(head: &Parts) -> ApiError {
     ApiError::NoRoute { path: head.uri.path().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_with_many_waiting_does_not_silence_another() {
+        let namespace = Door::Namespace { id: NamespaceId([1; 16]), access: Access::Token };
+        let mut listeners = Vec::new();
+        let mut waiting = Vec::new();
+        for door in [Door::Node, namespace] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            for _ in 0..8 {
+                waiting.push(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            }
+            listeners.push(Listener::tcp(listener, door));
+        }
+        let slots = Arc::new(Semaphore::new(waiting.len()));
+        let mut next = 0;
+        let mut of_namespace = 0;
+        for _ in 0..8 {
+            let (_, door, _) = accept(&listeners, &mut next, &slots).await;
+            of_namespace += usize::from(matches!(door, Door::Namespace { .. }));
+        }
+        assert!((3..=5).contains(&of_namespace), "{of_namespace} of 8, of two in turn");
+    }
 }

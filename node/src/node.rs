@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::{self, Engine};
-use crate::http::{self, AccountToken, HttpContext};
+use crate::http::{self, Access, AccountToken, Door, HttpContext, Listener};
 use crate::identity::Identity;
 use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
@@ -155,7 +155,12 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     std::fs::create_dir_all(&data_folder)
         .with_context(|| format!("the data folder {} cannot be made", data_folder.display()))?;
     // Before the store: a port in use must not cost the time of opening it.
-    let listener = listen(config.http.listen).await?;
+    let listener = listen(config.http.listen, "http.listen").await?;
+    let http = listener.local_addr()?;
+    let mut listeners = vec![Listener::tcp(listener, Door::Node)];
+    for (index, binding) in config.http.bindings.iter().enumerate() {
+        listeners.push(listen_for(binding, index).await?);
+    }
     let chunks = Arc::new(ChunkStore::open(&data_folder.join(CHUNK_FOLDER)).context("the chunk files")?);
 
     let (chunk_news, news) = mpsc::channel(MAX_CHUNK_NEWS);
@@ -190,8 +195,8 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         max_connections: config.http.max_connections as usize,
         header_timeout_ms: config.http.header_timeout_ms,
     };
-    tracing::info!(pop = %config.node.pop, http = %listener.local_addr()?, "littoral is up");
-    let served = http::serve(listener, context, limits, end(told_to_stop.clone(), engine.clone())).await;
+    tracing::info!(pop = %config.node.pop, %http, bindings = config.http.bindings.len(), "littoral is up");
+    let served = http::serve(listeners, context, limits, end(told_to_stop.clone(), engine.clone())).await;
     let is_told = *told_to_stop.borrow();
 
     // No more requests; then no more frames; then what is left becomes durable.
@@ -232,13 +237,29 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(METRICS.get_or_init(|| handle).clone())
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "TCP {address} is in use by another process; stop it, or set http.listen to another port"
+            "TCP {address} is in use by another process; stop it, or set {key} to another port"
         ),
-        _ => anyhow::anyhow!("cannot listen on TCP {address}: {error}; see http.listen"),
+        _ => anyhow::anyhow!("cannot listen on TCP {address}: {error}; see {key}"),
     })
+}
+
+/// The listener of one namespace.
+async fn listen_for(binding: &config::Binding, index: usize) -> anyhow::Result<Listener> {
+    let access = match binding.access {
+        config::BindingAccess::Token => Access::Token,
+        config::BindingAccess::Socket => Access::Socket,
+    };
+    let id = binding.namespace.as_ref().parse().expect("as many hexadecimal digits as an id has");
+    let door = Door::Namespace { id, access };
+    let key = format!("http.bindings[{index}].listen");
+    match &binding.listen {
+        config::BindingListen::Tcp(address) => Ok(Listener::tcp(listen(*address, &key).await?, door)),
+        config::BindingListen::Unix(path) => Listener::unix(path, door)
+            .with_context(|| format!("cannot listen on the unix socket {}; see {key}", path.display())),
+    }
 }
 
 fn engine_settings(config: &Config, identity: &Identity) -> engine::Settings {

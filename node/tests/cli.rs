@@ -81,6 +81,8 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "kv import",
         "kv export",
         "kv namespace",
+        "workers",
+        "workers config",
         "config",
         "config check",
         "completions",
@@ -124,8 +126,12 @@ fn a_configuration_is_checked_and_mistakes_are_told_by_line() {
 fn a_pop_that_is_away_has_its_own_exit_code_and_a_hint() {
     let folder = folder();
     let url = format!("http://127.0.0.1:{}", closed_port());
-    for words in [&["status"] as &[&str], &["lag"], &["kv", "get", "k", "--account", "a", "--namespace", "n"]]
-    {
+    for words in [
+        &["status"] as &[&str],
+        &["lag"],
+        &["kv", "get", "k", "--account", "a", "--namespace", "n"],
+        &["workers", "config", "n", "--account", "a"],
+    ] {
         let line = [words, &["--url", &url, "--token", "t"]].concat();
         let (_, stderr) = check(folder.path(), &line, UNREACHABLE);
         assert!(stderr.starts_with(&format!("error: no answer from {url}")), "{stderr}");
@@ -140,6 +146,7 @@ fn what_is_missing_is_named_with_its_flag_and_variable() {
         (&["status"] as &[&str], "--token", "LITTORAL_TOKEN"),
         (&["kv", "get", "k", "--token", "t", "--namespace", "n"], "--account", "LITTORAL_ACCOUNT"),
         (&["kv", "get", "k", "--token", "t", "--account", "a"], "--namespace", "LITTORAL_NAMESPACE"),
+        (&["workers", "config", "n", "--token", "t"], "--account", "LITTORAL_ACCOUNT"),
     ] {
         let (_, stderr) = check(folder.path(), line, USAGE);
         assert!(stderr.contains(&format!("hint: pass {flag}, or set {variable}")), "{stderr}");

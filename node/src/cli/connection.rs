@@ -28,8 +28,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let token = self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))?;
-        Ok(Client::new(&self.url, token)?)
+        Ok(Client::new(&self.url, self.token()?)?)
+    }
+
+    pub(super) fn token(&self) -> Result<&str, Failure> {
+        self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))
     }
 
     /// The same, at another address.
@@ -55,9 +58,9 @@ impl Token {
 
 /// An account at a PoP.
 #[derive(Args, Clone)]
-pub(super) struct AccountArgs {
+pub(super) struct AccountConnection {
     #[command(flatten)]
-    connection: Connection,
+    pub(super) connection: Connection,
     /// The account: 32 hexadecimal digits
     #[arg(
         long,
@@ -67,6 +70,21 @@ pub(super) struct AccountArgs {
         global = true
     )]
     account: Option<String>,
+}
+
+impl AccountConnection {
+    pub(super) fn account(&self) -> Result<Account, Failure> {
+        let id =
+            self.account.as_deref().ok_or_else(|| missing("account", "--account", "LITTORAL_ACCOUNT"))?;
+        Ok(self.connection.client()?.account(id))
+    }
+}
+
+/// A namespace of an account at a PoP.
+#[derive(Args, Clone)]
+pub(super) struct AccountArgs {
+    #[command(flatten)]
+    at: AccountConnection,
     /// The namespace: its id or its title
     #[arg(
         long,
@@ -80,9 +98,7 @@ pub(super) struct AccountArgs {
 
 impl AccountArgs {
     pub(super) fn account(&self) -> Result<Account, Failure> {
-        let id =
-            self.account.as_deref().ok_or_else(|| missing("account", "--account", "LITTORAL_ACCOUNT"))?;
-        Ok(self.connection.client()?.account(id))
+        self.at.account()
     }
 
     /// The namespace; a title is looked up.
@@ -96,16 +112,19 @@ impl AccountArgs {
             return Ok(account.namespace(wanted));
         }
         let found = account.find_namespace(wanted).await?;
-        found.map(|found| account.namespace(&found.id)).ok_or_else(|| {
-            let hint = format!("make it with: littoral kv namespace create {wanted}");
-            Failure::not_found(format!("no namespace has the title {wanted:?}")).hint(hint)
-        })
+        found.map(|found| account.namespace(&found.id)).ok_or_else(|| no_such_title(wanted))
     }
 }
 
 /// Whether this is an id and no title.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// No namespace of the account has this title.
+pub(super) fn no_such_title(wanted: &str) -> Failure {
+    let hint = format!("make it with: littoral kv namespace create {wanted}");
+    Failure::not_found(format!("no namespace has the title {wanted:?}")).hint(hint)
 }
 
 fn missing(what: &str, flag: &str, variable: &str) -> Failure {

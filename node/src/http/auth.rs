@@ -3,7 +3,7 @@
 //! The rule this file upholds: tokens are looked up by their BLAKE3 hash, so the time a check takes says
 //! nothing about how near a guess came, and nothing here keeps a token in the clear.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
@@ -20,7 +20,11 @@ pub struct AccountToken {
 }
 
 /// Every token, by hash, with the accounts it may act for (32 lower-case hexadecimal digits each).
-pub(crate) struct Tokens(HashMap<[u8; 32], Vec<String>>);
+pub(crate) struct Tokens {
+    accounts: HashMap<[u8; 32], Vec<String>>,
+    /// Of all tokens, each once.
+    all_accounts: Vec<String>,
+}
 
 impl Tokens {
     pub(crate) fn new(tokens: Vec<AccountToken>) -> Self {
@@ -28,30 +32,41 @@ impl Tokens {
         for AccountToken { account, token } in tokens {
             accounts.entry(hash(token.as_bytes())).or_default().push(account.to_ascii_lowercase());
         }
-        Self(accounts)
+        let all: BTreeSet<_> = accounts.values().flatten().cloned().collect();
+        Self { accounts, all_accounts: all.into_iter().collect() }
     }
 
     /// The account of this name, if the request may act for it.
     pub(crate) fn authorize(&self, headers: &HeaderMap, account: &str) -> Result<&str, ApiError> {
-        let accounts = self.0.get(&hash(presented(headers)?)).ok_or(ApiError::Forbidden)?;
+        let accounts = self.accounts_of(presented(headers)?)?;
         let found = accounts.iter().find(|own| own.eq_ignore_ascii_case(account));
         found.map(String::as_str).ok_or(ApiError::Forbidden)
     }
 
+    /// The accounts that a token may act for.
+    pub(crate) fn accounts_of(&self, token: &[u8]) -> Result<&[String], ApiError> {
+        self.accounts.get(&hash(token)).map(Vec::as_slice).ok_or(ApiError::Forbidden)
+    }
+
+    /// The accounts that any token may act for.
+    pub(crate) fn all_accounts(&self) -> &[String] {
+        &self.all_accounts
+    }
+
     /// The accounts that the request's token may act for; none where it is not known.
     pub(crate) fn accounts(&self, headers: &HeaderMap) -> &[String] {
-        let accounts = presented(headers).ok().and_then(|token| self.0.get(&hash(token)));
+        let accounts = presented(headers).ok().and_then(|token| self.accounts.get(&hash(token)));
         accounts.map_or(&[], Vec::as_slice)
     }
 
     /// Whether the request carries any known token.
     pub(crate) fn is_known(&self, headers: &HeaderMap) -> bool {
-        presented(headers).is_ok_and(|token| self.0.contains_key(&hash(token)))
+        presented(headers).is_ok_and(|token| self.accounts.contains_key(&hash(token)))
     }
 }
 
 /// The token in a request, in whichever of the three ways of the REST API it was sent.
-fn presented(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+pub(super) fn presented(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     if let Some(value) = headers.get(AUTHORIZATION) {
         return match value.as_bytes().split_at_checked(7) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(token.trim_ascii()),

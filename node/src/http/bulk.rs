@@ -42,7 +42,7 @@ const MAX_READ_KEYS: usize = 100;
 /// The most bytes of values read in one request (the limit of Workers KV: 25 MB).
 const MAX_READ_BYTES: u64 = 25 << 20;
 /// The most bytes of a list of keys to read: [`MAX_READ_KEYS`] keys, each byte escaped as JSON can.
-const MAX_READ_BODY_BYTES: u64 = 1 << 20;
+pub(super) const MAX_READ_BODY_BYTES: u64 = 1 << 20;
 /// How many writes go to the engine at once.
 const SLICE_WRITES: usize = 200;
 /// The most KiB of bulk bodies in memory over all requests.
@@ -137,7 +137,7 @@ pub(crate) struct Wanted<'a> {
 /// A value in the answer of a bulk read.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Found {
+pub(super) enum Found {
     Text(String),
     Json(Box<RawValue>),
     WithMetadata {
@@ -154,7 +154,17 @@ pub(super) async fn read(
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let body = upload.collect(MAX_READ_BODY_BYTES).await?;
-    let Wanted { keys, as_json, with_metadata } = check_read(&body)?;
+    Ok(envelope::result(json_object(values_of(surface, namespace, &body, true).await?)))
+}
+
+/// What a bulk read with this body finds, by key. Only the REST API says when a value expires.
+pub(super) async fn values_of<'a>(
+    surface: &Surface,
+    namespace: NamespaceId,
+    body: &'a [u8],
+    shows_expiry: bool,
+) -> Result<BTreeMap<Cow<'a, str>, Option<Found>>, ApiError> {
+    let Wanted { keys, as_json, with_metadata } = check_read(body)?;
     let mut values = BTreeMap::new();
     let mut read_bytes = 0;
     for key in keys {
@@ -175,12 +185,12 @@ pub(super) async fn read(
             true => Found::WithMetadata {
                 value: Box::new(text),
                 metadata: metadata_json(value.metadata.as_deref()).map(ToOwned::to_owned),
-                expiration: value.expires_at_s,
+                expiration: value.expires_at_s.filter(|_| shows_expiry),
             },
         };
         values.insert(key, Some(found));
     }
-    Ok(envelope::result(json_object(values)))
+    Ok(values)
 }
 
 /// `{"values": {...}}`.

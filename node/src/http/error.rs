@@ -23,6 +23,7 @@ use std::io;
 
 use axum::body::Body;
 use axum::response::IntoResponse;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
@@ -34,6 +35,9 @@ use crate::transport::LinkError;
 
 /// What a client is told to wait before it tries again.
 const RETRY_AFTER_S: u32 = 1;
+
+/// The longest reason phrase, in bytes.
+const MAX_REASON_BYTES: usize = 512;
 
 /// Why a request of the KV surface was not done.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +182,35 @@ impl ApiError {
             "messages": [],
             "result": null,
         });
-        let mut response = with_body(status, "application/json", body.to_string());
+        self.with_advice(with_body(status, "application/json", body.to_string()))
+    }
+
+    /// The answer by the binding protocol. The reason phrase is all that a Worker sees of it; the body has the same
+    /// text for people.
+    pub(crate) fn into_binding_response(self) -> Response<Body> {
+        let status = match (&self, self.verdict().0) {
+            (Self::KeyNotFound, status) => status,
+            (Self::MissingCredentials, _) => StatusCode::UNAUTHORIZED,
+            // A Worker would take it for a key that is not there.
+            (_, StatusCode::NOT_FOUND | StatusCode::GONE) => StatusCode::BAD_REQUEST,
+            (_, status) => status,
+        };
+        let message = match &self {
+            Self::NoKeys => "You must request a minimum of 1 key".to_owned(),
+            Self::TooManyKeys { limit, .. } => format!("You can request a maximum of {limit} keys"),
+            Self::MissingCredentials => {
+                "no token was sent: inject the header Authorization, \"Bearer TOKEN\"".to_owned()
+            }
+            other => other.to_string(),
+        };
+        let mut response = with_body(status, "text/plain; charset=utf-8", message.clone());
+        response.extensions_mut().insert(reason_phrase(&message));
+        self.with_advice(response)
+    }
+
+    /// Adds the headers that tell a client what it can do.
+    fn with_advice(&self, mut response: Response<Body>) -> Response<Body> {
+        let (_, code) = self.verdict();
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
@@ -246,6 +278,14 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
     response
 }
 
+/// A message on the status line: on one line, and not too long for it.
+fn reason_phrase(message: &str) -> ReasonPhrase {
+    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_REASON_BYTES;
+    let printed = |c: char| if c.is_ascii_control() { ' ' } else { c };
+    let line: String = message.char_indices().take_while(fits).map(|(_, c)| printed(c)).collect();
+    ReasonPhrase::try_from(line).expect("without control characters it is one")
+}
+
 fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -284,6 +324,38 @@ mod tests {
             // Only what passes by itself is worth another try.
             assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{text}");
         }
+    }
+
+    #[test]
+    fn a_worker_is_never_told_404_but_for_a_key_and_reads_why_on_the_status_line() {
+        let reason = |response: &Response<Body>| {
+            let phrase = response.extensions().get::<ReasonPhrase>().unwrap();
+            String::from_utf8(phrase.as_bytes().to_vec()).unwrap()
+        };
+        let cases: [(ApiError, u16, &str); 8] = [
+            (ApiError::KeyNotFound, 404, "key not found"),
+            (NamespaceError::NotFound.into(), 400, "namespace not found"),
+            (ApiError::NoRoute { path: "/".into() }, 400, "Could not route"),
+            (ApiError::Forbidden, 403, "Authentication error"),
+            (ApiError::MissingCredentials, 401, "inject the header Authorization"),
+            (ApiError::NoKeys, 400, "You must request a minimum of 1 key"),
+            (ApiError::TooManyKeys { given: 101, limit: 100 }, 400, "You can request a maximum of 100 keys"),
+            (
+                ApiError::KeyTooLong { len: 513 },
+                414,
+                "UTF-8 encoded length of 513 exceeds key length limit of 512.",
+            ),
+        ];
+        for (error, status, text) in cases {
+            let response = error.into_binding_response();
+            assert_eq!(response.status(), status, "{text}");
+            assert!(reason(&response).contains(text), "{}", reason(&response));
+        }
+        let busy = ApiError::Busy.into_binding_response();
+        assert!(busy.headers().contains_key(RETRY_AFTER));
+        let hostile = ApiError::invalid(format!("a\r\nSet-Cookie: x\0{}", "ü".repeat(MAX_REASON_BYTES)));
+        let phrase = reason(&hostile.into_binding_response());
+        assert!(phrase.starts_with("a  Set-Cookie: x ü") && phrase.len() <= MAX_REASON_BYTES, "{phrase}");
     }
 
     #[test]

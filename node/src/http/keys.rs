@@ -11,30 +11,31 @@ use replication::NamespaceId;
 use replication::entry::MAX_KEY_BYTES;
 use serde::Serialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::Surface;
 use super::envelope;
 use super::error::ApiError;
 use super::query::Query;
 use super::values::metadata_json;
+use crate::engine::Page;
 
 /// Fewer keys a page are refused, as the real API's documentation has it.
 const MIN_LIMIT: u64 = 10;
 /// More keys a page are refused too, rather than fewer given than were asked for.
-const MAX_LIMIT: u64 = 1000;
+pub(super) const MAX_LIMIT: u64 = 1000;
 /// What a cursor begins with: the version of its format.
 const CURSOR_VERSION: u8 = 1;
 /// How much of a BLAKE3 hash tells a cursor of ours from any other text.
 const CHECK_BYTES: usize = 4;
 
+/// A key as it is listed, its metadata in the form `M` of the dialect.
 #[derive(Serialize)]
-struct KeyRow<'a> {
+pub(super) struct KeyRow<'a, M> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     expiration: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a RawValue>,
+    metadata: Option<M>,
 }
 
 pub(super) fn list(
@@ -47,27 +48,44 @@ pub(super) fn list(
     if !(MIN_LIMIT..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::invalid(format!("limit must be {MIN_LIMIT} to {MAX_LIMIT}, not {limit}")));
     }
+    let page = page(surface, namespace, &query, limit)?;
+    let rows = rows(&page, metadata_json);
+    // Older clients read the second form, newer ones the first.
+    let cursor = page.next_after.as_ref().map_or_else(String::new, |after| encode_cursor(after));
+    let info = json!({ "count": rows.len(), "cursor": cursor, "cursors": { "after": cursor } });
+    Ok(envelope::page(rows, info))
+}
+
+/// The next `limit` keys of the prefix, after the cursor: parameters of the same names in both dialects.
+pub(super) fn page(
+    surface: &Surface,
+    namespace: NamespaceId,
+    query: &Query<'_>,
+    limit: u64,
+) -> Result<Page, ApiError> {
     let prefix = query.text("prefix").unwrap_or_default();
     if prefix.len() > MAX_KEY_BYTES {
         return Err(ApiError::KeyTooLong { len: prefix.len() });
     }
     let after = query.text("cursor").filter(|cursor| !cursor.is_empty()).map(decode_cursor).transpose()?;
-    let page = tokio::task::block_in_place(|| {
-        surface.engine.list(namespace, prefix.as_bytes(), after.as_deref(), limit as usize)
-    })?;
+    let list = || surface.engine.list(namespace, prefix.as_bytes(), after.as_deref(), limit as usize);
+    Ok(tokio::task::block_in_place(list)?)
+}
+
+/// The rows of a page.
+pub(super) fn rows<'a, M>(
+    page: &'a Page,
+    metadata: impl Fn(Option<&'a [u8]>) -> Option<M>,
+) -> Vec<KeyRow<'a, M>> {
     let rows = page.rows.iter().filter_map(|row| {
         Some(KeyRow {
             // Keys are checked to be UTF-8 where they enter.
             name: std::str::from_utf8(&row.key).ok()?,
             expiration: row.expires_at_s,
-            metadata: metadata_json(row.metadata.as_deref()),
+            metadata: metadata(row.metadata.as_deref()),
         })
     });
-    let rows: Vec<_> = rows.collect();
-    // Older clients read the second form, newer ones the first.
-    let cursor = page.next_after.map_or_else(String::new, |after| encode_cursor(&after));
-    let info = json!({ "count": rows.len(), "cursor": cursor, "cursors": { "after": cursor } });
-    Ok(envelope::page(rows, info))
+    rows.collect()
 }
 
 pub(crate) fn encode_cursor(after: &[u8]) -> String {

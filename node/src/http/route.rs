@@ -25,6 +25,12 @@ pub(crate) enum Operation {
     BulkPut,
     BulkDelete,
     BulkRead,
+    /// By the binding protocol, as the next four.
+    BindingGet,
+    BindingPut,
+    BindingDelete,
+    BindingList,
+    BindingBulkGet,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -33,7 +39,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -47,6 +53,11 @@ impl Operation {
         Self::BulkPut,
         Self::BulkDelete,
         Self::BulkRead,
+        Self::BindingGet,
+        Self::BindingPut,
+        Self::BindingDelete,
+        Self::BindingList,
+        Self::BindingBulkGet,
         Self::Unrouted,
         Self::Native,
     ];
@@ -67,6 +78,11 @@ impl Operation {
             Self::BulkPut => "bulk put",
             Self::BulkDelete => "bulk delete",
             Self::BulkRead => "bulk get",
+            Self::BindingGet => "binding get",
+            Self::BindingPut => "binding put",
+            Self::BindingDelete => "binding delete",
+            Self::BindingList => "binding list",
+            Self::BindingBulkGet => "binding bulk get",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

@@ -16,7 +16,7 @@ use super::envelope;
 use super::error::ApiError;
 use super::large::{Received, ValueWriter};
 use super::query::{Query, decode_key};
-use crate::engine::Write;
+use crate::engine::{Ack, Write};
 
 /// The most bytes of a multipart body: a value, and room for its lines and parts nobody asked for.
 const MAX_MULTIPART_BYTES: u64 = MAX_VALUE_BYTES + DRAIN_SLACK_BYTES;
@@ -29,7 +29,16 @@ pub(super) async fn read(
     raw_key: &str,
 ) -> Result<Response<Body>, ApiError> {
     let value = stored(surface, namespace, raw_key)?;
-    let mut response = match value.payload {
+    let mut response = with_payload(surface, value.payload).await?;
+    if let Some(at_s) = value.expires_at_s {
+        response.headers_mut().insert(HeaderName::from_static("expiration"), at_s.into());
+    }
+    Ok(response)
+}
+
+/// An answer that is the bytes of a value.
+pub(super) async fn with_payload(surface: &Surface, payload: Payload) -> Result<Response<Body>, ApiError> {
+    let mut response = match payload {
         Payload::Inline(bytes) => Response::new(Body::from(bytes)),
         Payload::Chunked(manifest) => {
             let len = manifest.len;
@@ -40,9 +49,6 @@ pub(super) async fn read(
     };
     // Exactly this: a client asserts it.
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    if let Some(at_s) = value.expires_at_s {
-        response.headers_mut().insert(HeaderName::from_static("expiration"), at_s.into());
-    }
     Ok(response)
 }
 
@@ -56,7 +62,7 @@ pub(super) fn read_metadata(
 }
 
 /// The value under a key as it stands in the path.
-fn stored(surface: &Surface, namespace: NamespaceId, raw_key: &str) -> Result<Value, ApiError> {
+pub(super) fn stored(surface: &Surface, namespace: NamespaceId, raw_key: &str) -> Result<Value, ApiError> {
     let key = decode_key(raw_key)?;
     surface.engine.read(namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)
 }
@@ -82,12 +88,26 @@ pub(super) async fn put(
         Some(boundary) => receive_multipart(surface, boundary, upload).await?,
         None => (receive_verbatim(surface, upload).await?, None),
     };
+    store(surface, namespace, key, received, metadata, expires_at_s, ack).await?;
+    Ok(envelope::done())
+}
+
+/// Writes a value that was received, and all that goes with it.
+pub(super) async fn store(
+    surface: &Surface,
+    namespace: NamespaceId,
+    key: Bytes,
+    received: Received,
+    metadata: Option<Bytes>,
+    expires_at_s: Option<u64>,
+    ack: Ack,
+) -> Result<(), ApiError> {
     let Received { payload, pins } = received;
     let value = Value { payload, metadata, expires_at_s };
     surface.engine.write(vec![Write::Put { namespace, key, value }], ack).await?;
     // From now on the value keeps its chunks.
     drop(pins);
-    Ok(envelope::done())
+    Ok(())
 }
 
 pub(super) async fn delete(
@@ -116,7 +136,8 @@ fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     boundary.map(Some).map_err(|error| malformed(format!("malformed multipart body: {error}")))
 }
 
-async fn receive_verbatim(surface: &Surface, upload: &mut Upload) -> Result<Received, ApiError> {
+/// The body as it comes.
+pub(super) async fn receive_verbatim(surface: &Surface, upload: &mut Upload) -> Result<Received, ApiError> {
     if let Some(len) = upload.announced().filter(|len| *len > MAX_VALUE_BYTES) {
         return Err(ApiError::ValueTooLarge { len });
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value as Json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::TOKEN;
@@ -86,6 +86,11 @@ impl Client {
 }
 
 impl Answer {
+    /// What stands on the status line after the status.
+    pub(crate) fn reason(&self) -> &str {
+        self.head.lines().next().unwrap().splitn(3, ' ').nth(2).unwrap()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         lines.into_iter().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -125,7 +130,7 @@ pub(crate) fn head(method: &str, path: &str, headers: &[(&str, String)]) -> Vec<
 }
 
 /// The next answer on a connection; `None` if it closes before there is one.
-pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<Answer> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod binding;
 mod bulk;
 mod client;
 mod connections;
@@ -26,7 +27,7 @@ use littoral::api::State;
 use littoral_node::chunk_flight::{ChunkFetch, ChunkFlights};
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
-use littoral_node::http::{AccountToken, HttpContext, Limits, LinkControl, serve};
+use littoral_node::http::{AccountToken, Door, HttpContext, Limits, LinkControl, Listener, serve};
 use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Rate, Scope};
 use replication::{ChunkId, DigestKey};
@@ -70,7 +71,7 @@ async fn test_node() -> TestNode {
 async fn test_node_with(limits: Limits) -> TestNode {
     let folder = tempfile::tempdir().unwrap();
     let peer = Arc::new(Peer::default());
-    let running = start(folder.path(), peer.clone(), limits, 0).await;
+    let running = start(folder.path(), peer.clone(), limits, 0, Vec::new()).await;
     let client = Client::new(running.address);
     let created = client.send("POST", &namespaces_path(ACCOUNT), &[], br#"{"title":"test"}"#).await;
     let id = created.ok()["id"].as_str().unwrap().to_owned();
@@ -79,7 +80,13 @@ async fn test_node_with(limits: Limits) -> TestNode {
 }
 
 /// Starts a node on this folder, and waits until it serves.
-async fn start(folder: &Path, peer: Arc<Peer>, limits: Limits, min_free_bytes: u64) -> Running {
+async fn start(
+    folder: &Path,
+    peer: Arc<Peer>,
+    limits: Limits,
+    min_free_bytes: u64,
+    mut listeners: Vec<Listener>,
+) -> Running {
     let engine = start_engine(folder, min_free_bytes).await;
     let token = |account: &str, token: &str| AccountToken { account: account.into(), token: token.into() };
     let chunks = Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap());
@@ -94,7 +101,8 @@ async fn start(folder: &Path, peer: Arc<Peer>, limits: Limits, min_free_bytes: u
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, context, limits, async {
+    listeners.push(Listener::tcp(listener, Door::Node));
+    let serving = tokio::spawn(serve(listeners, context, limits, async {
         let _ = stopped.await;
     }));
     Running { engine, address, stop: Some(stop), serving }
@@ -134,12 +142,17 @@ fn namespaces_path(account: &str) -> String {
 
 impl TestNode {
     /// Stops the node and starts it again on the same folder, with this reserve of disk space.
-    async fn restart(mut self, min_free_bytes: u64) -> Self {
+    async fn restart(self, min_free_bytes: u64) -> Self {
+        self.restart_with(min_free_bytes, Vec::new()).await
+    }
+
+    /// The same, with more listeners.
+    async fn restart_with(mut self, min_free_bytes: u64, listeners: Vec<Listener>) -> Self {
         drop(self.running.stop.take());
         self.running.serving.await.unwrap().unwrap();
         self.running.engine.shutdown().await;
         drop(self.running.engine);
-        let running = start(self.folder.path(), self.peer.clone(), LIMITS, min_free_bytes).await;
+        let running = start(self.folder.path(), self.peer.clone(), LIMITS, min_free_bytes, listeners).await;
         Self { client: Client::new(running.address), running, ..self }
     }
 
