@@ -174,6 +174,9 @@ async fn accounts_and_tokens_are_kept_apart() {
     answer.assert_error(404, 10013, "get: 'namespace not found'");
     let system = format!("{}/{}/values/k", namespaces_path(ACCOUNT), "0".repeat(32));
     node.client.send("GET", &system, &[], b"").await.assert_error(404, 10013, "namespace not found");
+    let nobody = node.kv.replace(ACCOUNT, "me");
+    let answer = node.client.raw(&head("GET", &format!("{nobody}/values/k"), &bearer("wrong"))).await;
+    answer.assert_error(404, 7003, "Could not route to /client/v4/accounts/me/");
     let bad = format!("{}/not-an-id/values/k", namespaces_path(ACCOUNT));
     node.client.send("GET", &bad, &[], b"").await.assert_error(400, 10011, "could not parse UUID");
     let (path, id) = node.kv.rsplit_once('/').unwrap();
