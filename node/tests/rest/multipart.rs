@@ -136,6 +136,32 @@ async fn forms_that_say_nothing_sensible_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn metadata_and_the_form_around_it_have_their_limits() {
+    let node = test_node().await;
+    let put = async |metadata: &[u8]| {
+        node.send_typed("/values/k", FORM, &form(&[(VALUE, b"v"), (METADATA, metadata)])).await
+    };
+    for (len, fits) in [(1023, true), (1024, true), (1025, false)] {
+        let answer = put(format!("\"{}\"", "m".repeat(len - 2)).as_bytes()).await;
+        answer.assert_limit(fits, 413, 10030, "length of 1025 exceeds");
+    }
+    // White space does not count, but is not taken for ever.
+    for (len, fits) in [(16_383, true), (16_384, true), (16_385, false)] {
+        let answer = put(format!("{:len$}", "1").as_bytes()).await;
+        answer.assert_limit(fits, 413, 10030, "length of 16385 exceeds");
+    }
+    let form_of = |len: usize| {
+        let around = form(&[(UNKNOWN, b""), (VALUE, b"v")]).len();
+        form(&[(UNKNOWN, &noise(len - around)), (VALUE, b"v")])
+    };
+    let most = 26 << 20;
+    for (len, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let answer = node.send_typed("/values/k", FORM, &form_of(len)).await;
+        answer.assert_limit(fits, 413, 20010, "exceeds 27262976 bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_value_part_has_the_limit_of_a_value() {
     let node = test_node().await;
     let value = noise((25 << 20) + 1);
