@@ -15,6 +15,8 @@ const METADATA_JSON: &str =
 const UNKNOWN: &str = "Content-Disposition: form-data; name=\"metadata[a][b]\"";
 const BOUNDARY: &str = "----boundary-7f3a";
 const FORM: &str = "multipart/form-data; boundary=----boundary-7f3a";
+/// The same, as other clients may write it.
+const QUOTED_FORM: &str = "Multipart/Form-Data; charset=utf-8; boundary=\"----boundary-7f3a\"";
 
 fn form(parts: &[Part<'_>]) -> Vec<u8> {
     let mut form = Vec::new();
@@ -58,6 +60,8 @@ async fn a_form_is_taken_apart_byte_for_byte() {
             assert_eq!(node.value("k").await, value);
             assert_eq!(node.send("GET", "/metadata/k", "").await.ok(), metadata);
         }
+        node.send_typed("/values/k", QUOTED_FORM, &form(&[(VALUE, value)])).await.ok();
+        assert_eq!(node.value("k").await, value);
     }
 }
 

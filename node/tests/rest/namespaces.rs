@@ -69,6 +69,7 @@ async fn titles_are_required_and_unique() {
         send(&node, "PUT", &format!("/{id}"), body).await.assert_error(status, code, text);
     }
     send(&node, "POST", "", &longest).await.ok();
+    send(&node, "POST", "", &json!({"title": "t".repeat(511)}).to_string()).await.ok();
     let theirs = [("Authorization", format!("Bearer {OTHER_TOKEN}")), ("Content-Length", "17".to_owned())];
     let mut request = super::client::head("POST", &namespaces_path(OTHER_ACCOUNT), &theirs);
     request.extend_from_slice(br#"{"title":"other"}"#);
