@@ -97,16 +97,18 @@ class Stage:
 
     def __init__(self, command):
         self.command = command
+        # A word a line.
+        reader = os.environ.get("READER", "").splitlines() or command
         self.write_url, self.read_url = os.environ["WRITE_URL"], os.environ["READ_URL"]
         self.clients = []
         self.writer = self.client(self.write_url, os.environ["TOKEN"])
-        self.reader = self.client(self.read_url, os.environ["TOKEN"])
+        self.reader = self.client(self.read_url, os.environ["TOKEN"], command=reader)
         self.traits = self.writer.traits
         self.titles = 0
         self.namespace = self.writer.call("create_namespace", title=self.title())["id"]
 
-    def client(self, base_url, token, auth="bearer"):
-        client = Client(self.command, base_url, token, auth)
+    def client(self, base_url, token, auth="bearer", command=None):
+        client = Client(command or self.command, base_url, token, auth)
         self.clients.append(client)
         return client
 

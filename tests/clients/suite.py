@@ -13,7 +13,8 @@ it takes one call a line on stdin and answers each, in order, with one line:
     {"lacks": "no such command"}                                           the client cannot ask for that at all
 
 It finds BASE_URL, ACCOUNT, TOKEN and AUTH ("bearer" or "key") in its environment. The suite finds WRITE_URL and
-READ_URL: what is written at one is read at the other, at once where they are the same PoP, and else soon.
+READ_URL: what is written at one is read at the other, at once where they are the same PoP, and else soon. READER may be
+the command of another client's adapter, a word a line, to read through.
 
 Prints a line for each case and "N passed, M failed"; exit code 1 where one failed.
 """
@@ -34,9 +35,10 @@ def main():
                 case(stage)
             except Lacking as lacking:
                 print(f"  -       {name}: not with this client, {lacking}", flush=True)
-            except (Ended, Failed, Refused, OSError) as error:
+            except Exception as error:
                 failed += 1
-                print(f"  FAILED  {name}: {error}", flush=True)
+                kind = "" if isinstance(error, (Ended, Failed, Refused)) else f"{type(error).__name__}: "
+                print(f"  FAILED  {name}: {kind}{error}", flush=True)
                 if isinstance(error, (Ended, OSError)):
                     break
             else:
@@ -44,7 +46,9 @@ def main():
                 print(f"  ok      {name}", flush=True)
     finally:
         stage.close()
-    print(f"{stage.traits['client']}: {passed} passed, {failed} failed")
+    read_by = stage.reader.traits["client"]
+    by = "" if read_by == stage.traits["client"] else f", read by {read_by}"
+    print(f"{stage.traits['client']}{by}: {passed} passed, {failed} failed")
     sys.exit(1 if failed or not passed else 0)
 
 

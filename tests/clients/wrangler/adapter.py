@@ -1,4 +1,7 @@
-"""The adapter of wrangler: adapter.py FOLDER VERSION, where FOLDER has it installed. Each call runs the program once."""
+"""The adapter of wrangler: adapter.py FOLDER VERSION, where FOLDER has it installed.
+
+Each call runs the program once.
+"""
 
 import base64
 import json
