@@ -11,8 +11,8 @@ KIB, MIB = 1 << 10, 1 << 20
 MAX_KEY_BYTES, MAX_VALUE_BYTES, MAX_METADATA_BYTES = 512, 25 * MIB, KIB
 MAX_BULK_KEYS, MAX_BULK_READ_KEYS = 10_000, 100
 MIN_TTL_S = 60
-# How much later than at a whole second a write may come, on a machine that is busy.
-SLACK_S = 30
+# How long a write may take, on a machine that is busy.
+SLACK_S = 120
 # An expired key is looked for this much longer.
 MAX_WAIT_FOR_EXPIRY_S = 30
 NOWHERE = "0" * 31 + "1"
@@ -127,8 +127,9 @@ def titles(stage, ids):
 
 def a_key_is_written_that_will_expire(stage):
     """The first case: the last one looks for it."""
+    stage.written_after_s = time.time()
     put(stage, "brief", b"gone soon", expiration_ttl=MIN_TTL_S)
-    stage.written_at_s = time.time()
+    stage.written_before_s = time.time()
     stage.soon(lambda: read(stage, "brief"), b"gone soon")
 
 
@@ -292,13 +293,14 @@ def metadata_has_up_to_1024_bytes(stage):
 
 
 def an_expiry_is_shown_and_cleared(stage):
-    at_s = int(time.time()) + 1_000
-    for options, earliest_s, latest_s in [
-        ({"expiration": at_s}, at_s, at_s),
-        ({"expiration_ttl": 2_000}, at_s + 1_000, at_s + 1_000 + SLACK_S),
-        ({"expiration_ttl": 2_000, "expiration": at_s}, at_s + 1_000, at_s + 1_000 + SLACK_S),
-    ]:
+    for at_s, ttl_s in [(1_000, None), (None, 2_000), (1_000, 2_000)]:
+        now_s = int(time.time())
+        options = {"expiration": now_s + at_s} if at_s else {}
+        options |= {"expiration_ttl": ttl_s} if ttl_s else {}
         put(stage, "brief too", b"v", **options)
+        # A time to live wins.
+        earliest_s = now_s + (ttl_s or at_s)
+        latest_s = earliest_s + (SLACK_S if ttl_s else 0)
         stage.soon(lambda: earliest_s <= row_of(stage, "brief too").get("expiration", 0) <= latest_s, True)
         # A header, which some clients show.
         answer = stage.reader.call("read", namespace=stage.namespace, key="brief too")
@@ -459,11 +461,12 @@ def a_global_key_does_as_well_as_a_token(stage):
 
 
 def an_expired_key_is_gone(stage):
-    deadline_s = stage.written_at_s + MIN_TTL_S + MAX_WAIT_FOR_EXPIRY_S
+    deadline_s = stage.written_before_s + MIN_TTL_S + MAX_WAIT_FOR_EXPIRY_S
     while "brief" in names_of(stage, prefix="brief") and time.time() < deadline_s:
         time.sleep(1)
-    gone_after_s = time.time() - stage.written_at_s
-    if gone_after_s < MIN_TTL_S - 2:
+    gone_after_s = time.time() - stage.written_after_s
+    # Expiry is in whole seconds.
+    if gone_after_s < MIN_TTL_S - 1:
         raise Failed(f"gone {gone_after_s:.1f} s after it was written, for {MIN_TTL_S} s")
     stage.soon(lambda: names_of(stage, prefix="brief"), ["brief too"])
     stage.soon(lambda: read(stage, "brief"), Refused(404, 10009))

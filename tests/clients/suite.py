@@ -19,6 +19,7 @@ the command of another client's adapter, a word a line, to read through.
 Prints a line for each case and "N passed, M failed"; exit code 1 where one failed.
 """
 
+import signal
 import sys
 
 import cases
@@ -26,6 +27,8 @@ from stage import Ended, Failed, Lacking, Refused, Stage
 
 
 def main():
+    # A signal ends the suite as an error does: the adapters with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stage = Stage(sys.argv[1:])
     passed = failed = 0
     try:

@@ -20,7 +20,7 @@ from adapter import Lacks, Refusal, serve  # noqa: E402
 AT_ONCE = 2
 # It divides greater bulks itself.
 BULK_AT_MOST = 1_000_000
-COMMAND_TIME_S = 100
+COMMAND_TIME_S = 110
 
 
 def main():
