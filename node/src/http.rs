@@ -247,8 +247,10 @@ impl Surface {
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (operation, answer) = match route::route(method, head.uri.path()) {
             Routed::Call(call) => (call.operation, self.answer_call(&call, &head, body).await),
-            Routed::WrongMethod { allow } => (Operation::Unrouted, Err(ApiError::MethodNotAllowed { allow })),
-            Routed::Nowhere => (Operation::Unrouted, Err(no_route(&head))),
+            Routed::WrongMethod { allow } => {
+                (Operation::Unrouted, Err(refuse(ApiError::MethodNotAllowed { allow }, &head, body).await))
+            }
+            Routed::Nowhere => (Operation::Unrouted, Err(refuse(no_route(&head), &head, body).await)),
             Routed::Native => {
                 let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
                 (Operation::Native, Ok(response))
@@ -317,6 +319,12 @@ impl Surface {
             false => Err(NamespaceError::NotFound.into()),
         }
     }
+}
+
+/// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
+async fn refuse(error: ApiError, head: &Parts, body: Incoming) -> ApiError {
+    Upload::new(&head.headers, body).drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
+    error
 }
 
 fn no_route(head: &Parts) -> ApiError {

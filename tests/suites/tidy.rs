@@ -10,7 +10,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// Which of our crates each may use, by folder: DESIGN's arrows, and nothing else.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("config", &[]),
     ("client", &[]),
     ("replication", &[]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("tests", &["config", "client", "replication", "node"]),
     ("benches", &["config", "client", "replication", "node"]),
     ("tests/fuzz", &["tests"]),
+    ("tests/clients/rust", &[]),
 ];
 /// All that the core is built from. No runtime, network, store or source of randomness may join.
 const CORE_DEPENDENCIES: [&str; 5] = ["bincode", "blake3", "bytes", "crc32fast", "thiserror"];
@@ -30,9 +31,10 @@ const MAX_LINES: usize = 600;
 /// What tells cargo how to build, beside the manifests.
 const BUILD_FILES: [&str; 2] = [".cargo/config.toml", ".ci/run"];
 /// The only files that may speak of the planted bugs: who declares them, and who builds and looks for them.
-const PLANTING_FILES: [&str; 8] = [
+const PLANTING_FILES: [&str; 9] = [
     "Cargo.toml",
     "tests/fuzz/Cargo.toml",
+    "tests/clients/rust/Cargo.toml",
     "replication/src/lib.rs",
     "replication/src/planted.rs",
     "tests/scripts/planted-rustc",

@@ -28,10 +28,14 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_ref())
     }
 
-    /// A whole number.
+    /// A whole number. Clients in Python write ten as "10.0".
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let parse = |text: &str| {
-            text.parse()
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+            let fraction_is_zero = !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+            let number = if fraction_is_zero { whole } else { text };
+            number
+                .parse()
                 .map_err(|_| ApiError::invalid(format!("{name} must be a whole number, not \"{text}\"")))
         };
         self.text(name).map(parse).transpose()
@@ -141,6 +145,21 @@ mod tests {
         assert_eq!(query.number("limit").unwrap(), Some(10));
         assert_eq!(query.float("ttl").unwrap(), Some(60.0));
         assert!(query.number("prefix").is_err());
+        for (text, expected) in [
+            ("10.0", Some(10)),
+            ("1000.000", Some(1000)),
+            ("10.5", None),
+            ("10.", None),
+            (".0", None),
+            ("-1.0", None),
+            ("10.0.0", None),
+            ("1e1", None),
+            ("18446744073709551616.0", None),
+        ] {
+            let limit = format!("limit={text}");
+            let number = Query::parse(Some(&limit)).unwrap().number("limit");
+            assert_eq!(number.ok().flatten(), expected, "{text}");
+        }
         assert!(Query::parse(Some("prefix=%FF")).is_err());
         for bad in ["NaN", "inf", "", "6o"] {
             assert!(Query::parse(Some(&format!("ttl={bad}"))).unwrap().float("ttl").is_err(), "{bad}");

@@ -8,6 +8,8 @@ use hyper::Method;
 
 /// Under this, answers are in the envelope of the REST API.
 const REST_ROOT: &str = "/client/v4/";
+/// An account's id is so many hexadecimal digits; what is none leads nowhere, whoever asks.
+const ACCOUNT_DIGITS: usize = 32;
 
 /// What a request of the KV surface asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,9 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Routed<'a> {
     let Some((account, path)) = path.strip_prefix("accounts/").and_then(|path| path.split_once('/')) else {
         return Routed::Nowhere;
     };
+    if account.len() != ACCOUNT_DIGITS || !account.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Routed::Nowhere;
+    }
     let Some(path) = path.strip_prefix("storage/kv/namespaces") else { return Routed::Nowhere };
     let call = |operation, namespace, key| Routed::Call(Call { operation, account, namespace, key });
     let wrong = |allow| Routed::WrongMethod { allow };
@@ -172,11 +177,13 @@ pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Routed<'a> {
 mod tests {
     use super::*;
 
+    const ACCOUNT: &str = "0123456789abcdefABCDEF0123456789";
+
     fn check(method: Method, path: &str, expected: Option<(Operation, &str, &str)>) {
-        let full = format!("/client/v4/accounts/acc/storage/kv/namespaces{path}");
+        let full = format!("/client/v4/accounts/{ACCOUNT}/storage/kv/namespaces{path}");
         let found = match route(&method, &full) {
             Routed::Call(call) => {
-                assert_eq!(call.account, "acc");
+                assert_eq!(call.account, ACCOUNT);
                 Some((call.operation, call.namespace, call.key))
             }
             _ => None,
@@ -224,6 +231,14 @@ mod tests {
     fn the_rest_of_the_world_is_told_apart() {
         assert_eq!(route(&Method::GET, "/v1/lag"), Routed::Native);
         assert_eq!(route(&Method::GET, "/client/v4/user"), Routed::Nowhere);
-        assert_eq!(route(&Method::GET, "/client/v4/accounts/a/storage/kv"), Routed::Nowhere);
+        let in_account = |account: &str, path: &str| {
+            let path = format!("/client/v4/accounts/{account}/storage/kv{path}");
+            matches!(route(&Method::GET, &path), Routed::Nowhere)
+        };
+        assert!(in_account(ACCOUNT, ""));
+        assert!(!in_account(ACCOUNT, "/namespaces"));
+        for bad in ["", "a", &ACCOUNT[1..], &format!("{ACCOUNT}0"), &ACCOUNT.replace('A', "g")] {
+            assert!(in_account(bad, "/namespaces"), "{bad}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{noise, now_s, test_node};
+use super::{noise, now_s, padded, test_node};
 
 fn pairs(count: usize) -> Json {
     (0..count).map(|i| json!({"key": format!("k{i:05}"), "value": format!("v{i}")})).collect()
@@ -45,6 +45,8 @@ async fn everything_a_pair_may_carry_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_keys_are_taken_and_one_more_is_not() {
     let node = test_node().await;
+    node.send("PUT", "/bulk", pairs(9_999).to_string()).await.ok();
+    node.send("POST", "/bulk/delete", keys(9_999).to_string()).await.ok();
     let count_of = |answer: Json| answer["successful_key_count"].as_u64().unwrap();
     assert_eq!(count_of(node.send("PUT", "/bulk", pairs(10_000).to_string()).await.ok()), 10_000);
     assert_eq!(node.value("k09999").await, b"v9999");
@@ -163,8 +165,18 @@ async fn a_bulk_read_gives_every_key_its_value_or_null() {
     ] {
         node.send("POST", "/bulk/get", request.to_string()).await.assert_error(400, code, text);
     }
+    node.send("POST", "/bulk/get", json!({"keys": keys(99)}).to_string()).await.ok();
     let hundred = node.send("POST", "/bulk/get", json!({"keys": keys(100)}).to_string()).await.ok();
     assert_eq!(hundred["values"].as_object().unwrap().len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_body_of_a_bulk_read_has_a_limit() {
+    let node = test_node().await;
+    for (len, fits) in [((1 << 20) - 1, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+        let answer = node.send("POST", "/bulk/get", padded(r#"{"keys":["k"]}"#, len)).await;
+        answer.assert_limit(fits, 413, 20010, "exceeds 1048576 bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,6 +108,16 @@ impl Answer {
         self.json()["result"].clone()
     }
 
+    /// Asserts that what fits a limit was done, and that what does not was refused with this error.
+    #[track_caller]
+    pub(crate) fn assert_limit(&self, fits: bool, status: u16, code: u64, text: &str) {
+        if fits {
+            self.ok();
+        } else {
+            self.assert_error(status, code, text);
+        }
+    }
+
     /// Asserts that this is the envelope of this error.
     #[track_caller]
     pub(crate) fn assert_error(&self, status: u16, code: u64, text: &str) {

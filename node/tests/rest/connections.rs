@@ -98,6 +98,47 @@ async fn a_refused_upload_is_drained_and_the_connection_goes_on() {
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 404);
 }
 
+/// wrangler sends a whole value to where the key ".." leads, which is the path of the namespace and a slash.
+/// It was cut off in the middle, and said that the fetch had failed instead of why.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_leads_nowhere_is_drained_too() {
+    let node = test_node().await;
+    let body = noise(3 << 20);
+    let length = [("Content-Length", body.len().to_string())];
+    let mut stream = node.client.connect().await;
+    for (method, path, status, code) in [
+        ("PUT", "/", 404, 7003),
+        ("DELETE", "/", 404, 7003),
+        ("PUT", "/values", 404, 7003),
+        ("POST", "/values/k", 405, 10405),
+        ("POST", "/bulk", 405, 10405),
+    ] {
+        stream.write_all(&request(&node, method, path, &length)).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        read_answer(&mut stream).await.unwrap().assert_error(status, code, "");
+    }
+    stream.write_all(&request(&node, "GET", "/values/k", &[])).await.unwrap();
+    assert_eq!(read_answer(&mut stream).await.unwrap().status, 404);
+}
+
+/// The client may well send for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_without_end_is_drained_to_a_bound() {
+    let node = test_node().await;
+    let chunked = [("Transfer-Encoding", "chunked".to_owned())];
+    let chunk = [b"10000\r\n".as_slice(), &noise(1 << 16), b"\r\n"].concat();
+    for path in ["/", "/values/..", "/values/k"] {
+        let mut stream = node.client.connect().await;
+        stream.write_all(&request(&node, "PUT", path, &chunked)).await.unwrap();
+        let mut sent = 0;
+        while sent < 64 << 20 && stream.write_all(&chunk).await.is_ok() {
+            sent += chunk.len();
+        }
+        // Beside what is drained, buffers of both sides take some.
+        assert!((25 << 20..48 << 20).contains(&sent), "{path}: {sent} bytes were taken");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_first_is_told_at_once() {
     let node = test_node().await;

@@ -104,6 +104,8 @@ async fn impossible_parameters_are_refused() {
         ("limit=9", 400, 10021, "limit must be 10 to 1000, not 9"),
         ("limit=1001", 400, 10021, "limit must be 10 to 1000, not 1001"),
         ("limit=0", 400, 10021, "limit must be"),
+        ("limit=10.5", 400, 10021, "limit must be a whole number, not \"10.5\""),
+        ("limit=9.0", 400, 10021, "limit must be 10 to 1000, not 9"),
         ("limit=-10", 400, 10021, "whole number"),
         ("limit=ten", 400, 10021, "whole number"),
         ("cursor=nonsense", 400, 10021, "cursor"),
@@ -114,7 +116,10 @@ async fn impossible_parameters_are_refused() {
     ] {
         node.send("GET", &format!("/keys?{query}"), "").await.assert_error(status, code, text);
     }
-    for query in ["limit=10", "limit=1000", "cursor=&prefix=", "unknown=1"] {
+    // The official client in Python sends every number as a float.
+    for query in
+        ["limit=10", "limit=10.0", "limit=11", "limit=999", "limit=1000.0", "cursor=&prefix=", "unknown=1"]
+    {
         assert_eq!(node.send("GET", &format!("/keys?{query}"), "").await.ok(), Json::Array(vec![]));
     }
 }

@@ -38,6 +38,7 @@ async fn a_value_has_its_limit_with_and_without_a_content_length() {
     let largest = &value[..MAX_VALUE_BYTES as usize];
     let text = "put: 'Value length of 26214401 exceeds limit of 26214400.'";
 
+    node.send("PUT", "/values/k", &largest[1..]).await.ok();
     node.send("PUT", "/values/k", largest).await.ok();
     assert!(node.value("k").await == largest);
     node.send("PUT", "/values/k", &value).await.assert_error(413, 10030, text);

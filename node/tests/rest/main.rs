@@ -195,6 +195,11 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+/// JSON with white space behind it, `len` bytes in all.
+fn padded(json: &str, len: usize) -> String {
+    format!("{json}{}", " ".repeat(len - json.len()))
+}
+
 /// Unix seconds.
 fn now_s() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()

@@ -15,6 +15,8 @@ const METADATA_JSON: &str =
 const UNKNOWN: &str = "Content-Disposition: form-data; name=\"metadata[a][b]\"";
 const BOUNDARY: &str = "----boundary-7f3a";
 const FORM: &str = "multipart/form-data; boundary=----boundary-7f3a";
+/// The same, as other clients may write it.
+const QUOTED_FORM: &str = "Multipart/Form-Data; charset=utf-8; boundary=\"----boundary-7f3a\"";
 
 fn form(parts: &[Part<'_>]) -> Vec<u8> {
     let mut form = Vec::new();
@@ -58,6 +60,8 @@ async fn a_form_is_taken_apart_byte_for_byte() {
             assert_eq!(node.value("k").await, value);
             assert_eq!(node.send("GET", "/metadata/k", "").await.ok(), metadata);
         }
+        node.send_typed("/values/k", QUOTED_FORM, &form(&[(VALUE, value)])).await.ok();
+        assert_eq!(node.value("k").await, value);
     }
 }
 
@@ -133,6 +137,32 @@ async fn forms_that_say_nothing_sensible_are_refused() {
     }
     let fitting = format!("  \"{}\"  ", "m".repeat(1022));
     node.send_typed("/values/k", FORM, &form(&[(VALUE, b"a"), (METADATA, fitting.as_bytes())])).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_and_the_form_around_it_have_their_limits() {
+    let node = test_node().await;
+    let put = async |metadata: &[u8]| {
+        node.send_typed("/values/k", FORM, &form(&[(VALUE, b"v"), (METADATA, metadata)])).await
+    };
+    for (len, fits) in [(1023, true), (1024, true), (1025, false)] {
+        let answer = put(format!("\"{}\"", "m".repeat(len - 2)).as_bytes()).await;
+        answer.assert_limit(fits, 413, 10030, "length of 1025 exceeds");
+    }
+    // White space does not count, but is not taken for ever.
+    for (len, fits) in [(16_383, true), (16_384, true), (16_385, false)] {
+        let answer = put(format!("{:len$}", "1").as_bytes()).await;
+        answer.assert_limit(fits, 413, 10030, "length of 16385 exceeds");
+    }
+    let form_of = |len: usize| {
+        let around = form(&[(UNKNOWN, b""), (VALUE, b"v")]).len();
+        form(&[(UNKNOWN, &noise(len - around)), (VALUE, b"v")])
+    };
+    let most = 26 << 20;
+    for (len, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let answer = node.send_typed("/values/k", FORM, &form_of(len)).await;
+        answer.assert_limit(fits, 413, 20010, "exceeds 27262976 bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::client::Answer;
-use super::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, TestNode, namespaces_path, test_node};
+use super::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, TestNode, namespaces_path, padded, test_node};
 
 async fn send(node: &TestNode, method: &str, path: &str, body: &str) -> Answer {
     node.client.send(method, &format!("{}{path}", namespaces_path(ACCOUNT)), &[], body.as_bytes()).await
@@ -69,10 +69,21 @@ async fn titles_are_required_and_unique() {
         send(&node, "PUT", &format!("/{id}"), body).await.assert_error(status, code, text);
     }
     send(&node, "POST", "", &longest).await.ok();
+    send(&node, "POST", "", &json!({"title": "t".repeat(511)}).to_string()).await.ok();
     let theirs = [("Authorization", format!("Bearer {OTHER_TOKEN}")), ("Content-Length", "17".to_owned())];
     let mut request = super::client::head("POST", &namespaces_path(OTHER_ACCOUNT), &theirs);
     request.extend_from_slice(br#"{"title":"other"}"#);
     node.client.raw(&request).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_body_of_a_title_has_a_limit() {
+    let node = test_node().await;
+    for (len, fits) in [(65_535, true), (65_536, true), (65_537, false)] {
+        let title = format!(r#"{{"title":"of {len}"}}"#);
+        let answer = send(&node, "POST", "", &padded(&title, len)).await;
+        answer.assert_limit(fits, 413, 20010, "exceeds 65536 bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,6 +104,7 @@ async fn pages_end_with_an_empty_one() {
     }
     assert_eq!(titles(&node, "").await.len(), 20, "the default");
     assert_eq!(titles(&node, "page=2").await.len(), 5);
+    assert_eq!(titles(&node, "page=2.0&per_page=10.0").await.len(), 10);
     assert_eq!(titles(&node, "page=18446744073709551615").await.len(), 0);
     let walked = [
         titles(&node, "order=title&per_page=10").await,

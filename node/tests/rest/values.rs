@@ -122,6 +122,26 @@ async fn a_trailing_slash_never_reaches_the_namespace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_and_a_time_to_live_have_their_limits() {
+    let node = test_node().await;
+    // The limit is of the key, not of its encoding, and counts bytes.
+    for (len, fits) in [(511, true), (512, true), (513, false)] {
+        for key in [
+            "k".repeat(len),
+            "%6b".repeat(len),
+            format!("{}{}", "%C3%BC".repeat(len / 2), "k".repeat(len % 2)),
+        ] {
+            let answer = node.send("PUT", &format!("/values/{key}"), "v").await;
+            answer.assert_limit(fits, 414, 10022, "length of 513 exceeds key length limit of 512.");
+        }
+    }
+    for (ttl, fits) in [("59", false), ("59.9", false), ("60", true), ("60.0", true), ("61", true)] {
+        let answer = node.send("PUT", &format!("/values/k?expiration_ttl={ttl}"), "v").await;
+        answer.assert_limit(fits, 400, 10034, "Expiration TTL must be at least 60.");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expiry_is_checked_kept_and_cleared() {
     let node = test_node().await;
     let in_100_s = now_s() + 100;
@@ -162,6 +182,8 @@ async fn accounts_and_tokens_are_kept_apart() {
         (bearer(""), 400, 6003),
         (bearer(OTHER_TOKEN), 403, 10000),
         (vec![("X-Auth-Email", "a@b".to_owned()), ("X-Auth-Key", TOKEN.to_owned())], 404, 10009),
+        (vec![("X-Auth-User-Service-Key", TOKEN.to_owned())], 404, 10009),
+        (vec![("X-Auth-Email", "a@b".to_owned())], 400, 9106),
         (vec![("Authorization", format!("bearer {TOKEN}"))], 404, 10009),
         (bearer(TOKEN), 404, 10009),
     ];
@@ -174,6 +196,9 @@ async fn accounts_and_tokens_are_kept_apart() {
     answer.assert_error(404, 10013, "get: 'namespace not found'");
     let system = format!("{}/{}/values/k", namespaces_path(ACCOUNT), "0".repeat(32));
     node.client.send("GET", &system, &[], b"").await.assert_error(404, 10013, "namespace not found");
+    let nobody = node.kv.replace(ACCOUNT, "me");
+    let answer = node.client.raw(&head("GET", &format!("{nobody}/values/k"), &bearer("wrong"))).await;
+    answer.assert_error(404, 7003, "Could not route to /client/v4/accounts/me/");
     let bad = format!("{}/not-an-id/values/k", namespaces_path(ACCOUNT));
     node.client.send("GET", &bad, &[], b"").await.assert_error(400, 10011, "could not parse UUID");
     let (path, id) = node.kv.rsplit_once('/').unwrap();

@@ -171,7 +171,12 @@ fn join_tokens() -> Named {
 }
 
 fn requests() -> Named {
-    let path = |rest: &str| format!("/client/v4/accounts/a/storage/kv/namespaces/{}/{rest}", "0f".repeat(16));
+    let path = |rest: &str| {
+        format!(
+            "/client/v4/accounts/0123456789abcdef0123456789abcdef/storage/kv/namespaces/{}/{rest}",
+            "0f".repeat(16)
+        )
+    };
     let cursor = fuzzing::real_cursor("some/key".as_bytes());
     let texts = [
         format!("PUT\n{}\nexpiration_ttl=60.5&ack=buffered\n", path("values/a%2Fb+c")),
