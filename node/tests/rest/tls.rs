@@ -138,6 +138,25 @@ async fn http_1_and_http_2_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_client_believes_in_the_authority_it_is_given_and_in_no_other() {
+    let node = secured(LIMITS).await;
+    let url = format!("https://localhost:{}", node.address.port());
+    let pem = fs::read(&node.files.certificate).unwrap();
+    let client = littoral::Client::builder().authorities(pem).build(&url, TOKEN).unwrap();
+    assert_eq!(client.status().await.unwrap().pop, "test");
+    let namespace = client.account(ACCOUNT).create_namespace("t").await.unwrap();
+    let kv = client.account(ACCOUNT).namespace(&namespace.id);
+    kv.put("k", "over TLS", Default::default()).await.unwrap();
+    assert_eq!(kv.get("k").await.unwrap().unwrap().bytes, "over TLS");
+
+    let stranger = pair().cert.pem();
+    let client = littoral::Client::builder().authorities(stranger).build(&url, TOKEN).unwrap();
+    assert!(!client.is_ready().await);
+    let error = client.status().await.unwrap_err().to_string();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
     let mut node = secured(LIMITS).await;
     let mut old = node.http1().await;
