@@ -116,6 +116,22 @@ async fn a_refused_upload_is_drained_and_the_connection_goes_on() {
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 404);
 }
 
+/// Takes the 30 s that a body may stand still for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_is_cut_with_408() {
+    let node = test_node().await;
+    let started = Instant::now();
+    let mut stream = node.client.connect().await;
+    let length = [("Content-Length", "10".to_owned())];
+    stream.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
+    stream.write_all(b"half").await.unwrap();
+    let answer = read_answer(&mut stream).await.unwrap();
+    answer.assert_error(408, 20_007, "the request body stopped coming for 30000 ms");
+    assert!(started.elapsed() >= Duration::from_secs(30));
+    assert_eq!(read_to_end(&mut stream).await, b"", "the connection is closed");
+    assert_eq!(node.send("GET", "/values/k", "").await.status, 404);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_first_is_told_at_once() {
     let node = test_node().await;
