@@ -126,7 +126,8 @@ impl Service {
     }
 }
 
-/// Polls a connection to its end. `idle` is how long it may be without a request, where HTTP does not see to that.
+/// Polls a connection to its end. `idle` is how long it may be without a request, twice that at most, where HTTP does
+/// not see to that.
 async fn drive<C>(
     connection: C,
     pace: &Pace,
@@ -155,17 +156,25 @@ async fn drive<C>(
                 (is_closing, is_timed) = (true, false);
                 connection.as_mut().graceful_shutdown();
             }
-            () = look.as_mut(), if is_timed => match idle {
-                // It was told to go, and has not gone; or it has asked for nothing yet.
-                _ if is_closing || !pace.has_begun.load(Ordering::Relaxed) => return,
-                None => is_timed = false,
-                Some(idle) if pace.was_active() => look.as_mut().reset(Instant::now() + idle),
-                Some(_) => {
+            () = look.as_mut(), if is_timed => {
+                if !pace.has_begun.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Some(idle) = idle else {
+                    is_timed = false;
+                    continue;
+                };
+                if pace.was_active() {
+                    look.as_mut().reset(Instant::now() + idle);
+                } else if is_closing {
+                    // It was told to go, and has not gone.
+                    return;
+                } else {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
                     look.as_mut().reset(Instant::now() + limits.opening_timeout());
                 }
-            },
+            }
         }
     }
 }
