@@ -12,6 +12,7 @@ use crate::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remo
 use crate::api::{LagReport, Status};
 use crate::error::Error;
 use crate::request::{Request, segment};
+use crate::tls;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ pub struct Client {
 
 impl Client {
     /// A client with the default timeouts. `base_url` is a PoP's address, such as
-    /// `http://127.0.0.1:8787`.
+    /// `http://127.0.0.1:8787` or `https://kv.example.net`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an address or a token that cannot be used.
@@ -36,7 +37,11 @@ impl Client {
 
     /// A client with timeouts of your own.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder { connect_timeout: DEFAULT_CONNECT_TIMEOUT, idle_timeout: DEFAULT_IDLE_TIMEOUT }
+        ClientBuilder {
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            authorities: None,
+        }
     }
 
     /// The address this client speaks to.
@@ -122,11 +127,12 @@ impl Client {
     }
 }
 
-/// The timeouts of a [`Client`].
+/// The timeouts of a [`Client`], and whom it believes.
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
     connect_timeout: Duration,
     idle_timeout: Duration,
+    authorities: Option<Vec<u8>>,
 }
 
 impl ClientBuilder {
@@ -142,18 +148,32 @@ impl ClientBuilder {
         self
     }
 
+    /// Believes in these authorities, too, beside those of the system: one or more certificates in PEM form. For
+    /// `https://` only.
+    pub fn authorities(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authorities = Some(pem.into());
+        self
+    }
+
     /// See [`Client::new`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], also for authorities that are no certificates.
     pub fn build(self, base_url: &str, token: &str) -> Result<Client, Error> {
         let url = reqwest::Url::parse(base_url)
             .map_err(|error| Error::invalid(format!("{base_url:?} is not a URL: {error}")))?;
-        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
-            return Err(Error::invalid(format!("{base_url:?} is not of the form http://HOST:PORT")));
+        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::invalid(format!(
+                "{base_url:?} is not of the form http://HOST:PORT or https://HOST:PORT"
+            )));
         }
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Error::invalid("the token has characters that no HTTP header can carry"))?;
         bearer.set_sensitive(true);
 
+        let authorities = self.authorities.as_deref().map_or(Ok(Vec::new()), tls::authorities)?;
         let mut http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::settings(&url, authorities)?)
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.idle_timeout)
             .redirect(reqwest::redirect::Policy::none())

@@ -30,6 +30,7 @@ mod inspect;
 mod listing;
 mod namespace;
 mod request;
+mod tls;
 
 pub use account::Account;
 pub use client::{Client, ClientBuilder};

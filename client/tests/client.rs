@@ -318,12 +318,16 @@ async fn an_answer_that_is_no_envelope_is_quoted() {
 fn an_address_or_token_that_cannot_work_is_refused() {
     for (url, token) in [
         ("127.0.0.1:8787", "t"),
-        ("https://127.0.0.1", "t"),
+        ("ftp://127.0.0.1", "t"),
         ("http://h/?a=b", "t"),
         ("", "t"),
         ("http://h", "line\nbreak"),
     ] {
         assert!(matches!(Client::new(url, token), Err(Error::Invalid { .. })), "{url} {token}");
+    }
+    for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        let refused = Client::builder().authorities(pem).build("http://h", "t");
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{pem}");
     }
     assert!(!format!("{:?}", Client::new("http://h", "hunter2").unwrap()).contains("hunter2"));
 }

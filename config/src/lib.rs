@@ -21,6 +21,7 @@ mod names;
 mod sections;
 mod source;
 mod spelling;
+mod tls;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,10 +38,11 @@ pub use names::{
     NamespaceId, NotALabel, NotANamespaceId, NotAToken, NotAnAccountId, NotAnEndpoint, PopName, Secret,
 };
 pub use sections::{
-    CACHE_BYTES, CHUNK_GRACE_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
-    MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
+    MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, OPENING_TIMEOUT_MS, RATE,
 };
 pub use source::MAX_PROBLEMS;
+pub use tls::{HttpTls, RELOAD_S};
 
 /// The largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -87,6 +89,13 @@ pub struct Http {
     pub max_connections: u32,
     /// How long a client may take to send a request's head; within [`HEADER_TIMEOUT_MS`].
     pub header_timeout_ms: u64,
+    /// How long a new connection may take for its TLS handshake, and then for its first request's head; within
+    /// [`OPENING_TIMEOUT_MS`].
+    pub opening_timeout_ms: u64,
+    /// How long requests being answered may take when the node stops; within [`DRAIN_S`].
+    pub drain_s: u64,
+    /// The certificate of the TCP ports; none where they speak plain HTTP.
+    pub tls: Option<HttpTls>,
     /// Who may do what: at least one, at most [`MAX_TOKENS`] and one of the environment. An account may have several.
     pub tokens: Vec<Token>,
     /// Listeners of one namespace each: at most [`MAX_BINDINGS`], no address twice.

@@ -11,6 +11,7 @@ use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
 use crate::source::Source;
 use crate::spelling::suggest;
+use crate::tls::tls;
 use crate::{Compression, Config, Http, Log, LogFormat, Node, Peer, PeerPath, Replication, Storage, Token};
 
 /// The most bearer tokens in a file; the environment may add one.
@@ -21,6 +22,10 @@ pub const MAX_PEERS: usize = 64;
 pub const MAX_CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
 /// How long a client may take to send a request's head, in milliseconds.
 pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// How long a new connection may take for its handshake, and for its first request's head, in milliseconds.
+pub const OPENING_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// How long requests being answered may take when the node stops, in seconds.
+pub const DRAIN_S: RangeInclusive<u64> = 1..=3_600;
 /// Milliseconds that a write may wait for others to be sent with.
 pub const GATHER_MS: RangeInclusive<u64> = 0..=1_000;
 /// The pause between two heartbeats to a peer, in milliseconds.
@@ -54,6 +59,9 @@ impl Default for Http {
             bindings: Vec::new(),
             max_connections: 4096,
             header_timeout_ms: 60_000,
+            opening_timeout_ms: 10_000,
+            drain_s: 10,
+            tls: None,
         }
     }
 }
@@ -158,6 +166,10 @@ impl Http {
         let max_connections = source.number("http.max_connections", default.max_connections, MAX_CONNECTIONS);
         let header_timeout_ms =
             source.number("http.header_timeout_ms", default.header_timeout_ms, HEADER_TIMEOUT_MS);
+        let opening_timeout_ms =
+            source.number("http.opening_timeout_ms", default.opening_timeout_ms, OPENING_TIMEOUT_MS);
+        let drain_s = source.number("http.drain_s", default.drain_s, DRAIN_S);
+        let tls = tls(source, base);
         let tokens = tokens(source);
         let bindings = bindings(source, base);
         Some(Self {
@@ -166,6 +178,9 @@ impl Http {
             bindings: bindings?,
             max_connections: max_connections?,
             header_timeout_ms: header_timeout_ms?,
+            opening_timeout_ms: opening_timeout_ms?,
+            drain_s: drain_s?,
+            tls: tls?,
         })
     }
 }

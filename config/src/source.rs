@@ -16,7 +16,8 @@ use crate::spelling::{nearest, suggest};
 /// What every variable of ours starts with.
 pub(crate) const PREFIX: &str = "LITTORAL_";
 /// Variables of the command line's client, which are no settings of a node.
-const OF_THE_CLIENT: [&str; 4] = ["LITTORAL_URL", "LITTORAL_TOKEN", "LITTORAL_ACCOUNT", "LITTORAL_NAMESPACE"];
+const OF_THE_CLIENT: [&str; 5] =
+    ["LITTORAL_URL", "LITTORAL_TOKEN", "LITTORAL_CA", "LITTORAL_ACCOUNT", "LITTORAL_NAMESPACE"];
 /// How many characters of a refused value a message repeats.
 const MAX_SHOWN_CHARS: usize = 80;
 /// How many problems one run names; the rest show once these are mended.
@@ -203,6 +204,11 @@ impl<'a> Source<'a> {
         };
         self.refuse(Place::Variable(name.into()), wrong);
         None
+    }
+
+    /// Whether the file or the environment has something at `path`, well formed or not.
+    pub(crate) fn is_set(&self, path: &str) -> bool {
+        self.found.contains_key(path) || self.has_variable(&variable_of(path))
     }
 
     /// Whether the environment has this variable, well formed or not.

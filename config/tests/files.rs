@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS,
-    LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES,
-    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS,
+    HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES,
+    MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
+    RATE, RELOAD_S,
 };
 use toml::{Table, Value};
 
@@ -75,6 +76,7 @@ fn the_example_says_of_each_key_whether_it_is_required_and_its_default_is_the_de
     let text = shipped("example.toml");
     let required = format!(
         "[node]\npop = \"fra1\"\ndata_dir = \"d\"\nidentity_dir = \"i\"\n[[http.tokens]]\naccount = \"{ACCOUNT}\"\ntoken = \"t\"\n\
+         [http.tls]\ncertificate = \"c\"\nkey = \"k\"\n\
          [[http.bindings]]\nnamespace = \"{ACCOUNT}\"\nlisten = \"unix:s\"\n\
          [[replication.peers]]\npop = \"p\"\naddress = \"p:1\"\n\
          [[budgets.schedules]]\nlinks = \"node\"\nfrom = \"00:00\"\nto = \"24:00\"\nbytes_per_s = 16384"
@@ -105,6 +107,9 @@ fn the_example_states_each_bound() {
         range((*MAX_CONNECTIONS.start()).into()..=(*MAX_CONNECTIONS.end()).into(), "connections"),
     );
     check("http.header_timeout_ms", range(HEADER_TIMEOUT_MS, "milliseconds"));
+    check("http.opening_timeout_ms", range(OPENING_TIMEOUT_MS, "milliseconds"));
+    check("http.drain_s", range(DRAIN_S, "seconds"));
+    check("http.tls.reload_s", range(RELOAD_S, "seconds"));
     check("replication.heartbeat_ms", range(HEARTBEAT_MS, "milliseconds"));
     check("replication.gather_ms", range(GATHER_MS, "milliseconds"));
     check("replication.epoch_ms", range(EPOCH_MS, "milliseconds"));
@@ -155,6 +160,8 @@ fn what_is_written_parses_back_to_the_same_settings() {
         &format!(
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
+             opening_timeout_ms = 0x101\ndrain_s = 11\n\
+             tls = {{ certificate = \"c.pem\", key = \"k.pem\", reload_s = 12 }}\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
              bindings = [{{ namespace = \"{OTHER}\", listen = \"unix:kv.sock\", access = \"socket\" }}]\n\
              [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\ngather_ms = 7\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\

@@ -3,9 +3,9 @@
 use std::fs;
 
 use littoral_config::{
-    CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
-    MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS,
-    MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, RATE,
+    CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS,
+    MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES,
+    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -230,9 +230,17 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 12] = [
+    let cases: [(&str, &str, u64, u64, &str); 14] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
+        (
+            "http",
+            "opening_timeout_ms",
+            *OPENING_TIMEOUT_MS.start(),
+            *OPENING_TIMEOUT_MS.end(),
+            " milliseconds",
+        ),
+        ("http", "drain_s", *DRAIN_S.start(), *DRAIN_S.end(), " seconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
         ("replication", "epoch_ms", *EPOCH_MS.start(), *EPOCH_MS.end(), " milliseconds"),
         ("replication", "max_away_s", *MAX_AWAY_S.start(), *MAX_AWAY_S.end(), " seconds"),
@@ -313,6 +321,29 @@ fn a_binding_is_refused_with_the_key_and_what_to_write() {
             "l.toml:3: http.bindings[0].listen = \"{shown}\"... is a path of 104 bytes ({too_long}): a unix socket has 103 at most, so use a shorter one"
         ),
     );
+}
+
+#[test]
+fn half_a_certificate_is_refused_and_none_is_plain_http() {
+    assert_eq!(parse("", &COMPLETE).map(|config| config.http.tls).ok(), Some(None));
+    check(
+        "[http.tls]\ncertificate = \"c.pem\"",
+        "l.toml:1: http.tls.key is missing: set it (or LITTORAL_HTTP_TLS_KEY) to the PEM file of its private key, such as \"tls-key.pem\"",
+    );
+    check_env(
+        "",
+        &[("LITTORAL_HTTP_TLS_KEY", "k.pem")],
+        "l.toml: http.tls.certificate is missing: set it (or LITTORAL_HTTP_TLS_CERTIFICATE) to the PEM file of the certificate, such as \"tls.pem\"",
+    );
+    let with = |reload_s: u64| format!("[http.tls]\ncertificate = \"c\"\nkey = \"\"\nreload_s = {reload_s}");
+    let empty = "l.toml:3: http.tls.key = \"\" is not a path: name a file";
+    for in_bounds in [*RELOAD_S.start(), *RELOAD_S.end()] {
+        check(&with(in_bounds), empty);
+    }
+    for out in [RELOAD_S.start() - 1, RELOAD_S.end() + 1] {
+        let refusal = format!("l.toml:4: http.tls.reload_s = {out} is out of bounds: use 1 to 3600 seconds");
+        check(&with(out), &format!("{empty}\n{refusal}"));
+    }
 }
 
 /// A port is open to every process of the machine, and to web pages by way of a browser.
@@ -451,8 +482,15 @@ fn an_unknown_variable_is_refused_with_the_nearest_one() {
 
 #[test]
 fn the_variables_of_the_client_and_of_others_are_left_alone() {
-    let others =
-        ["LITTORAL_URL", "LITTORAL_TOKEN", "LITTORAL_ACCOUNT", "LITTORAL_NAMESPACE", "PATH", "littoral_x"];
+    let others = [
+        "LITTORAL_URL",
+        "LITTORAL_TOKEN",
+        "LITTORAL_CA",
+        "LITTORAL_ACCOUNT",
+        "LITTORAL_NAMESPACE",
+        "PATH",
+        "littoral_x",
+    ];
     let env: Vec<_> = COMPLETE.into_iter().chain(others.map(|name| (name, "x"))).collect();
     assert_eq!(parse("", &env).ok(), parse("", &COMPLETE).ok());
 }

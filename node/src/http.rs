@@ -11,6 +11,7 @@ mod auth;
 mod binding;
 mod body;
 pub(crate) mod bulk;
+mod connection;
 mod diff;
 mod envelope;
 mod error;
@@ -24,10 +25,10 @@ mod namespaces;
 mod native;
 pub(crate) mod query;
 pub(crate) mod route;
+mod tls;
 mod values;
 mod verify;
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -38,15 +39,10 @@ use axum::body::Body;
 use futures_util::future::select_all;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
@@ -54,8 +50,10 @@ pub use self::auth::AccountToken;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 pub use self::listener::{Access, Door, Listener};
+pub use self::tls::{MAX_PEM_BYTES, Tls, TlsError, TlsFiles};
 
 use self::body::{DRAIN_SLACK_BYTES, Upload};
+use self::connection::Service as Connections;
 use self::error::ApiError;
 use self::listener::Stream;
 use self::route::{Call, Operation, Routed};
@@ -65,10 +63,6 @@ use crate::engine::Engine;
 use crate::namespaces::{NamespaceError, Namespaces};
 use crate::verifier::Verifier;
 
-/// The most bytes of a request's head, and of a body read at a time.
-const MAX_HEAD_BYTES: usize = 64 << 10;
-/// How long requests being answered at shutdown may still take.
-pub const MAX_DRAIN_MS: u64 = 10_000;
 /// The pause after a connection could not be accepted, for want of file descriptors most likely.
 const ACCEPT_RETRY_MS: u64 = 50;
 
@@ -95,46 +89,57 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long a connection may take to send the head of its next request, idle time included.
     pub header_timeout_ms: u64,
+    /// How long a new connection may take for its TLS handshake, and then for the head of its first request.
+    pub opening_timeout_ms: u64,
+    /// How long requests being answered at shutdown may still take.
+    pub drain_ms: u64,
+}
+
+impl Limits {
+    fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    fn opening_timeout(&self) -> Duration {
+        Duration::from_millis(self.opening_timeout_ms)
+    }
 }
 
 /// Serves all listeners, at least one, until `shutdown` completes, then lets requests being answered finish, for at most
-/// [`MAX_DRAIN_MS`]. Needs the multi-threaded runtime, and the metrics recorder in place.
+/// [`Limits::drain_ms`]. Needs the multi-threaded runtime, and the metrics recorder in place.
 pub async fn serve(
     listeners: Vec<Listener>,
     context: HttpContext,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let surface = Arc::new(Surface::new(context));
+    let (end, is_ending) = watch::channel(false);
+    let service = Connections { surface: Arc::new(Surface::new(context)), limits, is_ending };
     let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut next = 0;
     loop {
-        let (stream, door, slot) = tokio::select! {
+        tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listeners, &mut next, &slots) => accepted,
-            Some(ended) = connections.join_next() => {
-                report_panic(ended);
-                continue;
+            (stream, door, slot) = accept(&listeners, &mut next, &slots) => {
+                let served = service.clone().serve(stream, door);
+                connections.spawn(async move {
+                    served.await;
+                    drop(slot);
+                });
             }
-        };
-        let (surface, watcher) = (surface.clone(), graceful.watcher());
-        match stream {
-            Stream::Tcp(stream) => {
-                // An answer is written in one piece; waiting for more to send would only delay it.
-                if stream.set_nodelay(true).is_ok() {
-                    connections.spawn(serve_connection(surface, door, stream, limits, watcher, slot));
-                }
-            }
-            Stream::Unix(stream) => {
-                connections.spawn(serve_connection(surface, door, stream, limits, watcher, slot));
-            }
+            Some(ended) = connections.join_next() => report_panic(ended),
         }
     }
     drop(listeners);
-    if tokio::time::timeout(Duration::from_millis(MAX_DRAIN_MS), graceful.shutdown()).await.is_err() {
+    end.send_replace(true);
+    let ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report_panic(ended);
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(limits.drain_ms), ended).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections did not end in time and are cut off");
     }
     connections.shutdown().await;
@@ -162,28 +167,6 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
             }
         }
-    }
-}
-
-async fn serve_connection(
-    surface: Arc<Surface>,
-    door: Door,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    limits: Limits,
-    watcher: Watcher,
-    _slot: OwnedSemaphorePermit,
-) {
-    let service = service_fn(|request| {
-        let surface = surface.clone();
-        async move { Ok::<_, Infallible>(surface.answer(door, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::trace!(%error, "a connection ended early");
     }
 }
 

@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::{self, Engine};
-use crate::http::{self, Access, AccountToken, Door, HttpContext, Listener};
+use crate::http::{self, Access, AccountToken, Door, HttpContext, Listener, Tls, TlsFiles};
 use crate::identity::Identity;
 use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
@@ -157,9 +157,10 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     // Before the store: a port in use must not cost the time of opening it.
     let listener = listen(config.http.listen, "http.listen").await?;
     let http = listener.local_addr()?;
-    let mut listeners = vec![Listener::tcp(listener, Door::Node)];
+    let tls = tls(config)?;
+    let mut listeners = vec![secured(Listener::tcp(listener, Door::Node), &tls)];
     for (index, binding) in config.http.bindings.iter().enumerate() {
-        listeners.push(listen_for(binding, index).await?);
+        listeners.push(secured(listen_for(binding, index).await?, &tls));
     }
     let chunks = Arc::new(ChunkStore::open(&data_folder.join(CHUNK_FOLDER)).context("the chunk files")?);
 
@@ -177,11 +178,14 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let counting = tokio::spawn(sent_file.keep(peering.clone(), stop_counting.clone()));
     let flights = ChunkFlights::new(chunks.clone(), peering.clone());
     let grace = Duration::from_secs(config.storage.chunk_grace_s);
-    let tasks = [
+    let mut tasks = vec![
         tokio::spawn(chunk_pull::run(news, chunks.clone(), flights.clone(), engine.clone())),
         tokio::spawn(chunk_collect::run(chunks.clone(), engine.clone(), grace)),
         tokio::spawn(gauges::run(engine.clone(), peering.clone(), chunks.clone(), metrics.clone())),
     ];
+    if let (Some(tls), Some(settings)) = (&tls, &config.http.tls) {
+        tasks.push(tokio::spawn(tls.clone().keep_fresh(Duration::from_secs(settings.reload_s))));
+    }
 
     let context = HttpContext {
         engine: engine.clone(),
@@ -194,8 +198,10 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let limits = http::Limits {
         max_connections: config.http.max_connections as usize,
         header_timeout_ms: config.http.header_timeout_ms,
+        opening_timeout_ms: config.http.opening_timeout_ms,
+        drain_ms: config.http.drain_s * 1000,
     };
-    tracing::info!(pop = %config.node.pop, %http, bindings = config.http.bindings.len(), "littoral is up");
+    tracing::info!(pop = %config.node.pop, %http, tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");
     let served = http::serve(listeners, context, limits, end(told_to_stop.clone(), engine.clone())).await;
     let is_told = *told_to_stop.borrow();
 
@@ -244,6 +250,20 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
         ),
         _ => anyhow::anyhow!("cannot listen on TCP {address}: {error}; see {key}"),
     })
+}
+
+/// The certificate of the TCP ports, if they are to have one.
+fn tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(tls) = &config.http.tls else { return Ok(None) };
+    let files = TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() };
+    Ok(Some(Arc::new(Tls::load(files)?)))
+}
+
+fn secured(listener: Listener, tls: &Option<Arc<Tls>>) -> Listener {
+    match tls {
+        Some(tls) => listener.secured(tls.clone()),
+        None => listener,
+    }
 }
 
 /// The listener of one namespace.

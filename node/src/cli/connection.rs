@@ -1,9 +1,14 @@
 //! Which PoP, account and namespace a command means: from flags, or from the environment.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
 use clap::Args;
 use littoral::{Account, Client, Namespace};
 
 use super::failure::Failure;
+use crate::http::MAX_PEM_BYTES;
 
 /// The digits of an account id and of a namespace id.
 pub(super) const ID_DIGITS: usize = 32;
@@ -24,11 +29,18 @@ pub(super) struct Connection {
     /// The bearer token
     #[arg(long, env = "LITTORAL_TOKEN", hide_env_values = true, help_heading = "Connection", global = true)]
     token: Option<String>,
+    #[command(flatten)]
+    authorities: Authorities,
 }
 
 impl Connection {
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::new(&self.url, self.token()?)?)
+        self.authorities.client(&self.url, self.token()?)
+    }
+
+    /// The PEM text of the authorities that are believed in beside the system's.
+    pub(super) fn authorities(&self) -> Result<Option<String>, Failure> {
+        self.authorities.read()
     }
 
     pub(super) fn token(&self) -> Result<&str, Failure> {
@@ -41,18 +53,60 @@ impl Connection {
     }
 }
 
+/// Whom to believe, where the address begins with https://.
+#[derive(Args, Clone)]
+struct Authorities {
+    /// A PEM file of authorities to believe in beside the system's, for addresses with https://
+    #[arg(
+        long = "ca",
+        value_name = "FILE",
+        env = "LITTORAL_CA",
+        hide_env_values = true,
+        help_heading = "Connection",
+        global = true
+    )]
+    file: Option<PathBuf>,
+}
+
+impl Authorities {
+    fn client(&self, url: &str, token: &str) -> Result<Client, Failure> {
+        let builder = match self.read()? {
+            Some(pem) => Client::builder().authorities(pem),
+            None => Client::builder(),
+        };
+        Ok(builder.build(url, token)?)
+    }
+
+    fn read(&self) -> Result<Option<String>, Failure> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut pem = String::new();
+        let read = File::open(file).and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_string(&mut pem));
+        let refused = |why: &str| {
+            Failure::usage(format!("cannot read the authorities in {}: {why}", file.display()))
+                .hint("--ca (LITTORAL_CA) is a PEM file of certificates")
+        };
+        match read {
+            Err(error) => Err(refused(&error.to_string())),
+            Ok(_) if pem.len() as u64 > MAX_PEM_BYTES => Err(refused("it is too large")),
+            Ok(_) => Ok(Some(pem)),
+        }
+    }
+}
+
 /// What PoPs of one cluster are asked with, where their addresses are arguments.
 #[derive(Args, Clone)]
 pub(super) struct Token {
     /// The bearer token, the same at both
     #[arg(long, env = "LITTORAL_TOKEN", hide_env_values = true, help_heading = "Connection")]
     token: Option<String>,
+    #[command(flatten)]
+    authorities: Authorities,
 }
 
 impl Token {
     pub(super) fn client(&self, url: &str) -> Result<Client, Failure> {
         let token = self.token.as_deref().ok_or_else(|| missing("token", "--token", "LITTORAL_TOKEN"))?;
-        Ok(Client::new(url, token)?)
+        self.authorities.client(url, token)
     }
 }
 

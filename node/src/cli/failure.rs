@@ -91,6 +91,9 @@ impl From<io::Error> for Failure {
 impl From<littoral::Error> for Failure {
     fn from(error: littoral::Error) -> Self {
         let hint = match &error {
+            littoral::Error::Transport { reason, .. } if reason.contains("peer certificate") => {
+                "does --ca (LITTORAL_CA) name the authority's PEM file, and the certificate this address?"
+            }
             littoral::Error::Transport { .. } => {
                 "is the PoP running? Its address comes from --url or LITTORAL_URL"
             }
@@ -118,5 +121,22 @@ impl From<littoral::Error> for Failure {
         };
         let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
         Self::Told { exit, what: error.to_string(), hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_believed_is_told_from_who_is_not_there() {
+        for (reason, expected) in
+            [("invalid peer certificate: UnknownIssuer", "--ca"), ("Connection refused", "running")]
+        {
+            let error = littoral::Error::Transport { url: "https://h".into(), reason: reason.into() };
+            let Failure::Told { exit, hint, .. } = Failure::from(error) else { panic!("{reason}") };
+            assert_eq!(exit, UNREACHABLE);
+            assert!(hint.is_some_and(|hint| hint.contains(expected)), "{reason}");
+        }
     }
 }

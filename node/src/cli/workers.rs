@@ -43,6 +43,7 @@ pub(super) async fn run(command: Command, json: bool) -> Result<(), Failure> {
     let namespace = find(&account, &args.namespace).await?;
     let text = Workerd {
         server,
+        authorities: args.at.connection.authorities()?,
         account: account.id(),
         namespace: &namespace,
         token: args.at.connection.token()?,
@@ -105,6 +106,8 @@ fn server(url: &str) -> Result<Server, Failure> {
 /// A configuration for workerd. Its form is that of `workerd.capnp` in workerd's own repository.
 struct Workerd<'a> {
     server: Server,
+    /// PEM: whom to believe beside those whom browsers do.
+    authorities: Option<String>,
     account: &'a str,
     namespace: &'a str,
     token: &'a str,
@@ -125,10 +128,14 @@ impl std::fmt::Display for Workerd<'_> {
         ]
         .concat();
         let options = format!("(injectRequestHeaders = [\n{headers}      ])");
+        let authorities = match &self.authorities {
+            Some(pem) => format!(", trustedCertificates = [{}]", certificates(pem).join(", ")),
+            None => String::new(),
+        };
         let protocol = match &self.server.certificate_host {
             None => format!("http = {options}"),
             Some(host) => format!(
-                "https = (\n      options = {options},\n      tlsOptions = (trustBrowserCas = true),\n      \
+                "https = (\n      options = {options},\n      tlsOptions = (trustBrowserCas = true{authorities}),\n      \
                  certificateHost = {}\n    )",
                 quoted(host)
             ),
@@ -153,6 +160,12 @@ impl std::fmt::Display for Workerd<'_> {
              );\n"
         )
     }
+}
+
+/// Each certificate of a PEM text, quoted.
+fn certificates(pem: &str) -> Vec<String> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    pem.split_inclusive(END).filter(|text| text.ends_with(END)).map(quoted).collect()
 }
 
 /// As a text of Cap'n Proto's schema language.
@@ -182,6 +195,9 @@ mod tests {
     fn text(url: &str, token: &str) -> String {
         let workerd = Workerd {
             server: server(url).unwrap(),
+            authorities: url
+                .starts_with("https")
+                .then(|| "a-----END CERTIFICATE-----\nb-----END CERTIFICATE-----\n#".to_owned()),
             account: "a1",
             namespace: "n1",
             token,
@@ -231,5 +247,8 @@ mod tests {
             assert!(server(bad).is_err(), "{bad}");
         }
         assert!(text("https://h", "t").contains("certificateHost = \"h\""));
+        let [a, b] = ["a", "b"].map(|one| format!("\"{one}-----END CERTIFICATE-----\\x0a\""));
+        let options = format!("tlsOptions = (trustBrowserCas = true, trustedCertificates = [{a}, {b}]),");
+        assert!(text("https://h", "t").contains(&options), "{}", text("https://h", "t"));
     }
 }

@@ -8,9 +8,13 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use replication::NamespaceId;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::Tls;
 
 /// The mode of a socket's file: for the user and the group of this process.
 const SOCKET_MODE: u32 = 0o660;
@@ -43,6 +47,7 @@ pub enum Access {
 /// One port or socket.
 pub struct Listener {
     socket: Socket,
+    tls: Option<Arc<Tls>>,
     pub(crate) door: Door,
 }
 
@@ -59,14 +64,20 @@ struct SocketFile {
 
 /// A connection as it was accepted.
 pub(crate) enum Stream {
-    Tcp(TcpStream),
+    /// With what secures it, on ports that speak TLS.
+    Tcp(TcpStream, Option<TlsAcceptor>),
     Unix(UnixStream),
 }
 
 impl Listener {
-    /// Behind a TCP port.
+    /// Behind a TCP port, in plain HTTP.
     pub fn tcp(listener: TcpListener, door: Door) -> Self {
-        Self { socket: Socket::Tcp(listener), door }
+        Self { socket: Socket::Tcp(listener), tls: None, door }
+    }
+
+    /// The same with TLS. A unix socket stays plain: its file says who may open it.
+    pub fn secured(self, tls: Arc<Tls>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Behind a unix socket at this path, readable and writable by the user and the group of this process. A socket
@@ -83,12 +94,16 @@ impl Listener {
         })?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         let listener = socket.listen(SOCKET_BACKLOG)?;
-        Ok(Self { socket: Socket::Unix(SocketFile { listener, path: path.to_owned() }), door })
+        let socket = Socket::Unix(SocketFile { listener, path: path.to_owned() });
+        Ok(Self { socket, tls: None, door })
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Stream> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Stream::Tcp(stream, self.tls.as_ref().map(|tls| tls.acceptor())))
+            }
             Socket::Unix(file) => file.listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         }
     }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::client::{head, read_answer};
-use super::{Limits, TOKEN, TestNode, noise, test_node, test_node_with};
+use super::{LIMITS, Limits, TOKEN, TestNode, noise, test_node, test_node_with};
 
 fn request(node: &TestNode, method: &str, path: &str, more: &[(&str, String)]) -> Vec<u8> {
     let mut headers = vec![("Authorization", format!("Bearer {TOKEN}"))];
@@ -23,19 +23,37 @@ async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_head_and_an_idle_connection_are_closed() {
-    let node = test_node_with(Limits { max_connections: 8, header_timeout_ms: 200 }).await;
+    let node = test_node_with(Limits { header_timeout_ms: 1_000, ..LIMITS }).await;
     for sent in [&b"GET / HTTP/1.1\r\nHost: "[..], b""] {
         let started = Instant::now();
         let mut stream = node.client.connect().await;
         stream.write_all(sent).await.unwrap();
         read_to_end(&mut stream).await;
-        assert!(started.elapsed() >= Duration::from_millis(200));
+        assert!(started.elapsed() >= Duration::from_secs(1));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_first_request_ends_and_one_with_stays() {
+    let node = test_node_with(Limits { opening_timeout_ms: 1_000, ..LIMITS }).await;
+    let get = request(&node, "GET", "/values/none", &[]);
+    let mut used = node.client.connect().await;
+    used.write_all(&get).await.unwrap();
+    assert_eq!(read_answer(&mut used).await.unwrap().status, 404);
+    for sent in [&b"GET / HTTP/1.1\r\nHost: "[..], b""] {
+        let started = Instant::now();
+        let mut stream = node.client.connect().await;
+        stream.write_all(sent).await.unwrap();
+        read_to_end(&mut stream).await;
+        assert!(started.elapsed() >= Duration::from_secs(1));
+    }
+    used.write_all(&get).await.unwrap();
+    assert_eq!(read_answer(&mut used).await.unwrap().status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let node = test_node_with(Limits { max_connections: 2, header_timeout_ms: 60_000 }).await;
+    let node = test_node_with(Limits { max_connections: 2, ..LIMITS }).await;
     let get = request(&node, "GET", "/values/none", &[]);
     let mut first = node.client.connect().await;
     let mut second = node.client.connect().await;
@@ -139,6 +157,22 @@ async fn an_upload_without_end_is_drained_to_a_bound() {
     }
 }
 
+/// Takes the 30 s that a body may stand still for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_is_cut_with_408() {
+    let node = test_node().await;
+    let started = Instant::now();
+    let mut stream = node.client.connect().await;
+    let length = [("Content-Length", "10".to_owned())];
+    stream.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
+    stream.write_all(b"half").await.unwrap();
+    let answer = read_answer(&mut stream).await.unwrap();
+    answer.assert_error(408, 20_007, "the request body stopped coming for 30000 ms");
+    assert!(started.elapsed() >= Duration::from_secs(30));
+    assert_eq!(read_to_end(&mut stream).await, b"", "the connection is closed");
+    assert_eq!(node.send("GET", "/values/k", "").await.status, 404);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_first_is_told_at_once() {
     let node = test_node().await;
@@ -176,8 +210,22 @@ async fn stopping_lets_a_request_finish_and_closes_idle_connections() {
     drop(node.running.stop.take());
     assert_eq!(read_to_end(&mut idle).await, b"");
     busy.write_all(b"12345").await.unwrap();
-    read_answer(&mut busy).await.unwrap().ok();
-    drop(busy);
+    // An idle client would use the connection again: it is told not to.
+    let answer = read_to_end(&mut busy).await;
+    let answer = String::from_utf8(answer).unwrap().to_lowercase();
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
     node.running.serving.await.unwrap().unwrap();
     assert!(TcpStream::connect(node.client.address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_cuts_off_what_does_not_end_in_time() {
+    let mut node = test_node_with(Limits { drain_ms: 200, ..LIMITS }).await;
+    let mut busy = node.client.connect().await;
+    let length = [("Content-Length", "5".to_owned()), ("Expect", "100-continue".to_owned())];
+    busy.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
+    busy.read_exact(&mut [0; 25]).await.unwrap();
+    drop(node.running.stop.take());
+    node.running.serving.await.unwrap().unwrap();
+    assert_eq!(read_to_end(&mut busy).await, b"");
 }

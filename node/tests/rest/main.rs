@@ -14,6 +14,7 @@ mod large;
 mod multipart;
 mod namespaces;
 mod native;
+mod tls;
 mod values;
 
 use std::collections::HashMap;
@@ -41,7 +42,8 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_ACCOUNT: &str = "ffffffffffffffffffffffffffffffff";
 const TOKEN: &str = "test-token";
 const OTHER_TOKEN: &str = "other-token";
-const LIMITS: Limits = Limits { max_connections: 64, header_timeout_ms: 10_000 };
+const LIMITS: Limits =
+    Limits { max_connections: 64, header_timeout_ms: 10_000, opening_timeout_ms: 10_000, drain_ms: 10_000 };
 
 /// A node that serves HTTP, with one namespace.
 struct TestNode {
