@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::account::Account;
-use crate::api::links::{Links, LinksReport, Pause, SetBudget, SetLinkBudget};
+use crate::api::links::{Links, LinksReport, Pause, SetBudget, SetBurst, SetLinkBudget};
 use crate::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle};
 use crate::api::{LagReport, Status};
 use crate::error::Error;
@@ -90,6 +90,12 @@ impl Client {
     /// node stops.
     pub async fn set_budget(&self, of: Links, bytes_per_s: Option<u64>) -> Result<LinksReport, Error> {
         self.json(&Request::new(Method::POST, "/v1/budgets").json(&SetBudget { of, bytes_per_s })?).await
+    }
+
+    /// Sets what may go at once after a pause, of every budget: what its rate gives in 5 to 1,000 milliseconds, and 16 KiB at
+    /// least. It holds until the PoP's node stops.
+    pub async fn set_burst(&self, burst_ms: u64) -> Result<LinksReport, Error> {
+        self.json(&Request::new(Method::POST, "/v1/budgets/burst").json(&SetBurst { burst_ms })?).await
     }
 
     /// As [`Client::set_budget`], of the link to one PoP.

@@ -18,6 +18,10 @@ pub const MAX_SCHEDULES: usize = 64;
 
 /// What goes on when a cap is used up, in bytes a second: heartbeats, and a trickle of fresh writes.
 const BEYOND_CAP_BYTES_PER_S: u64 = 16 << 10;
+const DEFAULT_BURST_MS: u64 = 50;
+
+/// The bounds of [`Budgets::burst_ms`], in milliseconds.
+pub const BURST_MS: RangeInclusive<u64> = 5..=1_000;
 
 /// What may be sent to the peers, on the wire; each rate within [`RATE`], of which the greatest is no limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +36,8 @@ pub struct Budgets {
     pub metered_bytes_per_s: u64,
     /// What a budget comes down to once its monthly cap is used up, in bytes a second.
     pub beyond_cap_bytes_per_s: u64,
+    /// What may go at once after a pause: what a rate gives in so many milliseconds, within [`BURST_MS`].
+    pub burst_ms: u64,
     /// What may be sent in a month.
     pub monthly: Monthly,
     /// Lesser rates at times: at most [`MAX_SCHEDULES`].
@@ -109,6 +115,7 @@ impl Default for Budgets {
             inter_region_bytes_per_s: none,
             metered_bytes_per_s: none,
             beyond_cap_bytes_per_s: BEYOND_CAP_BYTES_PER_S,
+            burst_ms: DEFAULT_BURST_MS,
             monthly: Monthly::default(),
             schedules: Vec::new(),
         }
@@ -132,6 +139,7 @@ impl Budgets {
         let inter_region = rate("inter_region_bytes_per_s", default.inter_region_bytes_per_s);
         let metered = rate("metered_bytes_per_s", default.metered_bytes_per_s);
         let beyond_cap = rate("beyond_cap_bytes_per_s", default.beyond_cap_bytes_per_s);
+        let burst = source.number("budgets.burst_ms", default.burst_ms, BURST_MS);
         let monthly = Monthly::read(source);
         let schedules = schedules(source);
         Some(Self {
@@ -140,6 +148,7 @@ impl Budgets {
             inter_region_bytes_per_s: inter_region?,
             metered_bytes_per_s: metered?,
             beyond_cap_bytes_per_s: beyond_cap?,
+            burst_ms: burst?,
             monthly: monthly?,
             schedules: schedules?,
         })

@@ -31,7 +31,9 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 pub use bindings::{Binding, BindingAccess, BindingListen, MAX_BINDINGS, MAX_SOCKET_PATH_BYTES};
-pub use budgets::{BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule};
+pub use budgets::{
+    BURST_MS, BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule,
+};
 pub use error::{ConfigError, Place, Problem};
 pub use names::{
     ACCOUNT_DIGITS, AccountId, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_TOKEN_BYTES, NAMESPACE_DIGITS,

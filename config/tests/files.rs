@@ -168,7 +168,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              compression = \"none\"\n\
              peers = [{{ pop = \"b\", address = \"b:1\", path = \"metered\", bytes_per_s = 16385 }}]\n\
              [budgets]\nnode_bytes_per_s = 16386\nregion_bytes_per_s = 16387\n\
-             inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\nbeyond_cap_bytes_per_s = 16390\n\
+             inter_region_bytes_per_s = 16388\nmetered_bytes_per_s = 16389\nbeyond_cap_bytes_per_s = 16390\nburst_ms = 51\n\
              monthly = {{ node_bytes = 1048577, region_bytes = 1048578, inter_region_bytes = 1048579, metered_bytes = 1048580 }}\n\
              schedules = [{{ links = \"metered\", days = [\"sat\", \"sun\"], from = \"22:30\", to = \"06:05\", bytes_per_s = 16391 }}]\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\nchunk_grace_s = 1_003\n\

@@ -3,9 +3,10 @@
 use std::fs;
 
 use littoral_config::{
-    CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS,
-    MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES,
-    MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S,
+    BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS,
+    HEARTBEAT_MS, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES,
+    MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
+    RATE, RELOAD_S,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -230,7 +231,7 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 14] = [
+    let cases: [(&str, &str, u64, u64, &str); 15] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         (
@@ -247,6 +248,7 @@ fn numbers_are_refused_just_outside_their_bounds() {
         ("replication", "max_waiting_bytes", *MAX_WAITING_BYTES.start(), *MAX_WAITING_BYTES.end(), " bytes"),
         ("budgets", "node_bytes_per_s", *RATE.start(), *RATE.end(), " bytes a second"),
         ("budgets", "beyond_cap_bytes_per_s", *RATE.start(), *RATE.end(), " bytes a second"),
+        ("budgets", "burst_ms", *BURST_MS.start(), *BURST_MS.end(), " milliseconds"),
         ("budgets.monthly", "metered_bytes", *MONTHLY_BYTES.start(), *MONTHLY_BYTES.end(), " bytes"),
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),

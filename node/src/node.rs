@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use config::{Config, LogFormat};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use replication::DigestKey;
-use replication::budget::{LinkClass, Rate};
+use replication::budget::{Burst, LinkClass, Rate};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -365,6 +365,7 @@ fn budgets(config: &Config, months: Months) -> Budgets {
             metered: cap(monthly.metered_bytes),
         },
         beyond_cap: limit(config.budgets.beyond_cap_bytes_per_s),
+        burst: Burst::new(config.budgets.burst_ms).unwrap_or_default(),
         months,
     }
 }

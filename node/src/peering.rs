@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use replication::budget::{Rate, Scope};
+use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, ReplicaId};
 use tokio::sync::watch;
 
@@ -41,6 +41,15 @@ impl LinkControl for Peering {
 
     fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), LinkError> {
         self.0.as_ref().ok_or(LinkError::Quarantined)?.set_budget(scope, rate)
+    }
+
+    fn burst(&self) -> Burst {
+        self.0.as_ref().map(Transport::burst).unwrap_or_default()
+    }
+
+    fn set_burst(&self, burst: Burst) -> Result<(), LinkError> {
+        self.0.as_ref().ok_or(LinkError::Quarantined)?.set_burst(burst);
+        Ok(())
     }
 
     fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError> {

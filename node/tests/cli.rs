@@ -152,7 +152,7 @@ fn what_is_missing_is_named_with_its_flag_and_variable() {
         assert!(stderr.contains(&format!("hint: pass {flag}, or set {variable}")), "{stderr}");
     }
     check(folder.path(), &["no-such-command"], USAGE);
-    check(folder.path(), &["status", "--url", "https://h", "--token", "t"], USAGE);
+    check(folder.path(), &["status", "--url", "ftp://h", "--token", "t"], USAGE);
 }
 
 #[test]

@@ -9,9 +9,10 @@
 //! unused are used.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
-/// A burst is what the rate gives in this time.
-const BURST_MS: u64 = 50;
+/// The least and the most time of which a [`Burst`] is made, in milliseconds. A batch of datagrams goes at once, and must fit.
+pub const BURST_MS: RangeInclusive<u64> = 5..=1_000;
 
 /// The least burst: some datagrams at once, whatever the rate.
 pub const MIN_BURST_BYTES: u64 = 16 << 10;
@@ -45,10 +46,35 @@ impl Rate {
     pub fn bytes_per_s(self) -> u64 {
         self.0
     }
+}
 
-    /// How much may go at once after a pause.
-    pub fn burst_bytes(self) -> u64 {
-        (self.0 / 1000 * BURST_MS).max(MIN_BURST_BYTES)
+/// How much may go at once after a pause: what a rate gives in this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    ms: u64,
+}
+
+impl Default for Burst {
+    /// 50 ms.
+    fn default() -> Self {
+        Self { ms: 50 }
+    }
+}
+
+impl Burst {
+    /// What a rate gives in so many milliseconds; none beyond [`BURST_MS`].
+    pub fn new(ms: u64) -> Option<Self> {
+        BURST_MS.contains(&ms).then_some(Self { ms })
+    }
+
+    /// In milliseconds.
+    pub fn ms(self) -> u64 {
+        self.ms
+    }
+
+    /// In bytes, of this rate: at least [`MIN_BURST_BYTES`].
+    pub fn bytes_of(self, rate: Rate) -> u64 {
+        (rate.0 / 1000 * self.ms).max(MIN_BURST_BYTES)
     }
 }
 
@@ -84,6 +110,7 @@ pub enum Scope<L> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     rate: Option<Rate>,
+    burst: Burst,
     /// Tokens, in millionths of a byte.
     level: u64,
     filled_us: u64,
@@ -94,22 +121,28 @@ impl Bucket {
     /// often must not be a way around it.
     fn set(&mut self, now_us: u64, rate: Option<Rate>) {
         self.fill(now_us);
-        let full = rate.map_or(0, Self::full);
+        let full = rate.map_or(0, |rate| self.full(rate));
         self.level = if self.rate.is_some() { self.level.min(full) } else { full };
         (self.rate, self.filled_us) = (rate, now_us);
+    }
+
+    fn set_burst(&mut self, now_us: u64, burst: Burst) {
+        self.fill(now_us);
+        self.burst = burst;
+        self.level = self.rate.map_or(0, |rate| self.level.min(self.full(rate)));
     }
 
     fn fill(&mut self, now_us: u64) {
         if let Some(rate) = self.rate {
             let elapsed_us = now_us.saturating_sub(self.filled_us);
-            self.level = self.level.saturating_add(rate.0.saturating_mul(elapsed_us)).min(Self::full(rate));
+            self.level = self.level.saturating_add(rate.0.saturating_mul(elapsed_us)).min(self.full(rate));
             self.filled_us = self.filled_us.max(now_us);
         }
     }
 
     /// The level of a full bucket.
-    fn full(rate: Rate) -> u64 {
-        rate.burst_bytes() * PER_BYTE
+    fn full(&self, rate: Rate) -> u64 {
+        self.burst.bytes_of(rate) * PER_BYTE
     }
 
     /// In how many microseconds there will be so many bytes, if nobody else takes any.
@@ -120,7 +153,7 @@ impl Bucket {
 
     /// So many bytes and a reserve, as far as the bucket can hold both.
     fn with_reserve(&self, bytes: u64) -> u64 {
-        let full = self.rate.map_or(0, Rate::burst_bytes);
+        let full = self.rate.map_or(0, |rate| self.burst.bytes_of(rate));
         bytes.max(full.min(bytes + full / RESERVED_PART))
     }
 
@@ -169,7 +202,7 @@ impl<L> Default for Shaper<L> {
 impl<L: Copy + Ord> Shaper<L> {
     /// A link has come up.
     pub fn add(&mut self, now_us: u64, link: L, class: LinkClass, rate: Option<Rate>) {
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket { burst: self.node.burst, ..Bucket::default() };
         bucket.set(now_us, rate);
         self.links.insert(link, Link { class, bucket });
     }
@@ -191,6 +224,13 @@ impl<L: Copy + Ord> Shaper<L> {
                 }
             }
         }
+    }
+
+    /// Sets what every bucket holds, those of links to come included.
+    pub fn set_burst(&mut self, now_us: u64, burst: Burst) {
+        let links = self.links.values_mut().map(|link| &mut link.bucket);
+        let buckets = links.chain(&mut self.classes).chain([&mut self.node]);
+        buckets.for_each(|bucket| bucket.set_burst(now_us, burst));
     }
 
     /// The least rate that this link's bytes pass, where there is any.

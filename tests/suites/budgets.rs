@@ -7,7 +7,7 @@ use littoral_node::transport::{Budgets, PerLinks, Schedule};
 use littoral_tests::cluster::{self, Options, Rest, Site};
 use littoral_tests::quic::cluster::{Cluster, address, on_virtual_time};
 use littoral_tests::quic::network::{Path, Send};
-use replication::budget::{LinkClass, MIN_RATE, Rate, Scope};
+use replication::budget::{Burst, LinkClass, MIN_RATE, Rate, Scope};
 use serde_json::Value;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -97,7 +97,7 @@ fn a_link_keeps_its_budget_over_any_time_and_uses_it() {
             sleep(Duration::from_secs(7)).await;
             assert!(!cluster.holds_all_of(1, 0), "there is a backlog all the time");
             let sent = between(&cluster.network.sends(), address(0), &[address(1)]);
-            assert!(burst_of(&sent, rate) <= rate.burst_bytes(), "{}", burst_of(&sent, rate));
+            assert!(burst_of(&sent, rate) <= Burst::default().bytes_of(rate), "{}", burst_of(&sent, rate));
             let used = used_percent(&sent, rate, begun_us + 1_000_000, begun_us + 7_000_000);
             assert!(used >= 97, "{used} % of {bytes_per_s} B/s");
             cluster.until("all agree", 30, Cluster::agrees).await?;
@@ -122,7 +122,7 @@ fn links_share_the_nodes_budget_and_those_of_a_class_theirs() {
             sleep(Duration::from_secs(8)).await;
             let sends = cluster.network.sends();
             let sent = between(&sends, address(0), &[address(1), address(2)]);
-            assert!(burst_of(&sent, rate) <= rate.burst_bytes(), "{}", burst_of(&sent, rate));
+            assert!(burst_of(&sent, rate) <= Burst::default().bytes_of(rate), "{}", burst_of(&sent, rate));
             let (from_us, to_us) = (begun_us + 1_000_000, begun_us + 8_000_000);
             let used = used_percent(&sent, rate, from_us, to_us);
             assert!(used >= 97, "{used} %");
@@ -231,9 +231,12 @@ fn a_schedule_slows_links_while_its_window_lasts() {
             let used = used_percent(&sent, scheduled, begun_us + 1_000_000, begun_us + 4_000_000);
             let burst = burst_of(&sent, scheduled);
             if is_slow {
-                assert!(burst <= scheduled.burst_bytes() && used >= 97, "{burst} B, {used} % at {hour}");
+                assert!(
+                    burst <= Burst::default().bytes_of(scheduled) && used >= 97,
+                    "{burst} B, {used} % at {hour}"
+                );
             } else {
-                assert!(burst > 10 * scheduled.burst_bytes(), "{burst} B, {used} % at {hour}");
+                assert!(burst > 10 * Burst::default().bytes_of(scheduled), "{burst} B, {used} % at {hour}");
             }
         }
         cluster.until("all agree", 30, Cluster::agrees).await?;
@@ -275,7 +278,11 @@ fn a_used_up_cap_leaves_a_trickle_until_the_month_ends() {
             review(&cluster, 0)?;
         }
         let sent = between(&cluster.network.sends(), address(0), &[address(1), address(2)]);
-        assert!(burst_of(&sent, trickle) <= trickle.burst_bytes(), "{}", burst_of(&sent, trickle));
+        assert!(
+            burst_of(&sent, trickle) <= Burst::default().bytes_of(trickle),
+            "{}",
+            burst_of(&sent, trickle)
+        );
         let bytes: u64 = sent.iter().map(|(_, bytes)| bytes).sum();
         assert!(bytes >= 30 * MIN_RATE, "it trickles: {bytes} in a minute");
         assert!(lag_ms().is_some_and(|lag_ms| lag_ms > 30_000), "{:?}", lag_ms());

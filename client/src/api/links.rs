@@ -9,6 +9,8 @@ pub struct LinksReport {
     pub pop: String,
     /// The budgets that links share: the node's, and those of each kind of link.
     pub budgets: Vec<Budget>,
+    /// What may go at once after a pause, of each budget: what its rate gives in so many milliseconds, and 16 KiB at least.
+    pub burst_ms: u64,
     /// Every PoP that it is linked to, or is to be.
     pub links: Vec<Link>,
 }
@@ -132,6 +134,14 @@ pub struct SetBudget {
     pub of: Links,
     /// Bytes a second on the wire; null lifts the limit.
     pub bytes_per_s: Option<u64>,
+}
+
+/// The body of `POST /v1/budgets/burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBurst {
+    /// In milliseconds of each rate, 5 to 1,000.
+    pub burst_ms: u64,
 }
 
 /// The body of `POST /v1/links/{pop}/budget`.

@@ -12,12 +12,17 @@ use super::connection::Connection;
 use super::failure::Failure;
 use super::print;
 
+/// How long a changed budget holds.
+const KEPT: &str = "set until the node stops; to keep it, write it into the configuration too";
+
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// List the links: what they send, within which budgets, and how long a backlog will last
     List(Connection),
     /// Set a budget, of one link or of several together
     Budget(SetBudget),
+    /// Set how much may go at once after a pause, of every budget
+    Burst(SetBurst),
     /// Send a PoP nothing but heartbeats and acknowledgements
     Pause(One),
     /// Send a paused PoP all again
@@ -35,6 +40,15 @@ pub(super) struct SetBudget {
     /// Of these links together
     #[arg(long, value_enum)]
     of: Option<Of>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SetBurst {
+    /// What each rate gives in so many milliseconds, 5 to 1000; it is 16 KiB at least
+    #[arg(value_parser = clap::value_parser!(u64).range(5..=1000))]
+    milliseconds: u64,
     #[command(flatten)]
     connection: Connection,
 }
@@ -85,10 +99,8 @@ fn rate(text: &str) -> Result<Rate, String> {
 pub(super) async fn run(command: Command, json: bool) -> Result<(), Failure> {
     let (report, done) = match command {
         Command::List(connection) => (connection.client()?.links().await?, None),
-        Command::Budget(args) => {
-            let kept = "set until the node stops; to keep it, write it into the configuration too";
-            (set_budget(&args.connection.client()?, &args).await?, Some(kept))
-        }
+        Command::Budget(args) => (set_budget(&args.connection.client()?, &args).await?, Some(KEPT)),
+        Command::Burst(args) => (args.connection.client()?.set_burst(args.milliseconds).await?, Some(KEPT)),
         Command::Pause(one) => {
             let report = one.connection.client()?.pause_link(&one.pop, true).await?;
             (report, Some("paused until it is resumed, or the node stops"))
@@ -235,6 +247,7 @@ mod tests {
         };
         let report = |link: &Link| LinksReport {
             pop: "ams".into(),
+            burst_ms: 50,
             budgets: vec![budget_of(Links::InterRegion)],
             links: vec![link.clone()],
         };
@@ -276,7 +289,12 @@ mod tests {
         ];
         for (in_force_bytes_per_s, why, wanted) in cases {
             let budget = Budget { in_force_bytes_per_s, why, ..budget_of(Links::InterRegion) };
-            let text = page(&LinksReport { pop: "ams".into(), budgets: vec![budget], links: Vec::new() });
+            let text = page(&LinksReport {
+                pop: "ams".into(),
+                budgets: vec![budget],
+                burst_ms: 50,
+                links: Vec::new(),
+            });
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
             assert!(text.contains(wanted) && text.contains("inter-region"), "{wanted}: {text}");
         }
@@ -298,7 +316,7 @@ mod tests {
         for (month, sent, used_up) in cases {
             let capped = Budget { month, ..budget_of(Links::InterRegion) };
             let budgets = vec![budget_of(Links::Node), capped];
-            let text = page(&LinksReport { pop: "ams".into(), budgets, links: Vec::new() });
+            let text = page(&LinksReport { pop: "ams".into(), budgets, burst_ms: 50, links: Vec::new() });
             let months = text.split("THIS MONTH").nth(1).unwrap();
             assert!(months.contains(sent) && months.contains(used_up), "{text}");
             assert!(

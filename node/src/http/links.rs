@@ -7,9 +7,11 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Json;
 use hyper::HeaderMap;
-use littoral::api::links::{Budget, Link, Links, LinksReport, Month, Pause, SetBudget, SetLinkBudget, Why};
+use littoral::api::links::{
+    Budget, Link, Links, LinksReport, Month, Pause, SetBudget, SetBurst, SetLinkBudget, Why,
+};
 use littoral::api::{Lag, Status};
-use replication::budget::{LinkClass, MAX_RATE, MIN_RATE, Rate, Scope};
+use replication::budget::{BURST_MS, Burst, LinkClass, MAX_RATE, MIN_RATE, Rate, Scope};
 
 use super::error::PageError;
 use super::members::order;
@@ -27,6 +29,10 @@ pub trait LinkControl: Send + Sync {
     fn shared_budgets(&self) -> Vec<SharedBudget>;
     /// Sets or lifts a budget.
     fn set_budget(&self, scope: &Scope<String>, rate: Option<Rate>) -> Result<(), LinkError>;
+    /// What may go at once after a pause, of every budget.
+    fn burst(&self) -> Burst;
+    /// Sets that.
+    fn set_burst(&self, burst: Burst) -> Result<(), LinkError>;
     /// Has nothing but heartbeats sent, or all again.
     fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError>;
 }
@@ -48,6 +54,17 @@ pub(super) async fn set_shared(State(native): State<Native>, headers: HeaderMap,
     };
     native.links.set_budget(&scope, rate(bytes_per_s)?)?;
     tracing::info!(?of, bytes_per_s, "a budget was changed");
+    report(&native).await
+}
+
+pub(super) async fn set_burst(State(native): State<Native>, headers: HeaderMap, body: Body) -> Page {
+    let SetBurst { burst_ms } = order(&native, &headers, body).await?;
+    let (least, most) = (BURST_MS.start(), BURST_MS.end());
+    let out_of_bounds = || PageError::OrderNotUnderstood {
+        reason: format!("burst_ms is {burst_ms}: use {least} to {most} milliseconds"),
+    };
+    native.links.set_burst(Burst::new(burst_ms).ok_or_else(out_of_bounds)?)?;
+    tracing::info!(burst_ms, "the burst of budgets was changed");
     report(&native).await
 }
 
@@ -86,7 +103,7 @@ async fn report(native: &Native) -> Page {
     let status = native.status().await.map_err(|reason| PageError::Busy { reason })?;
     let links = native.links.links().into_iter().map(|view| link(&status, view)).collect();
     let budgets = native.links.shared_budgets().into_iter().map(budget).collect();
-    Ok(Json(LinksReport { budgets, links, pop: status.pop }))
+    Ok(Json(LinksReport { budgets, links, burst_ms: native.links.burst().ms(), pop: status.pop }))
 }
 
 fn budget(shared: SharedBudget) -> Budget {

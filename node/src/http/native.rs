@@ -55,6 +55,7 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/links/{pop}/budget", post(links::set_own))
         .route("/v1/links/{pop}/pause", post(links::pause))
         .route("/v1/budgets", get(links::list).post(links::set_shared))
+        .route("/v1/budgets/burst", post(links::set_burst))
         .route("/v1/gc", get(members::garbage))
         .route("/v1/dead-letters", get(members::dead_letters))
         .route("/v1/dead-letters/{dot}", post(members::settle))

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::MutexGuard;
 
 use replication::ReplicaId;
-use replication::budget::{LinkClass, Rate, Scope};
+use replication::budget::{Burst, LinkClass, Rate, Scope};
 
 use super::in_force::{InForce, MonthView, Passed};
 use super::month::{Months, PerLinks};
@@ -83,6 +83,16 @@ impl Transport {
         self.local.pacer.set(scope, rate);
         self.local.fit_links();
         Ok(())
+    }
+
+    /// Sets what may go at once after a pause, of every budget.
+    pub fn set_burst(&self, burst: Burst) {
+        self.local.pacer.set_burst(burst);
+    }
+
+    /// What may go at once after a pause, of every budget.
+    pub fn burst(&self) -> Burst {
+        self.local.pacer.burst()
     }
 
     /// Puts the rates in force that hold at this time, by schedules and monthly caps. To be called about once a second.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replication::budget::{LinkClass, Rate};
+use replication::budget::{Burst, LinkClass, Rate};
 
 use super::month::{Months, PerLinks, month_of};
 use super::schedule::{self, Schedule};
@@ -31,6 +31,8 @@ pub struct Budgets {
     pub caps: PerLinks<Option<u64>>,
     /// The rate once a cap is used up.
     pub beyond_cap: Option<Rate>,
+    /// What may go at once after a pause, of each.
+    pub burst: Burst,
     /// What was sent before the node started.
     pub months: Months,
 }

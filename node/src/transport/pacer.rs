@@ -19,7 +19,7 @@ use std::time::Duration;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use replication::ReplicaId;
-use replication::budget::{LinkClass, Rate, Scope, Shaper};
+use replication::budget::{Burst, LinkClass, Rate, Scope, Shaper};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -84,8 +84,10 @@ struct Route {
 
 impl Pacer {
     pub(super) fn new(budgets: Budgets) -> Arc<Self> {
+        let mut shaper = Shaper::default();
+        shaper.set_burst(0, budgets.burst);
         let mut state = State {
-            shaper: Shaper::default(),
+            shaper,
             bounds: Bounds::new(&budgets),
             budgets,
             links: BTreeMap::new(),
@@ -152,6 +154,19 @@ impl Pacer {
         self.choose_batch(&state);
     }
 
+    /// Sets what may go at once after a pause.
+    pub(super) fn set_burst(&self, burst: Burst) {
+        let now_us = self.now_us();
+        let mut state = self.lock();
+        state.budgets.burst = burst;
+        state.shaper.set_burst(now_us, burst);
+    }
+
+    /// What may go at once after a pause.
+    pub(super) fn burst(&self) -> Burst {
+        self.lock().budgets.burst
+    }
+
     /// Counts what was sent to its month, and puts the rates in force that hold at this time. Tells which parts of
     /// monthly caps were passed.
     pub(super) fn review(&self, unix_s: u64) -> Vec<Passed> {
@@ -205,9 +220,10 @@ impl Pacer {
         let now_us = self.now_us();
         let mut state = self.lock();
         let Some(rate) = state.shaper.tightest(replica) else { return Ok(()) };
-        let State { shaper, links, .. } = &mut *state;
+        let State { shaper, links, budgets, .. } = &mut *state;
         let Some(route) = links.values_mut().find(|route| route.replica == replica) else { return Ok(()) };
-        if route.ahead_bytes > rate.burst_bytes() / 2 {
+        let burst_bytes = budgets.burst.bytes_of(rate);
+        if route.ahead_bytes > burst_bytes / 2 {
             let stuck_since_us = *route.stuck_since_us.get_or_insert(now_us);
             if now_us < stuck_since_us + MAX_STUCK_US {
                 return Err(self.start + Duration::from_micros(now_us + STUCK_AGAIN_US));
@@ -215,7 +231,7 @@ impl Pacer {
             route.ahead_bytes = 0;
         }
         route.stuck_since_us = None;
-        let again = shaper.room(now_us, replica, route.ahead_bytes + bytes);
+        let again = shaper.room(now_us, replica, (route.ahead_bytes + bytes).min(burst_bytes));
         again.map_err(|again_us| self.start + Duration::from_micros(again_us.min(now_us + MAX_SLEEP_US)))
     }
 

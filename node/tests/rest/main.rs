@@ -30,7 +30,7 @@ use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
 use littoral_node::http::{AccountToken, Door, HttpContext, Limits, LinkControl, Listener, serve};
 use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
-use replication::budget::{Rate, Scope};
+use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -237,6 +237,14 @@ impl LinkControl for Peer {
             Scope::Link(pop) => Err(LinkError::NoSuchLink { pop: pop.clone() }),
             Scope::Node | Scope::Class(_) => Ok(()),
         }
+    }
+
+    fn burst(&self) -> Burst {
+        Burst::default()
+    }
+
+    fn set_burst(&self, _: Burst) -> Result<(), LinkError> {
+        Ok(())
     }
 
     fn pause(&self, pop: &str, _: bool) -> Result<(), LinkError> {

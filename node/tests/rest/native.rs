@@ -131,7 +131,10 @@ async fn links_are_listed_and_their_budgets_set_within_bounds() {
     let report = node.client.send("GET", "/v1/links", &[], b"").await.json();
     assert_eq!((&report["pop"], report["links"].as_array().map(Vec::len)), (&"test".into(), Some(0)));
     assert_eq!(node.client.send("GET", "/v1/budgets", &[], b"").await.json(), report);
-    let cases: [(&str, &[u8], u16); 10] = [
+    let cases: [(&str, &[u8], u16); 13] = [
+        ("/v1/budgets/burst", br#"{"burst_ms":1000}"#, 200),
+        ("/v1/budgets/burst", br#"{"burst_ms":4}"#, 400),
+        ("/v1/budgets/burst", br#"{"burst_bytes":100000}"#, 400),
         ("/v1/budgets", br#"{"of":"node","bytes_per_s":1000000}"#, 200),
         ("/v1/budgets", br#"{"of":"inter_region","bytes_per_s":null}"#, 200),
         ("/v1/budgets", br#"{"of":"node","bytes_per_s":16383}"#, 400),

@@ -53,7 +53,7 @@ fn a_greedy_link_gets_its_rate_and_no_more() {
         let (mut shaper, rate) = (Shaper::default(), rate(bytes_per_s));
         shaper.add(0, 1, LinkClass::Region, Some(rate));
         let sent = &run_greedy(&mut shaper, &[1], 2_000_000)[&1];
-        assert!(burst_of(sent, rate) <= rate.burst_bytes(), "{bytes_per_s}");
+        assert!(burst_of(sent, rate) <= Burst::default().bytes_of(rate), "{bytes_per_s}");
         assert!(total(sent) >= 2 * bytes_per_s, "{bytes_per_s}: {}", total(sent));
     }
 }
@@ -76,7 +76,7 @@ fn links_share_a_class_equally_and_the_class_its_node() {
     assert!(totals[3].abs_diff(20_000_000) < 400_000, "{totals:?}");
     let mut all: Vec<_> = sent.into_values().flatten().collect();
     all.sort_unstable();
-    assert!(burst_of(&all, node) <= node.burst_bytes());
+    assert!(burst_of(&all, node) <= Burst::default().bytes_of(node));
 }
 
 #[test]
@@ -153,9 +153,9 @@ proptest! {
         let of = |wanted: &[u8]| -> Vec<(u64, u64)> {
             sent.iter().filter(|(link, _)| wanted.contains(link)).map(|(_, sent)| *sent).collect()
         };
-        prop_assert!(burst_of(&of(&[0, 1, 2]), node) <= node.burst_bytes());
-        prop_assert!(burst_of(&of(&[1, 2]), class) <= class.burst_bytes());
-        prop_assert!(burst_of(&of(&[1]), own) <= own.burst_bytes());
+        prop_assert!(burst_of(&of(&[0, 1, 2]), node) <= Burst::default().bytes_of(node));
+        prop_assert!(burst_of(&of(&[1, 2]), class) <= Burst::default().bytes_of(class));
+        prop_assert!(burst_of(&of(&[1]), own) <= Burst::default().bytes_of(own));
     }
 }
 
@@ -180,7 +180,10 @@ fn what_is_not_urgent_fills_the_rate_and_leaves_room_for_what_is() {
                 Err(again_us) => now_us = again_us.min(urgent_us).max(now_us + 1),
             }
         }
-        assert!(sent >= 10 * bytes_per_s && sent <= 10 * bytes_per_s + rate.burst_bytes(), "{sent}");
+        assert!(
+            sent >= 10 * bytes_per_s && sent <= 10 * bytes_per_s + Burst::default().bytes_of(rate),
+            "{sent}"
+        );
     }
 }
 
@@ -190,16 +193,35 @@ fn who_waited_for_room_is_served_in_its_order() {
     let (mut shaper, rate) = (Shaper::default(), rate(1_000_000));
     shaper.set(0, Scope::Node, Some(rate));
     (1..=2).for_each(|link| shaper.add(0, link, LinkClass::Region, None));
-    assert_eq!(shaper.room(0, 1, rate.burst_bytes()), Ok(()));
-    assert_eq!(shaper.take(0, Some(2), rate.burst_bytes()), Ok(()));
+    assert_eq!(shaper.room(0, 1, Burst::default().bytes_of(rate)), Ok(()));
+    assert_eq!(shaper.take(0, Some(2), Burst::default().bytes_of(rate)), Ok(()));
     let again_us = shaper.room(0, 1, DATAGRAM).unwrap_err();
     assert!(
-        shaper.take(again_us, Some(2), rate.burst_bytes() / 4).is_ok(),
+        shaper.take(again_us, Some(2), Burst::default().bytes_of(rate) / 4).is_ok(),
         "what is reserved is for the urgent"
     );
     let again_us = shaper.room(again_us, 1, DATAGRAM).unwrap_err();
-    let in_reserve = rate.burst_bytes() / 4 + 1;
+    let in_reserve = Burst::default().bytes_of(rate) / 4 + 1;
     assert!(shaper.take(again_us, Some(2), in_reserve).is_err(), "the first link came to wait before");
     assert_eq!(shaper.room(again_us, 1, DATAGRAM), Ok(()));
     assert_eq!(shaper.take(again_us, Some(1), DATAGRAM), Ok(()));
+}
+
+#[test]
+fn a_burst_is_set_for_all_buckets_and_never_adds_tokens() {
+    let (mut shaper, rate) = (Shaper::default(), rate(10_000_000));
+    let [short, long] = [5, 1_000].map(|ms| Burst::new(ms).unwrap());
+    shaper.set(0, Scope::Node, Some(rate));
+    shaper.add(0, 1, LinkClass::Region, None);
+    shaper.set_burst(0, short);
+    shaper.add(0, 2, LinkClass::Region, Some(rate));
+    for link in [1u8, 2] {
+        assert!(shaper.take(1_000_000 * u64::from(link), Some(link), short.bytes_of(rate) + 1).is_err());
+        assert_eq!(shaper.take(1_000_000 * u64::from(link), Some(link), short.bytes_of(rate)), Ok(()));
+    }
+    shaper.set_burst(2_000_000, long);
+    assert!(shaper.take(2_000_000, Some(2), DATAGRAM).is_err(), "both buckets are empty");
+    assert_eq!(shaper.take(4_000_000, Some(2), long.bytes_of(rate)), Ok(()));
+    assert_eq!((Burst::new(4), Burst::new(1_001)), (None, None));
+    assert_eq!(Burst::default().bytes_of(Rate::new(MIN_RATE).unwrap()), MIN_BURST_BYTES);
 }
