@@ -155,6 +155,17 @@ fn what_is_missing_is_named_with_its_flag_and_variable() {
     check(folder.path(), &["status", "--url", "ftp://h", "--token", "t"], USAGE);
 }
 
+/// `--ca FILE` is of every command, and once went by the same name within as the file that is imported.
+#[test]
+fn a_file_to_import_is_not_taken_for_authorities() {
+    let folder = folder();
+    std::fs::write(folder.path().join("large.ndjson"), vec![b'\n'; 1 << 20]).expect("a file");
+    let (url, id) = (format!("http://127.0.0.1:{}", closed_port()), "0".repeat(32));
+    let names = ["--token", "t", "--account", &id, "--namespace", &id, "--url", &url];
+    let (stdout, _) = check(folder.path(), &[&["kv", "import", "large.ndjson"], &names[..]].concat(), DONE);
+    assert!(stdout.contains("imported 0 keys"), "{stdout}");
+}
+
 #[test]
 fn identities_are_made_from_the_command_line_and_never_overwritten() {
     let folder = folder();

@@ -58,14 +58,14 @@ impl Connection {
 struct Authorities {
     /// A PEM file of authorities to believe in beside the system's, for addresses with https://
     #[arg(
-        long = "ca",
+        long,
         value_name = "FILE",
         env = "LITTORAL_CA",
         hide_env_values = true,
         help_heading = "Connection",
         global = true
     )]
-    file: Option<PathBuf>,
+    ca: Option<PathBuf>,
 }
 
 impl Authorities {
@@ -78,7 +78,7 @@ impl Authorities {
     }
 
     fn read(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = &self.file else { return Ok(None) };
+        let Some(file) = &self.ca else { return Ok(None) };
         let mut pem = String::new();
         let read = File::open(file).and_then(|file| file.take(MAX_PEM_BYTES + 1).read_to_string(&mut pem));
         let refused = |why: &str| {
