@@ -39,10 +39,11 @@ pub fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
     Unpacker::new().unpack(bytes, MAX_FRAME_BYTES).ok().map(|frame| frame.to_vec())
 }
 
-/// The first frame of a lane as it is sent, without the head that says how long it is.
-pub fn packed(frame: &[u8]) -> Vec<u8> {
-    let [_, packed] = Packer::new(true).pack(frame.to_vec().into());
-    packed.to_vec()
+/// The first frame of a lane as it is sent, without the head that says how long it is; none where that says that it is
+/// not packed.
+pub fn packed(frame: &[u8]) -> Option<Vec<u8>> {
+    let [head, packed] = Packer::new(true).pack(frame.to_vec().into());
+    (head.first()? & 1 == 1).then(|| packed.to_vec())
 }
 
 /// The join token in this text, packed again.

@@ -157,7 +157,7 @@ fn chunk_requests() -> Named {
 /// The frames that are long enough, and of them only those that are short.
 fn packed(frames: &BTreeMap<String, Vec<u8>>) -> Named {
     let chosen = frames.iter().filter(|(_, frame)| (64..1_024).contains(&frame.len()));
-    chosen.map(|(name, frame)| (name.clone(), fuzzing::packed(frame))).collect()
+    chosen.filter_map(|(name, frame)| Some((name.clone(), fuzzing::packed(frame)?))).collect()
 }
 
 fn join_tokens() -> Named {

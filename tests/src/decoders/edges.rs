@@ -31,9 +31,9 @@ pub fn chunk_request(bytes: &[u8]) {
 pub fn packed(bytes: &[u8]) {
     let Some(frame) = fuzzing::unpacked(bytes) else { return };
     assert!(frame.len() <= MAX_FRAME_BYTES);
-    // Too short a frame is not packed.
-    if frame.len() > bytes.len() {
-        assert_eq!(fuzzing::unpacked(&fuzzing::packed(&frame)), Some(frame));
+    // Too short a frame is not packed, though a stranger may have done so: 15 zeros in 12 bytes (`found-short`).
+    if let Some(packed) = fuzzing::packed(&frame) {
+        assert_eq!(fuzzing::unpacked(&packed), Some(frame));
     }
 }
 
