@@ -12,9 +12,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use littoral::api::{State, Status};
+use replication::kinds::ChangeError;
 use replication::replica::OpenError;
 use replication::replica::verify::Verified;
-use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
+use replication::{Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rebuild;
@@ -49,6 +50,13 @@ pub enum Write {
         namespace: NamespaceId,
         /// The key.
         key: Bytes,
+    },
+    /// Change a counter, a set or a map; what is written follows from its state.
+    Change {
+        /// Where. The caller has checked the lengths of key and element.
+        id: EntryId,
+        /// How.
+        change: Change,
     },
 }
 
@@ -123,6 +131,9 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// The entry cannot take this change; nothing was written.
+    #[error("{0}")]
+    Change(ChangeError),
     /// An operator is taking this node out.
     #[error("this node is being drained and takes no more writes; write at another PoP")]
     Draining,
@@ -142,6 +153,7 @@ impl WriteError {
             Self::DiskFull { .. } => "disk_full",
             Self::ClockSkew { .. } | Self::ClockBehind { .. } => "clock",
             Self::Draining => "draining",
+            Self::Change(_) => "change",
             Self::Unavailable { .. } => "unavailable",
         }
     }

@@ -203,11 +203,17 @@ impl Driver {
             return Err(WriteError::Unavailable { reason: condition.explain() });
         };
         let stage = |write| {
-            let (id, body) = match write {
-                Write::Put { namespace, key, value } => (EntryId::value(namespace, key), Body::Value(value)),
-                Write::Delete { namespace, key } => (EntryId::value(namespace, key), Body::Tombstone),
+            let written = match write {
+                Write::Put { namespace, key, value } => {
+                    replica.write(now, EntryId::value(namespace, key), Body::Value(value))
+                }
+                Write::Delete { namespace, key } => {
+                    replica.write(now, EntryId::value(namespace, key), Body::Tombstone)
+                }
+                Write::Change { id, change } => replica.change(now, id, change),
             };
-            replica.write(now, id, body).map_err(|error| match error {
+            written.map_err(|error| match error {
+                replication::replica::WriteError::Change(error) => WriteError::Change(error),
                 replication::replica::WriteError::Store(error) => unavailable(&error),
                 replication::replica::WriteError::NotMember => {
                     WriteError::Unavailable { reason: condition.explain() }

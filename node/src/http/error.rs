@@ -152,6 +152,7 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, 20003)
             }
             Self::Write(WriteError::Draining) => (StatusCode::SERVICE_UNAVAILABLE, 20011),
+            Self::Write(WriteError::Change(_)) => (StatusCode::BAD_REQUEST, 10021),
             Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
