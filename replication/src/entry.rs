@@ -246,6 +246,23 @@ impl Entry {
         }
     }
 
+    /// What of this state, which has come with an event, is not dropped here already ([`Joined::fresh`]).
+    pub(crate) fn fresh(&self, current: Option<&Entry>, frontier: Frontier<'_>) -> Option<Body> {
+        match (&self.body, current.map(|current| &current.body)) {
+            (Body::Counter(come), Some(Body::Counter(held))) => {
+                come.fresh(Some(held), frontier).map(Body::Counter)
+            }
+            (Body::Counter(come), _) => come.fresh(None, frontier).map(Body::Counter),
+            (Body::Element(come), Some(Body::Element(held))) => {
+                come.fresh(Some(held), frontier).map(Body::Element)
+            }
+            (Body::Element(come), _) => come.fresh(None, frontier).map(Body::Element),
+            (Body::Head(come), Some(Body::Head(held))) => come.fresh(Some(held), frontier).map(Body::Head),
+            (Body::Head(come), _) => come.fresh(None, frontier).map(Body::Head),
+            (Body::Value(_) | Body::Tombstone, _) => Some(self.body.clone()),
+        }
+    }
+
     /// What this replica alone has said in the state, so that its dot is the replica's; `None` if nothing.
     pub fn said_by(&self, replica: ReplicaId) -> Option<Entry> {
         let body = match &self.body {
@@ -400,7 +417,11 @@ impl Body {
             }
             Body::Counter(counter) => 48 * counter.parts.len() + of_metadata(counter.metadata()),
             Body::Element(element) => 32 * element.parts.len() + element.content_bytes() as usize,
-            Body::Head(head) => 24 * (head.events.len() + head.cleared.len()) + of_metadata(head.metadata()),
+            Body::Head(head) => {
+                let times =
+                    head.events.len() + head.clears.values().map(|cleared| cleared.len()).sum::<usize>();
+                24 * times + of_metadata(head.metadata())
+            }
         }
     }
 }

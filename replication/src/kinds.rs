@@ -34,7 +34,7 @@ mod head;
 
 pub use counter::{Counter, CounterPart, MAX_COUNT, Reset};
 pub use element::{Content, Element, ElementPart, PartState};
-pub use head::{Head, Note};
+pub use head::{Head, MAX_CLEARS, Note, Times};
 
 /// What is asked of an entry that is no value. What becomes of it depends on the entry's state, which the event has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,10 @@ pub trait Joined: Clone + Eq + Into<Body> {
 
     /// The state without what nobody needs any more; `None` if that is all of it.
     fn settle(&self, frontier: Frontier<'_>) -> Option<Self>;
+
+    /// What of this state, which has come with an event, is not dropped here already: who holds all up to the frontier,
+    /// and has no part of that time, has had it, and it was over. `None` where that cannot be told apart.
+    fn fresh(&self, current: Option<&Self>, frontier: Frontier<'_>) -> Option<Self>;
 
     /// What this replica has said: its own part, and what it has spent of others. `None` if it has said nothing. The
     /// latest event in it is the replica's.

@@ -15,7 +15,9 @@ use super::delta::copied;
 use super::{CONFIG, Malformed};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::{Body, Entry, EntryId, Kind, MAX_INLINE_BYTES, MAX_METADATA_BYTES};
-use crate::kinds::{Content, Counter, CounterPart, Element, ElementPart, Head, Note, PartState, Reset};
+use crate::kinds::{
+    Content, Counter, CounterPart, Element, ElementPart, Head, MAX_CLEARS, Note, PartState, Reset,
+};
 use crate::vector::MAX_ORIGINS;
 
 /// The state is one part, alive, by the event that is the state's dot.
@@ -253,14 +255,15 @@ fn decode_counter<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Resu
 }
 
 fn encode_head<E: Encoder>(head: &Head, dot: Dot, encoder: &mut E) -> Result<(), EncodeError> {
-    let by = head.cleared_by.iter().chain(head.note.as_ref().map(|note| &note.dot)).map(|dot| dot.replica);
-    let table = Table::of(dot, head.events.keys().chain(head.cleared.keys()).copied().chain(by));
+    let by = head.clears.keys().chain(head.note.as_ref().map(|note| &note.dot)).map(|dot| dot.replica);
+    let cleared = head.clears.values().flat_map(BTreeMap::keys);
+    let table = Table::of(dot, head.events.keys().chain(cleared).copied().chain(by));
     table.encode(encoder)?;
     table.encode_times(&head.events, encoder)?;
-    head.cleared_by.is_some().encode(encoder)?;
-    if let Some(by) = head.cleared_by {
-        table.encode_dot(by, encoder)?;
-        table.encode_times(&head.cleared, encoder)?;
+    (head.clears.len() as u32).encode(encoder)?;
+    for (by, cleared) in &head.clears {
+        table.encode_dot(*by, encoder)?;
+        table.encode_times(cleared, encoder)?;
     }
     encode_note(head.note.as_ref(), &table, encoder)
 }
@@ -268,12 +271,16 @@ fn encode_head<E: Encoder>(head: &Head, dot: Dot, encoder: &mut E) -> Result<(),
 fn decode_head<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Result<Head, DecodeError> {
     let table = Table::decode(dot, decoder)?;
     let events = table.decode_times(decoder)?;
-    let (cleared_by, cleared) = if bool::decode(decoder)? {
-        (Some(table.decode_dot(decoder)?), table.decode_times(decoder)?)
-    } else {
-        (None, BTreeMap::new())
-    };
-    Ok(Head { events, cleared, cleared_by, note: decode_note(&table, decoder)? })
+    let count = u32::decode(decoder)?;
+    if count as usize > MAX_CLEARS {
+        return Err(DecodeError::Other("a head that tells of more emptyings than any does"));
+    }
+    let mut clears = BTreeMap::new();
+    for _ in 0..count {
+        let by = table.decode_dot(decoder)?;
+        clears.insert(by, table.decode_times(decoder)?);
+    }
+    Ok(Head { events, clears, note: decode_note(&table, decoder)? })
 }
 
 /// 0 for no note, 1 for one that takes the metadata away, 2 for metadata.

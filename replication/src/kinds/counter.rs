@@ -69,6 +69,9 @@ impl CounterPart {
             }
             (one, two) => one.max(two),
         };
+        if planted!(ResetForgotten) {
+            joined.reset = later.reset;
+        }
         joined
     }
 
@@ -224,6 +227,25 @@ impl Joined for Counter {
         let is_note_over = |note: &Note| note.bytes.is_none() && frontier.is_stable(note.dot);
         let note = self.note.clone().filter(|note| !is_note_over(note));
         (!parts.is_empty()).then_some(Self { parts, note })
+    }
+
+    fn fresh(&self, current: Option<&Self>, frontier: Frontier<'_>) -> Option<Self> {
+        let nothing = Self::default();
+        let current = current.unwrap_or(&nothing);
+        let mut parts = self.parts.clone();
+        parts.retain(|birth, part| {
+            let dot = Dot { hlc: part.hlc, replica: birth.replica };
+            current.parts.contains_key(birth) || !frontier.is_stable(dot)
+        });
+        // One that was reset, and counts on for who has not heard of that: without the reset it would all be back.
+        let is_back = |(birth, part): (&Dot, &CounterPart)| {
+            !current.parts.contains_key(birth) && frontier.is_stable(*birth) && part.reset.is_none()
+        };
+        if parts.iter().any(is_back) {
+            return None;
+        }
+        let is_new = |note: &Note| !frontier.is_stable(note.dot) || current.note.is_some();
+        Some(Self { parts, note: self.note.clone().filter(is_new) })
     }
 
     fn said_by(&self, replica: ReplicaId) -> Option<Self> {

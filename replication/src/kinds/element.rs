@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Frontier, Joined, is_expired, rename};
+use super::{Frontier, Joined, Times, is_expired, rename};
 use crate::clock::{Dot, Hlc, ReplicaId};
 
 /// The state of a member or field.
@@ -92,7 +92,7 @@ impl Element {
     }
 
     /// What stands, in the order of the events, the last one last. `cleared` says up to where the whole was emptied.
-    pub fn alive(&self, cleared: &BTreeMap<ReplicaId, Hlc>, now_s: u64) -> Vec<(Dot, &Content)> {
+    pub fn alive(&self, cleared: &Times, now_s: u64) -> Vec<(Dot, &Content)> {
         let is_cleared = |dot: Dot| cleared.get(&dot.replica).is_some_and(|upto| dot.hlc <= *upto);
         let standing = self.parts.iter().filter_map(|(replica, part)| match &part.state {
             PartState::Alive(content) => Some((Dot { hlc: part.hlc, replica: *replica }, content)),
@@ -134,7 +134,7 @@ impl Element {
     }
 
     /// The state without what the whole's removal, which everyone holds, has covered; `None` if that is all.
-    pub(crate) fn without_cleared(&self, cleared: &BTreeMap<ReplicaId, Hlc>) -> Option<Self> {
+    pub(crate) fn without_cleared(&self, cleared: &Times) -> Option<Self> {
         let stays = |(replica, part): &(&ReplicaId, &ElementPart)| {
             cleared.get(replica).is_none_or(|upto| part.hlc > *upto)
         };
@@ -172,6 +172,16 @@ impl Joined for Element {
         };
         let parts = self.parts.iter().filter(stays).map(|(replica, part)| (*replica, part.clone()));
         Some(Self { parts: parts.collect() }).filter(|element: &Self| !element.parts.is_empty())
+    }
+
+    fn fresh(&self, current: Option<&Self>, frontier: Frontier<'_>) -> Option<Self> {
+        let is_held = |dot: Dot| current.is_some_and(|current| current.last_of(dot.replica) >= dot.hlc);
+        let stays = |(replica, part): &(&ReplicaId, &ElementPart)| {
+            let dot = Dot { hlc: part.hlc, replica: **replica };
+            !frontier.is_stable(dot) || is_held(dot)
+        };
+        let parts = self.parts.iter().filter(stays).map(|(replica, part)| (*replica, part.clone()));
+        Some(Self { parts: parts.collect() })
     }
 
     fn said_by(&self, replica: ReplicaId) -> Option<Self> {

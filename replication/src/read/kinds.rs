@@ -3,17 +3,16 @@
 //! A state names the replica of its dot by a number of the store's summary, which is read only where that matters: where a
 //! set or map was emptied, or several replicas have written to one element.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::{MAX_ROWS_LOOKED_AT, damaged_row};
-use crate::clock::{Hlc, ReplicaId};
+use crate::clock::ReplicaId;
 use crate::codec::row::{self, EntryRow};
 use crate::entry::{Body, EntryId, Kind, NamespaceId};
 use crate::keys;
-use crate::kinds::{Content, Counter, Element, Head};
+use crate::kinds::{Content, Counter, Element, Head, Times};
 use crate::store::{Store, StoreError};
 
 /// A counter as a reader sees it.
@@ -250,19 +249,14 @@ fn head<S: Store>(
 }
 
 /// Up to where each replica's elements went with the whole.
-fn cleared<S: Store>(
-    store: &S,
-    namespace: NamespaceId,
-    kind: Kind,
-    key: &[u8],
-) -> Result<BTreeMap<ReplicaId, Hlc>, StoreError> {
-    Ok(head(store, namespace, kind, key)?.map(|head| head.cleared).unwrap_or_default())
+fn cleared<S: Store>(store: &S, namespace: NamespaceId, kind: Kind, key: &[u8]) -> Result<Times, StoreError> {
+    Ok(head(store, namespace, kind, key)?.map(|head| head.cleared()).unwrap_or_default())
 }
 
 fn shown<S: Store>(
     store: &S,
     row: EntryRow,
-    cleared: &BTreeMap<ReplicaId, Hlc>,
+    cleared: &Times,
     now_s: u64,
 ) -> Result<Option<Content>, StoreError> {
     let is_simple = |element: &Element| element.parts.len() == 1 && cleared.is_empty();

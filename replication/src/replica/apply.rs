@@ -40,8 +40,18 @@ impl<S: Store> Replica<S> {
         if !holds_effect && !planted!(EventTakenOnTrust) {
             return Ok(false);
         }
-        if let Some(entry) = entry {
-            self.merge(id, current, entry)?;
+        match entry {
+            Some(entry) if id.kind != Kind::Value && origin != self.id && !planted!(StaleJoinedAgain) => {
+                let Some(fresh) = entry.fresh(current.as_ref(), self.frontier()) else { return Ok(false) };
+                self.clock.observe(entry.dot.hlc);
+                if let Some(fresh) = Entry::of_parts(fresh) {
+                    self.merge(id, current, fresh)?;
+                }
+            }
+            Some(entry) => {
+                self.merge(id, current, entry)?;
+            }
+            None => {}
         }
         self.append_log(origin, &LogRow { position, previous, id: id.clone() })?;
         Ok(true)

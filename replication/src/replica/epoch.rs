@@ -568,14 +568,14 @@ impl<S: Store> Replica<S> {
 
     /// Whether this is the head of a set or map of which everyone knows that it was emptied.
     fn is_emptied(&self, entry: &Entry) -> bool {
-        matches!(&entry.body, Body::Head(head) if head.is_clear_stable(self.frontier()))
+        matches!(&entry.body, Body::Head(head) if head.cleared_for_all(self.frontier()).is_some())
     }
 
     /// Drops a slice of the elements that went with the whole, and at their end the head's word of it.
     fn sweep_elements(&mut self, sweep: &mut Sweep) -> Result<(), StoreError> {
         let Some(Emptying { head: id, cursor }) = sweep.emptying.take() else { return Ok(()) };
-        let entry = self.entry(&id)?.filter(|entry| self.is_emptied(entry));
-        let Some(Entry { dot, body: Body::Head(head) }) = entry else { return Ok(()) };
+        let Some(Entry { dot, body: Body::Head(head) }) = self.entry(&id)? else { return Ok(()) };
+        let Some(cleared) = head.cleared_for_all(self.frontier()) else { return Ok(()) };
         let head_key = keys::entry(&id);
         let mut over = Vec::new();
         let mut next = None;
@@ -593,7 +593,7 @@ impl<S: Store> Replica<S> {
             let decoded = row::decode_entry(row_key, &row).and_then(|row| entry_of_row(&self.origins, row));
             match (keys::parse_entry(row_key), decoded) {
                 (Some(id), Ok(Entry { dot, body: Body::Element(element) })) => {
-                    let left = element.without_cleared(&head.cleared);
+                    let left = element.without_cleared(&cleared);
                     if left.as_ref() != Some(&element) {
                         over.push((id, Entry { dot, body: Body::Element(element) }, left));
                     }
@@ -620,7 +620,7 @@ impl<S: Store> Replica<S> {
             sweep.emptying = Some(Emptying { head: id, cursor: next });
             return Ok(());
         }
-        let left = head.without_clear(self.frontier()).map(Body::Head).and_then(Entry::of_parts);
+        let left = head.without_clears_for_all(self.frontier()).map(Body::Head).and_then(Entry::of_parts);
         let entry = Entry { dot, body: Body::Head(head) };
         match left {
             Some(left) => self.put_entry(&id, Some(entry), left),

@@ -170,8 +170,7 @@ impl Oracle {
     /// As [`Oracle::check_swept`], of what is made of parts.
     fn check_settled(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let frontier = Frontier { epoch: replica.epoch(), held: replica.vector() };
-        let is_emptied =
-            |entry: &Entry| matches!(&entry.body, Body::Head(head) if head.is_clear_stable(frontier));
+        let is_emptied = |entry: &Entry| matches!(&entry.body, Body::Head(head) if head.cleared_for_all(frontier).is_some());
         let states = rows::states(replica.store())?.into_iter().filter(|(id, _)| id.kind != Kind::Value);
         let mut left =
             states.filter(|(_, entry)| entry.settled(frontier) != Settled::Same || is_emptied(entry));
