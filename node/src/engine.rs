@@ -52,6 +52,14 @@ pub enum Write {
     },
 }
 
+impl Write {
+    fn namespace(&self) -> NamespaceId {
+        match self {
+            Self::Put { namespace, .. } | Self::Delete { namespace, .. } => *namespace,
+        }
+    }
+}
+
 /// What an operator does about a store that must not be served. (`serve --rebuild` does the same.)
 const REMEDY: &str = "stop it, run `littoral store rebuild`, and start it again: it sets this store aside, and returns under \
                       a new identity with what it alone has";
@@ -220,7 +228,7 @@ struct Shared {
     replica: Option<ReplicaId>,
     condition: ArcSwap<Condition>,
     /// Rises when an entry of the system namespace changes.
-    namespaces_version: AtomicU64,
+    system_version: AtomicU64,
     /// What the last verification of the rows has found.
     verified: ArcSwapOption<Verified>,
     /// Whether this node must be started anew under a new identity, which it does by itself.
@@ -284,7 +292,7 @@ impl Engine {
             store: replica.as_ref().map(|replica| replica.store().clone()),
             replica: replica.as_ref().map(Replica::id),
             condition: ArcSwap::from_pointee(condition),
-            namespaces_version: AtomicU64::new(0),
+            system_version: AtomicU64::new(0),
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
         });
@@ -314,7 +322,12 @@ impl Engine {
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
         let count = writes.len() as u64;
+        let is_system = writes.iter().any(|write| write.namespace() == NamespaceId::SYSTEM);
         let written = self.queue_and_wait(writes, ack).await;
+        if is_system {
+            // The thread raises it too, but a moment later.
+            self.shared.system_version.fetch_add(1, Ordering::Release);
+        }
         if let Err(error) = &written {
             metrics::counter!("littoral_writes_refused_total", "reason" => error.kind()).increment(count);
         }
@@ -385,9 +398,10 @@ impl Engine {
         named
     }
 
-    /// A number that rises whenever the list of namespaces may have changed, here or by a peer.
-    pub fn namespaces_version(&self) -> u64 {
-        self.shared.namespaces_version.load(Ordering::Acquire)
+    /// A number that rises whenever entries of the system namespace may have changed, by a peer, or here: then before
+    /// the write is acknowledged.
+    pub fn system_version(&self) -> u64 {
+        self.shared.system_version.load(Ordering::Acquire)
     }
 
     /// Everything an operator may ask of this node, exact at one moment of the engine.

@@ -361,7 +361,7 @@ impl Driver {
             self.read_pops();
         }
         if system_changed {
-            self.shared.namespaces_version.fetch_add(1, Ordering::Release);
+            self.shared.system_version.fetch_add(1, Ordering::Release);
         }
     }
 
