@@ -29,8 +29,11 @@ use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
+use crate::accounts::AccountError;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::request_rate::TooMany;
+use crate::tokens::{MissingRight, TokenError};
 use crate::transport::LinkError;
 
 /// What a client is told to wait before it tries again.
@@ -48,6 +51,10 @@ pub(crate) enum ApiError {
     BadAuthorization,
     #[error("Authentication error")]
     Forbidden,
+    #[error(transparent)]
+    MissingRight(#[from] MissingRight),
+    #[error("this token is too fast: {0}")]
+    TokenTooFast(#[from] TooMany),
     #[error("Could not route to {path}, perhaps your object identifier is invalid?")]
     NoRoute { path: String },
     #[error("Method not allowed here; allowed: {allow}")]
@@ -124,7 +131,9 @@ impl ApiError {
         match self {
             Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
             Self::BadAuthorization => (StatusCode::BAD_REQUEST, 6003),
-            Self::Forbidden => (StatusCode::FORBIDDEN, 10000),
+            // As with the real API, so that its clients say what is to be done.
+            Self::Forbidden | Self::MissingRight(_) => (StatusCode::FORBIDDEN, 10000),
+            Self::TokenTooFast(_) => (StatusCode::TOO_MANY_REQUESTS, 971),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, 7003),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, 10405),
             Self::NotJson { .. } => (StatusCode::BAD_REQUEST, 6008),
@@ -214,6 +223,9 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
+        if let Self::TokenTooFast(refused) = self {
+            response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
+        }
         if matches!(code, 20001 | 20003..=20005 | 20011) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
@@ -226,6 +238,22 @@ impl ApiError {
 pub(crate) enum PageError {
     #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
     Unauthorized,
+    #[error(
+        "this page needs a token of the cluster: one of the configuration ([[http.tokens]]) without cluster = false"
+    )]
+    NotOfCluster,
+    #[error("account {id} is not one of this token's")]
+    OtherAccount { id: String },
+    #[error(transparent)]
+    MissingRight(#[from] MissingRight),
+    #[error("this token is too fast: {0}")]
+    TooFast(#[from] TooMany),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("the body is larger than any order")]
     OrderTooLarge,
     #[error("the body is not understood: {reason}")]
@@ -242,6 +270,23 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response<Body> {
         let status = match &self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotOfCluster | Self::OtherAccount { .. } | Self::MissingRight(_) => StatusCode::FORBIDDEN,
+            Self::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Account(AccountError::NotFound { .. }) | Self::Token(TokenError::NotFound { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Account(AccountError::Exists { .. } | AccountError::NotEmpty { .. })
+            | Self::Account(AccountError::Configured { .. } | AccountError::TooMany)
+            | Self::Token(TokenError::TooMany) => StatusCode::CONFLICT,
+            Self::Account(AccountError::Invalid { .. }) | Self::Token(TokenError::Invalid { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Account(AccountError::Read(_)) | Self::Token(TokenError::Read(_)) | Self::Read(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Account(AccountError::Write(error)) | Self::Token(TokenError::Write(error)) => {
+                write_status(error)
+            }
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -253,7 +298,11 @@ impl IntoResponse for PageError {
             Self::NotDone(OperatorError::Itself | OperatorError::WouldLose { .. }) => StatusCode::CONFLICT,
             Self::NotDone(OperatorError::Unavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        problem(status, &self.to_string())
+        let mut response = problem(status, &self.to_string());
+        if let Self::TooFast(refused) = &self {
+            response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
+        }
+        response
     }
 }
 
@@ -276,6 +325,11 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         _ => {}
     }
     response
+}
+
+/// What a page says of a write that was not done: as the KV surface does.
+fn write_status(error: &WriteError) -> StatusCode {
+    ApiError::Write(error.clone()).verdict().0
 }
 
 /// A message on the status line: on one line, and not too long for it.

@@ -15,6 +15,7 @@ mod multipart;
 mod namespaces;
 mod native;
 mod tls;
+mod tokens;
 mod values;
 
 use std::collections::HashMap;
@@ -90,12 +91,16 @@ async fn start(
     mut listeners: Vec<Listener>,
 ) -> Running {
     let engine = start_engine(folder, min_free_bytes).await;
-    let token = |account: &str, token: &str| AccountToken { account: account.into(), token: token.into() };
+    let token = |account: &str, token: &str, cluster| AccountToken {
+        account: account.into(),
+        token: token.into(),
+        cluster,
+    };
     let chunks = Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap());
     let context = HttpContext {
         engine: engine.clone(),
         chunks: chunks.clone(),
-        tokens: vec![token(ACCOUNT, TOKEN), token(OTHER_ACCOUNT, OTHER_TOKEN)],
+        tokens: vec![token(ACCOUNT, TOKEN, true), token(OTHER_ACCOUNT, OTHER_TOKEN, true)],
         flights: ChunkFlights::new(chunks, peer.clone()),
         links: peer,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),
