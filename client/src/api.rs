@@ -6,6 +6,7 @@ pub mod diff;
 pub mod kv;
 pub mod links;
 pub mod members;
+pub mod quotas;
 pub mod tokens;
 pub mod verify;
 

@@ -1,8 +1,9 @@
-//! Calls about accounts and their tokens.
+//! Calls about accounts, their tokens, and the quotas of their namespaces.
 
 use reqwest::Method;
 
 use crate::account::Account;
+use crate::api::quotas::{Quota, QuotaReport};
 use crate::api::tokens::{
     AccountInfo, AccountsReport, CreateAccount, CreateToken, CreatedToken, PresentedToken, TokensReport,
 };
@@ -50,6 +51,22 @@ impl Account {
     pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
         let path = format!("{}/{}", self.tokens_path()?, segment(id, "token id")?);
         self.client.fetch(&Request::new(Method::DELETE, path)).await.map(drop)
+    }
+
+    /// What a namespace may hold and be asked, and what it has.
+    pub async fn quota(&self, namespace: &str) -> Result<QuotaReport, Error> {
+        self.client.json(&Request::read(self.quota_path(namespace)?)).await
+    }
+
+    /// Sets all bounds of a namespace. Needs a token of the cluster.
+    pub async fn set_quota(&self, namespace: &str, quota: &Quota) -> Result<QuotaReport, Error> {
+        let request = Request::new(Method::PUT, self.quota_path(namespace)?).json(quota)?;
+        self.client.json(&request).await
+    }
+
+    fn quota_path(&self, namespace: &str) -> Result<String, Error> {
+        let account = segment(&self.id, "account id")?;
+        Ok(format!("/v1/accounts/{account}/namespaces/{}/quota", segment(namespace, "namespace id")?))
     }
 
     fn tokens_path(&self) -> Result<String, Error> {

@@ -17,6 +17,7 @@ mod lag;
 mod link;
 mod member;
 mod print;
+mod quota;
 mod record;
 mod resume;
 mod serve;
@@ -258,6 +259,10 @@ mod tests {
             ("kv export f --resume s", true),
             ("kv export --resume s", false),
             ("kv namespace create demo", true),
+            ("kv namespace quota demo", true),
+            ("kv namespace quota demo --max-bytes 10GiB --max-keys none --requests-per-s 100", true),
+            ("kv namespace quota demo --max-bytes lots", false),
+            ("kv namespace quota", false),
             ("workers config demo --binding KV --url http://h:1", true),
             ("workers config demo --binding K-V", false),
             ("workers config", false),

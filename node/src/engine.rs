@@ -14,7 +14,7 @@ use bytes::Bytes;
 use littoral::api::{State, Status};
 use replication::replica::OpenError;
 use replication::replica::verify::Verified;
-use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
+use replication::{Body, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rebuild;
@@ -26,10 +26,12 @@ mod driver;
 mod forecast;
 mod inbox;
 mod members;
+mod quota;
 mod report;
 
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
+pub use quota::StorageQuota;
 
 /// One change an application asks for.
 #[derive(Clone, Debug)]
@@ -56,6 +58,13 @@ impl Write {
     fn namespace(&self) -> NamespaceId {
         match self {
             Self::Put { namespace, .. } | Self::Delete { namespace, .. } => *namespace,
+        }
+    }
+
+    fn into_state(self) -> (EntryId, Body) {
+        match self {
+            Self::Put { namespace, key, value } => (EntryId::value(namespace, key), Body::Value(value)),
+            Self::Delete { namespace, key } => (EntryId::value(namespace, key), Body::Tombstone),
         }
     }
 }
@@ -131,6 +140,21 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// The namespace would hold more than it may.
+    #[error(
+        "{quota} of this namespace is {limit}: it has {used}, and this would add {added}; delete keys, or have an \
+         operator raise the quota"
+    )]
+    OverQuota {
+        /// `max_keys` or `max_bytes`.
+        quota: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What there is.
+        used: u64,
+        /// What would come on top.
+        added: u64,
+    },
     /// An operator is taking this node out.
     #[error("this node is being drained and takes no more writes; write at another PoP")]
     Draining,
@@ -149,6 +173,7 @@ impl WriteError {
             Self::Overloaded { .. } => "overload",
             Self::DiskFull { .. } => "disk_full",
             Self::ClockSkew { .. } | Self::ClockBehind { .. } => "clock",
+            Self::OverQuota { .. } => "quota",
             Self::Draining => "draining",
             Self::Unavailable { .. } => "unavailable",
         }
@@ -321,9 +346,22 @@ impl Engine {
     /// # Errors
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
+        self.write_within(StorageQuota::default(), writes, ack).await
+    }
+
+    /// As [`Engine::write`], of writes to one namespace, of which none is done where all together would exceed its quota.
+    ///
+    /// # Errors
+    /// [`WriteError::OverQuota`] too.
+    pub async fn write_within(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
         let count = writes.len() as u64;
         let is_system = writes.iter().any(|write| write.namespace() == NamespaceId::SYSTEM);
-        let written = self.queue_and_wait(writes, ack).await;
+        let written = self.queue_and_wait(quota, writes, ack).await;
         if is_system {
             // The thread raises it too, but a moment later.
             self.shared.system_version.fetch_add(1, Ordering::Release);
@@ -334,7 +372,12 @@ impl Engine {
         written
     }
 
-    async fn queue_and_wait(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
+    async fn queue_and_wait(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
         {
             let condition = self.shared.condition.load();
             if condition.state != State::Ready {
@@ -342,7 +385,7 @@ impl Engine {
             }
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.queue_writes(writes, ack, reply)?;
+        self.shared.inbox.queue_writes(quota, writes, ack, reply)?;
         answer
             .await
             .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))

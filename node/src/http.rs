@@ -24,6 +24,7 @@ mod members;
 mod namespaces;
 mod native;
 pub(crate) mod query;
+mod quotas;
 pub(crate) mod route;
 mod tls;
 mod tokens;
@@ -65,6 +66,7 @@ use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
 use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
@@ -186,6 +188,7 @@ struct Surface {
     engine: Engine,
     namespaces: Arc<Namespaces>,
     accounts: Arc<Accounts>,
+    quotas: Arc<Quotas>,
     chunks: large::Chunks,
     tokens: Arc<Tokens>,
     /// What whoever opens a unix socket without tokens may do there.
@@ -202,6 +205,7 @@ impl Surface {
         let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
         let namespaces = Arc::new(Namespaces::new(engine.clone()));
         let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
+        let quotas = Arc::new(Quotas::new(engine.clone()));
         let native = native::Native {
             engine: engine.clone(),
             links,
@@ -211,11 +215,13 @@ impl Surface {
             diff: Arc::default(),
             accounts: accounts.clone(),
             namespaces: namespaces.clone(),
+            quotas: quotas.clone(),
             render_metrics,
         };
         Self {
             namespaces,
             accounts,
+            quotas,
             chunks: large::Chunks { engine: engine.clone(), store: chunks, flights },
             engine,
             tokens,

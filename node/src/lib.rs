@@ -17,6 +17,7 @@ pub mod identity;
 pub mod namespaces;
 pub mod node;
 mod peering;
+pub mod quotas;
 mod rebuild;
 mod request_rate;
 mod sent_file;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::engine::{Ack, Engine, ReadError, Write, WriteError};
+use crate::quotas;
 
 /// The most namespaces an account may have (the limit of Workers KV).
 pub const MAX_NAMESPACES: usize = 1000;
@@ -194,8 +195,13 @@ impl Namespaces {
     pub async fn delete(&self, account: &str, id: NamespaceId) -> Result<(), NamespaceError> {
         let _changing = self.changing.lock().await;
         self.find(account, id)?;
-        let key = entry_key(account, id).into();
-        self.engine.write(vec![Write::Delete { namespace: NamespaceId::SYSTEM, key }], Ack::Durable).await?;
+        let mut keys = vec![entry_key(account, id)];
+        let quota = quotas::row_key(id);
+        if self.engine.read(NamespaceId::SYSTEM, &quota)?.is_some() {
+            keys.push(quota);
+        }
+        let delete = |key: Vec<u8>| Write::Delete { namespace: NamespaceId::SYSTEM, key: key.into() };
+        self.engine.write(keys.into_iter().map(delete).collect(), Ack::Durable).await?;
         Ok(())
     }
 

@@ -90,6 +90,7 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "kv import",
         "kv export",
         "kv namespace",
+        "kv namespace quota",
         "workers",
         "workers config",
         "config",

@@ -14,8 +14,11 @@ use replication::NamespaceId;
 
 use super::Surface;
 use super::error::ApiError;
+use super::measures::count_over_quota;
 use super::query::decode_key;
+use crate::engine::{Ack, StorageQuota, Write, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::request_rate::TooMany;
 use crate::tokens::{Grant, Tokens};
 
 /// What the token of a request stands for.
@@ -26,8 +29,14 @@ pub(super) fn grant_of(tokens: &Tokens, headers: &HeaderMap) -> Result<Arc<Grant
 /// The same, where the token was sent otherwise than in a header.
 pub(super) fn grant_of_token(tokens: &Tokens, token: &[u8]) -> Result<Arc<Grant>, ApiError> {
     let grant = tokens.grant(token)?.ok_or(ApiError::Forbidden)?;
-    grant.admit()?;
+    grant.admit().map_err(|refused| too_fast("this token", "token_requests", refused))?;
     Ok(grant)
+}
+
+/// The refusal of a request that was one too many for what or whom.
+fn too_fast(of: &'static str, quota: &'static str, refused: TooMany) -> ApiError {
+    count_over_quota(quota);
+    ApiError::TooFast { of, refused }
 }
 
 /// The token in a request, in whichever of the three ways of the REST API it was sent.
@@ -58,6 +67,7 @@ pub(super) struct Place {
     grant: Arc<Grant>,
     action: Action,
     pub(super) namespace: NamespaceId,
+    quota: StorageQuota,
 }
 
 impl Place {
@@ -75,10 +85,26 @@ impl Place {
             Owner::OfToken => surface.namespaces.is_owned_by_any(&grant.accounts, namespace)?,
             Owner::Anyone => surface.accounts.own(namespace)?,
         };
-        match is_owned {
-            true => Ok(Self { grant, action, namespace }),
-            false => Err(NamespaceError::NotFound.into()),
+        if !is_owned {
+            return Err(NamespaceError::NotFound.into());
         }
+        let quota = surface.quotas.in_force(namespace)?;
+        quota.admit().map_err(|refused| too_fast("this namespace", "namespace_requests", refused))?;
+        Ok(Self { grant, action, namespace, quota: quota.storage() })
+    }
+
+    /// Writes within the quota of the namespace. Who writes has checked each key.
+    pub(super) async fn write(
+        &self,
+        surface: &Surface,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<(), ApiError> {
+        let written = surface.engine.write_within(self.quota, writes, ack).await;
+        if let Err(WriteError::OverQuota { quota, .. }) = &written {
+            count_over_quota(quota);
+        }
+        Ok(written.map(drop)?)
     }
 
     /// The key of a path, decoded, where it may be acted upon.

@@ -112,8 +112,8 @@ pub(super) async fn delete(
     for (number, slice) in keys.chunks(SLICE_WRITES).enumerate() {
         let delete =
             |key: &Cow<'_, str>| Write::Delete { namespace, key: Bytes::copy_from_slice(key.as_bytes()) };
-        let written = surface.engine.write(slice.iter().map(delete).collect(), ack).await;
-        written.map_err(|cause| partly_done(number * SLICE_WRITES, keys.len(), cause.into()))?;
+        let written = place.write(surface, slice.iter().map(delete).collect(), ack).await;
+        written.map_err(|cause| partly_done(number * SLICE_WRITES, keys.len(), cause))?;
     }
     Ok(all_done(keys.len()))
 }
@@ -287,7 +287,7 @@ async fn put_slice(surface: &Surface, place: &Place, pairs: &[Pair<'_>], ack: Ac
         let key = Bytes::copy_from_slice(pair.key.as_bytes());
         writes.push(Write::Put { namespace: place.namespace, key, value });
     }
-    surface.engine.write(writes, ack).await?;
+    place.write(surface, writes, ack).await?;
     drop(pins);
     Ok(())
 }

@@ -17,6 +17,7 @@
 //! | 20009 | 500 | a chunk file could not be read or written |
 //! | 20010 | 413 | the request body is larger than any of its kind may be |
 //! | 20011 | 503 | this node is being drained: it takes no more writes |
+//! | 20012 | 429 | the namespace would hold more than its quota (Retry-After) |
 
 use std::borrow::Cow;
 use std::io;
@@ -32,6 +33,7 @@ use serde_json::json;
 use crate::accounts::AccountError;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::quotas::QuotaError;
 use crate::request_rate::TooMany;
 use crate::tokens::{MissingRight, TokenError};
 use crate::transport::LinkError;
@@ -53,8 +55,8 @@ pub(crate) enum ApiError {
     Forbidden,
     #[error(transparent)]
     MissingRight(#[from] MissingRight),
-    #[error("this token is too fast: {0}")]
-    TokenTooFast(#[from] TooMany),
+    #[error("{of} is asked too often: {refused}")]
+    TooFast { of: &'static str, refused: TooMany },
     #[error("Could not route to {path}, perhaps your object identifier is invalid?")]
     NoRoute { path: String },
     #[error("Method not allowed here; allowed: {allow}")]
@@ -133,7 +135,8 @@ impl ApiError {
             Self::BadAuthorization => (StatusCode::BAD_REQUEST, 6003),
             // As with the real API, so that its clients say what is to be done.
             Self::Forbidden | Self::MissingRight(_) => (StatusCode::FORBIDDEN, 10000),
-            Self::TokenTooFast(_) => (StatusCode::TOO_MANY_REQUESTS, 971),
+            Self::TooFast { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
+            Self::Write(WriteError::OverQuota { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20012),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, 7003),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, 10405),
             Self::NotJson { .. } => (StatusCode::BAD_REQUEST, 6008),
@@ -223,10 +226,10 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if let Self::TokenTooFast(refused) = self {
+        if let Self::TooFast { refused, .. } = self {
             response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
         }
-        if matches!(code, 20001 | 20003..=20005 | 20011) {
+        if matches!(code, 20001 | 20003..=20005 | 20011 | 20012) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
@@ -246,8 +249,12 @@ pub(crate) enum PageError {
     OtherAccount { id: String },
     #[error(transparent)]
     MissingRight(#[from] MissingRight),
-    #[error("this token is too fast: {0}")]
-    TooFast(#[from] TooMany),
+    #[error("this token is asked too often: {0}")]
+    TooFast(TooMany),
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error(transparent)]
@@ -278,15 +285,19 @@ impl IntoResponse for PageError {
             Self::Account(AccountError::Exists { .. } | AccountError::NotEmpty { .. })
             | Self::Account(AccountError::Configured { .. } | AccountError::TooMany)
             | Self::Token(TokenError::TooMany) => StatusCode::CONFLICT,
+            Self::Namespace(NamespaceError::NotFound) => StatusCode::NOT_FOUND,
+            Self::Namespace(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Quota(QuotaError::OutOfBounds { .. }) => StatusCode::BAD_REQUEST,
             Self::Account(AccountError::Invalid { .. }) | Self::Token(TokenError::Invalid { .. }) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Account(AccountError::Read(_)) | Self::Token(TokenError::Read(_)) | Self::Read(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Account(AccountError::Write(error)) | Self::Token(TokenError::Write(error)) => {
-                write_status(error)
-            }
+            Self::Account(AccountError::Read(_))
+            | Self::Token(TokenError::Read(_))
+            | Self::Quota(QuotaError::Read(_))
+            | Self::Read(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Account(AccountError::Write(error))
+            | Self::Token(TokenError::Write(error))
+            | Self::Quota(QuotaError::Write(error)) => write_status(error),
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,

@@ -16,11 +16,12 @@ use super::auth::grant_of;
 use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, tokens, verify};
+use super::{diff, links, quotas, tokens, verify};
 use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
 use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
@@ -38,6 +39,7 @@ pub(crate) struct Native {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) diff: Arc<diff::Slot>,
     pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/accounts/{account}", delete(tokens::delete_account))
         .route("/v1/accounts/{account}/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/accounts/{account}/tokens/{token}", delete(tokens::revoke))
+        .route("/v1/accounts/{account}/namespaces/{namespace}/quota", get(quotas::report).put(quotas::set))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")
@@ -130,7 +133,7 @@ impl Native {
     pub(super) fn grant(&self, headers: &HeaderMap) -> Result<Arc<Grant>, PageError> {
         grant_of(&self.tokens, headers).map_err(|error| match error {
             ApiError::Read(error) => error.into(),
-            ApiError::TokenTooFast(refused) => refused.into(),
+            ApiError::TooFast { refused, .. } => PageError::TooFast(refused),
             _ => PageError::Unauthorized,
         })
     }

@@ -105,7 +105,7 @@ pub(super) async fn store(
 ) -> Result<(), ApiError> {
     let Received { payload, pins } = received;
     let value = Value { payload, metadata, expires_at_s };
-    surface.engine.write(vec![Write::Put { namespace: place.namespace, key, value }], ack).await?;
+    place.write(surface, vec![Write::Put { namespace: place.namespace, key, value }], ack).await?;
     // From now on the value keeps its chunks.
     drop(pins);
     Ok(())
@@ -119,7 +119,7 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, ApiError> {
     let key = Bytes::copy_from_slice(place.key(raw_key)?.as_bytes());
     let ack = Query::parse(query)?.ack()?;
-    surface.engine.write(vec![Write::Delete { namespace: place.namespace, key }], ack).await?;
+    place.write(surface, vec![Write::Delete { namespace: place.namespace, key }], ack).await?;
     Ok(envelope::done())
 }
 

@@ -14,6 +14,7 @@ mod large;
 mod multipart;
 mod namespaces;
 mod native;
+mod quotas;
 mod tls;
 mod tokens;
 mod values;

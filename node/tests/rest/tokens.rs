@@ -443,7 +443,7 @@ async fn a_token_that_is_too_fast_is_told_when_to_come_again() {
             break answer;
         }
     };
-    refused.assert_error(429, 971, "this token is too fast: no more than 1 requests a second");
+    refused.assert_error(429, 971, "this token is asked too often: no more than 1 requests a second");
     assert_eq!(refused.header("retry-after"), Some("1"));
     for path in [format!("/binding/{}/k", node.namespace()), "/v1/token".to_owned()] {
         let refused = node.send_as(token, "GET", &path, b"").await;
