@@ -219,7 +219,7 @@ fn row_key(id: &str) -> Vec<u8> {
 }
 
 /// So many hexadecimal digits, in lower case.
-fn parse_id(text: &str) -> Option<String> {
+pub(crate) fn parse_id(text: &str) -> Option<String> {
     let is_one = text.len() == ACCOUNT_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_one.then(|| text.to_ascii_lowercase())
 }

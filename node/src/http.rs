@@ -284,6 +284,9 @@ impl Surface {
         upload: &mut Upload,
     ) -> Result<Response<Body>, ApiError> {
         let grant = auth::grant_of(&self.tokens, &head.headers)?;
+        if call.operation == Operation::VerifyToken {
+            return Ok(tokens::verified(&grant));
+        }
         let account = grant.account(call.account).ok_or(ApiError::Forbidden)?;
         let query = head.uri.query();
         let place = |action| self.place(&grant, account, call.namespace, action);
@@ -306,7 +309,8 @@ impl Surface {
             }
             Operation::DeleteNamespace => namespaces::delete(self, account, &place(Action::Admin)?).await,
             // No call is routed to these.
-            Operation::BindingGet
+            Operation::VerifyToken
+            | Operation::BindingGet
             | Operation::BindingPut
             | Operation::BindingDelete
             | Operation::BindingList

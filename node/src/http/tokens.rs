@@ -3,18 +3,24 @@
 //! The rule this file upholds: who has a token of the cluster may do all of it; who may administer an account as a whole
 //! lists, makes and revokes its tokens, and sees no other account.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Json;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use littoral::api::tokens::{
     AccountInfo, AccountsReport, Action, CreateAccount, CreateToken, CreatedToken, PresentedToken,
     TokensReport,
 };
+use serde_json::json;
 
+use super::envelope;
 use super::error::PageError;
 use super::members::received;
 use super::native::Native;
+use crate::accounts::{AccountError, parse_id};
+use crate::tokens::Grant;
 
 /// The largest body that makes an account or a token.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -29,6 +35,12 @@ pub(super) async fn presented(State(native): State<Native>, headers: HeaderMap) 
         cluster: grant.is_cluster,
         token: grant.info().cloned(),
     }))
+}
+
+/// What the real API says of a token that is good; who asks looks at the status.
+pub(super) fn verified(grant: &Grant) -> Response<Body> {
+    let id = grant.info().map(|info| info.id.as_str());
+    envelope::result(json!({ "id": id, "status": "active" }))
 }
 
 pub(super) async fn accounts(State(native): State<Native>, headers: HeaderMap) -> Page<AccountsReport> {
@@ -64,7 +76,7 @@ pub(super) async fn list(
     Path(account): Path<String>,
     headers: HeaderMap,
 ) -> Page<TokensReport> {
-    let account = native.administered(&headers, &account)?;
+    let (_, account) = native.administered(&headers, &account)?;
     native.tokens_of(account)
 }
 
@@ -74,7 +86,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Made<CreatedToken> {
-    let account = native.administered(&headers, &account)?;
+    let (grant, account) = native.administered(&headers, &account)?;
+    if grant.is_cluster {
+        // A mistyped id must not become an account.
+        native.accounts.find(&account)?;
+    }
     let wanted: CreateToken = received(body, MAX_BODY_BYTES).await?;
     Ok((StatusCode::CREATED, Json(native.tokens.create(&account, wanted).await?)))
 }
@@ -84,21 +100,25 @@ pub(super) async fn revoke(
     Path((account, token)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Page<TokensReport> {
-    let account = native.administered(&headers, &account)?;
+    let (_, account) = native.administered(&headers, &account)?;
     native.tokens.revoke(&account, &token).await?;
     native.tokens_of(account)
 }
 
 impl Native {
-    /// The account, in lower case, where who asks may administer it as a whole.
-    fn administered(&self, headers: &HeaderMap, account: &str) -> Result<String, PageError> {
+    /// The account, in lower case, where who asks may administer it as a whole. A token can be revoked also where only the
+    /// configuration of another PoP knows its account.
+    fn administered(&self, headers: &HeaderMap, account: &str) -> Result<(Arc<Grant>, String), PageError> {
         let grant = self.grant(headers)?;
         if grant.is_cluster {
-            return Ok(self.accounts.find(account)?);
+            let not_found = || AccountError::NotFound { id: account.to_owned() };
+            let account = parse_id(account).ok_or_else(not_found)?;
+            return Ok((grant, account));
         }
-        let own = grant.account(account).ok_or_else(|| PageError::OtherAccount { id: account.to_owned() })?;
+        let other = || PageError::OtherAccount { id: account.to_owned() };
+        let own = grant.account(account).ok_or_else(other)?.to_owned();
         grant.check_account(Action::Admin)?;
-        Ok(own.to_owned())
+        Ok((grant, own))
     }
 
     fn tokens_of(&self, account: String) -> Page<TokensReport> {

@@ -254,6 +254,8 @@ async fn a_revoked_token_is_refused_at_once_and_over_a_restart() {
     let left = node.revoke(gone["id"].as_str().unwrap()).await;
     assert_eq!((left.status, left.json()["tokens"].as_array().unwrap().len()), (200, 1), "{left:?}");
     node.send_as(&gone_token, "GET", &path, b"").await.assert_error(403, 10000, "Authentication error");
+    let elsewhere = format!("/v1/accounts/{}/tokens", "e".repeat(32));
+    assert_eq!(node.client.send("GET", &elsewhere, &[], b"").await.json()["tokens"], json!([]));
     let again = node.revoke(gone["id"].as_str().unwrap()).await;
     assert_eq!((again.status, again.header("content-type")), (404, Some("application/problem+json")));
     let node = node.restart(0).await;
@@ -331,6 +333,11 @@ async fn a_token_is_told_what_it_is() {
     let said = node.send_as(TOKEN, "GET", "/v1/token", b"").await.json();
     assert_eq!(said, json!({ "accounts": [ACCOUNT], "cluster": true, "token": null }));
     assert_eq!(node.send_as("unknown", "GET", "/v1/token", b"").await.status, 401);
+    let verify = "/client/v4/user/tokens/verify";
+    let verified = node.send_as(made["token"].as_str().unwrap(), "GET", verify, b"").await.ok();
+    assert_eq!(verified, json!({ "id": made["id"], "status": "active" }));
+    assert_eq!(node.send_as(TOKEN, "GET", verify, b"").await.ok()["status"], "active");
+    node.send_as("unknown", "GET", verify, b"").await.assert_error(403, 10000, "Authentication error");
     let accounts = node.send_as(made["token"].as_str().unwrap(), "GET", "/v1/accounts", b"").await.json();
     assert_eq!(accounts["accounts"].as_array().unwrap().len(), 1, "{accounts}");
 }
