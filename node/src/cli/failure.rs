@@ -121,6 +121,12 @@ impl From<littoral::Error> for Failure {
             | littoral::Error::Api { status: 401 | 403, .. } => {
                 "check --token (LITTORAL_TOKEN) and --account (LITTORAL_ACCOUNT)"
             }
+            littoral::Error::Api { code: code::OVER_QUOTA, .. } => {
+                "`littoral kv namespace quota NAMESPACE` shows what it has, and may have"
+            }
+            littoral::Error::Api { code: code::TOO_FAST, .. } => {
+                "ask more slowly, or have the bound raised: `littoral token show`, `littoral kv namespace quota`"
+            }
             littoral::Error::Api { status: 429 | 500..=599, .. } => {
                 "the PoP has trouble: `littoral status` and its log say which"
             }

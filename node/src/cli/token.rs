@@ -13,6 +13,7 @@ use super::cluster::duration;
 use super::connection::{AccountConnection, Connection, is_id, no_such_title};
 use super::failure::Failure;
 use super::print;
+use super::short_id;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -118,17 +119,24 @@ fn scope(text: &str) -> Result<Scope, String> {
     Ok(Scope { namespace: namespace.to_owned(), prefix, actions })
 }
 
+/// A moment to its minute.
+const MINUTE_CHARS: usize = 16;
+
 fn page(tokens: &[TokenInfo]) -> String {
-    let row = |token: &TokenInfo| [token.id.clone(), print::name(&token.name), scopes(token), expiry(token)];
-    print::table(["TOKEN", "NAME", "MAY", "EXPIRES"], tokens.iter().map(row))
+    let row = |token: &TokenInfo| {
+        let expiry = expiry(token).chars().take(MINUTE_CHARS).collect();
+        [token.id.clone(), print::name(&token.name), scopes(token), expiry]
+    };
+    print::table(["TOKEN", "NAME", "MAY", "EXPIRES (UTC)"], tokens.iter().map(row))
 }
 
-/// In the words of `--scope`; of many, the first.
+/// In the words of `--scope`, with the beginnings of ids; of many, the first.
 fn scopes(token: &TokenInfo) -> String {
     let Some(first) = token.scopes.first() else { return "nothing".to_owned() };
+    let first = Scope { namespace: short_id(&first.namespace), ..first.clone() };
     match token.scopes.len() - 1 {
-        0 => typed(first),
-        more => format!("{} and {more} more", typed(first)),
+        0 => typed(&first),
+        more => format!("{} and {more} more", typed(&first)),
     }
 }
 

@@ -369,7 +369,8 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases: [(PageError, u16); 11] = [
+        let id = || "ab".repeat(16);
+        let cases: [(PageError, u16); 21] = [
             (PageError::Busy { reason: text() }, 503),
             (LinkError::NoSuchLink { pop: text() }.into(), 404),
             (LinkError::Quarantined.into(), 503),
@@ -378,6 +379,16 @@ mod tests {
             (OperatorError::Itself.into(), 409),
             (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }.into(), 409),
             (OperatorError::Unavailable { reason: text() }.into(), 503),
+            (PageError::NotOfCluster, 403),
+            (PageError::OtherAccount { id: id() }, 403),
+            (AccountError::NotFound { id: id() }.into(), 404),
+            (AccountError::Exists { id: id() }.into(), 409),
+            (AccountError::Configured { id: id() }.into(), 409),
+            (TokenError::TooMany.into(), 409),
+            (TokenError::Invalid { reason: text() }.into(), 400),
+            (TokenError::Read(ReadError { reason: text() }).into(), 503),
+            (NamespaceError::NotFound.into(), 404),
+            (QuotaError::Write(WriteError::Draining).into(), 503),
             (PageError::Unauthorized, 401),
             (PageError::OrderTooLarge, 413),
             (PageError::OrderNotUnderstood { reason: text() }, 400),
@@ -426,8 +437,10 @@ mod tests {
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let cases: [(ApiError, u16, u16, bool); 10] = [
+        let over = WriteError::OverQuota { quota: "max_keys", limit: 1, used: 1, added: 1 };
+        let cases: [(ApiError, u16, u16, bool); 11] = [
             (WriteError::Overloaded { queued: 9 }.into(), 429, 20001, true),
+            (over.into(), 429, 20012, true),
             (WriteError::DiskFull { free_bytes: 1, min_free_bytes: 2 }.into(), 507, 20002, false),
             (WriteError::ClockSkew { skew_ms: -900, limit_ms: 400 }.into(), 503, 20003, true),
             (WriteError::ClockBehind { behind_ms: 900, limit_ms: 500 }.into(), 503, 20003, true),

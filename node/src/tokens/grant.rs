@@ -42,17 +42,18 @@ pub struct MissingRight {
     pub action: Action,
     /// Where; `None` is the account as a whole.
     pub namespace: Option<NamespaceId>,
-    /// The key, or the prefix of a listing; empty for all keys.
-    pub prefix: String,
+    /// The key, or the prefix of a listing, empty for all keys; `None` where no key at all may be acted upon so.
+    pub prefix: Option<String>,
 }
 
 impl fmt::Display for MissingRight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "this token lacks the right \"{}\" on ", self.action.name())?;
-        match (self.namespace, self.prefix.as_str()) {
+        match (self.namespace, self.prefix.as_deref()) {
             (None, _) => f.write_str("every namespace of the account"),
-            (Some(namespace), "") => write!(f, "all keys of namespace {namespace}"),
-            (Some(namespace), prefix) => write!(f, "\"{prefix}\" in namespace {namespace}"),
+            (Some(namespace), None) => write!(f, "any key of namespace {namespace}"),
+            (Some(namespace), Some("")) => write!(f, "all keys of namespace {namespace}"),
+            (Some(namespace), Some(prefix)) => write!(f, "\"{prefix}\" in namespace {namespace}"),
         }
     }
 }
@@ -94,7 +95,7 @@ impl Grant {
     ) -> Result<(), MissingRight> {
         match self.any_scope(|scope| scope.allows(action, namespace) && text.starts_with(&scope.prefix)) {
             true => Ok(()),
-            false => Err(MissingRight { action, namespace: Some(namespace), prefix: text.to_owned() }),
+            false => Err(MissingRight { action, namespace: Some(namespace), prefix: Some(text.to_owned()) }),
         }
     }
 
@@ -102,7 +103,7 @@ impl Grant {
     pub(crate) fn check_any(&self, action: Action, namespace: NamespaceId) -> Result<(), MissingRight> {
         match self.any_scope(|scope| scope.allows(action, namespace)) {
             true => Ok(()),
-            false => Err(MissingRight { action, namespace: Some(namespace), prefix: String::new() }),
+            false => Err(MissingRight { action, namespace: Some(namespace), prefix: None }),
         }
     }
 
@@ -111,7 +112,7 @@ impl Grant {
         let is_whole = |scope: &GrantedScope| scope.namespace.is_none() && scope.prefix.is_empty();
         match self.any_scope(|scope| is_whole(scope) && scope.actions.contains(&action)) {
             true => Ok(()),
-            false => Err(MissingRight { action, namespace: None, prefix: String::new() }),
+            false => Err(MissingRight { action, namespace: None, prefix: None }),
         }
     }
 
@@ -119,7 +120,7 @@ impl Grant {
     pub(crate) fn check_listing(&self) -> Result<(), MissingRight> {
         match self.any_scope(GrantedScope::lists) {
             true => Ok(()),
-            false => Err(MissingRight { action: Action::List, namespace: None, prefix: String::new() }),
+            false => Err(MissingRight { action: Action::List, namespace: None, prefix: None }),
         }
     }
 
@@ -240,7 +241,7 @@ mod tests {
             format!("this token lacks the right \"write\" on \"k\" in namespace {HERE}")
         );
         assert_eq!(
-            said(none.check_any(Action::List, HERE)),
+            said(none.check(Action::List, HERE, "")),
             format!("this token lacks the right \"list\" on all keys of namespace {HERE}")
         );
         assert!(
