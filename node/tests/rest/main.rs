@@ -44,6 +44,8 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_ACCOUNT: &str = "ffffffffffffffffffffffffffffffff";
 const TOKEN: &str = "test-token";
 const OTHER_TOKEN: &str = "other-token";
+/// One of the configuration, for the account and nothing else.
+const ACCOUNT_TOKEN: &str = "account-token";
 const LIMITS: Limits =
     Limits { max_connections: 64, header_timeout_ms: 10_000, opening_timeout_ms: 10_000, drain_ms: 10_000 };
 
@@ -101,7 +103,11 @@ async fn start(
     let context = HttpContext {
         engine: engine.clone(),
         chunks: chunks.clone(),
-        tokens: vec![token(ACCOUNT, TOKEN, true), token(OTHER_ACCOUNT, OTHER_TOKEN, true)],
+        tokens: vec![
+            token(ACCOUNT, TOKEN, true),
+            token(OTHER_ACCOUNT, OTHER_TOKEN, true),
+            token(ACCOUNT, ACCOUNT_TOKEN, false),
+        ],
         flights: ChunkFlights::new(chunks, peer.clone()),
         links: peer,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),

@@ -1,11 +1,16 @@
 //! Made tokens: what each scope lets through by each dialect, how long, and what is told of the rest.
 
 use littoral_node::engine::{Ack, Write};
+use littoral_node::http::{Access, Door, Listener};
 use replication::{ChunkId, NamespaceId, Payload, Value};
 use serde_json::{Value as Json, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
-use super::client::{Answer, head};
-use super::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, TOKEN, TestNode, namespaces_path, now_s, test_node};
+use super::client::{Answer, head, read_answer};
+use super::{
+    ACCOUNT, ACCOUNT_TOKEN, OTHER_ACCOUNT, OTHER_TOKEN, TOKEN, TestNode, namespaces_path, now_s, test_node,
+};
 
 impl TestNode {
     fn namespace(&self) -> &str {
@@ -300,7 +305,7 @@ fn blake3_hex(token: &str) -> String {
 async fn the_operators_pages_are_for_tokens_of_the_cluster() {
     let node = test_node().await;
     let all = node.scoped("*", "", &["read", "write", "list", "admin"]).await;
-    for path in [
+    let pages = [
         "/v1/status",
         "/v1/lag",
         "/v1/members",
@@ -309,16 +314,85 @@ async fn the_operators_pages_are_for_tokens_of_the_cluster() {
         "/v1/leaves",
         "/v1/entries",
         "/v1/verify",
-    ] {
-        let refused = node.send_as(&all, "GET", path, b"").await;
-        assert_eq!(refused.status, 403, "{path} {refused:?}");
-        assert!(refused.json()["detail"].as_str().unwrap().contains("token of the cluster"));
+    ];
+    for token in [all.as_str(), ACCOUNT_TOKEN] {
+        for path in pages {
+            let refused = node.send_as(token, "GET", path, b"").await;
+            assert_eq!(refused.status, 403, "{path} {refused:?}");
+            assert!(refused.json()["detail"].as_str().unwrap().contains("token of the cluster"));
+        }
+        for path in ["/v1/accounts", "/v1/verify", "/v1/budgets"] {
+            assert_eq!(node.send_as(token, "POST", path, br#"{"name":"x"}"#).await.status, 403, "{path}");
+        }
+        let account = format!("/v1/accounts/{ACCOUNT}");
+        assert_eq!(node.send_as(token, "DELETE", &account, b"").await.status, 403);
+        // In its own account it may do everything.
+        assert_eq!(node.send_as(token, "GET", &format!("{account}/tokens"), b"").await.status, 200);
+        node.send_as(token, "PUT", &format!("{}/values/k", node.kv), b"v").await.ok();
+        node.send_as(token, "GET", &namespaces_path(OTHER_ACCOUNT), b"").await.assert_error(403, 10000, "");
+    }
+    for path in pages {
         assert_eq!(node.send_as("unknown", "GET", path, b"").await.status, 401, "{path}");
     }
-    for path in ["/v1/accounts", "/v1/verify", "/v1/budgets"] {
-        assert_eq!(node.send_as(&all, "POST", path, br#"{"name":"x"}"#).await.status, 403, "{path}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_miniflares_path_and_a_socket_without_one_reach_what_they_may() {
+    let node = test_node().await;
+    let token = node.scoped(node.namespace(), "in/", &["read", "write"]).await;
+    let path = format!("/binding/{}/{token}", node.namespace());
+    for (key, status) in [("in%2Fk", 200), ("out", 403)] {
+        let url = ("MF-URL", format!("https://fake-host/{key}?urlencoded=true"));
+        let request = head("PUT", &path, &[url, ("Content-Length", "1".to_owned())]);
+        let answer = node.client.raw(&[request, b"v".to_vec()].concat()).await;
+        assert_eq!(answer.status, status, "{key} {answer:?}");
     }
-    assert_eq!(node.send_as(&all, "DELETE", &format!("/v1/accounts/{ACCOUNT}"), b"").await.status, 403);
+    // The door of a namespace whose account no configuration knows.
+    let made = node.client.send("POST", "/v1/accounts", &[], br#"{"name":"shop"}"#).await.json();
+    let account = made["id"].as_str().unwrap();
+    let admin =
+        json!({ "name": "n", "scopes": [{ "namespace": "*", "actions": ["admin", "read"] }] }).to_string();
+    let tokens = format!("/v1/accounts/{account}/tokens");
+    let admin = node.client.send("POST", &tokens, &[], admin.as_bytes()).await.json();
+    let admin = admin["token"].as_str().unwrap();
+    let theirs = node.send_as(admin, "POST", &namespaces_path(account), br#"{"title":"t"}"#).await.ok();
+    let id = theirs["id"].as_str().unwrap();
+    let socket = node.folder.path().join("kv.sock");
+    let door = Door::Namespace { id: id.parse().unwrap(), access: Access::Socket };
+    let node = node.restart_with(0, vec![Listener::unix(&socket, door).unwrap()]).await;
+    for (named, status) in [(None, 200), (Some(account), 200), (Some(ACCOUNT), 400)] {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let mut headers = vec![("Content-Length", "1".to_owned())];
+        headers.extend(named.map(|account| ("X-KV-Account-Id", account.to_uppercase())));
+        stream.write_all(&[head("PUT", "/k", &headers), b"v".to_vec()].concat()).await.unwrap();
+        let answer = read_answer(&mut stream).await.unwrap();
+        assert_eq!(answer.status, status, "{named:?} {answer:?}");
+    }
+    let kv = format!("{}/{id}/values/k", namespaces_path(account));
+    assert_eq!(node.send_as(admin, "GET", &kv, b"").await.body, b"v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_at_most_a_thousand_made_accounts() {
+    let node = test_node().await;
+    let record = |number: usize| {
+        let payload = Payload::Inline(r#"{"name":"n","created_at":1}"#.into());
+        let value = Value { payload, metadata: None, expires_at_s: None };
+        Write::Put { namespace: NamespaceId::SYSTEM, key: format!("accounts/{number:032x}").into(), value }
+    };
+    node.running.engine.write((0..999).map(record).collect(), Ack::Durable).await.unwrap();
+    let create = async || node.client.send("POST", "/v1/accounts", &[], br#"{"name":"n"}"#).await;
+    assert_eq!(create().await.status, 201);
+    let refused = create().await;
+    assert!(
+        refused.status == 409 && refused.json()["detail"].as_str().unwrap().contains("1000 accounts"),
+        "{refused:?}"
+    );
+    let path = format!("/v1/accounts/{:032x}", 5);
+    assert_eq!(node.client.send("DELETE", &path, &[], b"").await.status, 200);
+    assert_eq!(create().await.status, 201);
+    let same = format!(r#"{{"name":"n","id":"{:032x}"}}"#, 6);
+    assert_eq!(node.client.send("POST", "/v1/accounts", &[], same.as_bytes()).await.status, 409);
 }
 
 #[tokio::test(flavor = "multi_thread")]
