@@ -1,6 +1,6 @@
 //! Bearer tokens: those of the configuration, and those that are made and revoked while the cluster runs.
 //!
-//! A made token is an entry of [`NamespaceId::SYSTEM`], key `token/<account>/<id>`, value [`Record`], so it replicates,
+//! A made token is an entry of [`NamespaceId::SYSTEM`], key `token/<account>/<id>`, value a JSON record, so it replicates,
 //! merges and survives like every other entry; one that is deleted is revoked. A token says which account it is of
 //! (`lit_<account>_<64 digits>`), and its id is the beginning of its hash: so a PoP finds it by reading one row, which is
 //! kept in memory as long as the system namespace stands still.
