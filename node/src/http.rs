@@ -24,8 +24,10 @@ mod members;
 mod namespaces;
 mod native;
 pub(crate) mod query;
+mod quotas;
 pub(crate) mod route;
 mod tls;
+mod tokens;
 mod values;
 mod verify;
 
@@ -40,27 +42,32 @@ use futures_util::future::select_all;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
+use littoral::api::tokens::Action;
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-pub use self::auth::AccountToken;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 pub use self::listener::{Access, Door, Listener};
 pub use self::tls::{MAX_PEM_BYTES, Tls, TlsError, TlsFiles};
+pub use crate::tokens::AccountToken;
 
+use self::auth::{Owner, Place};
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::connection::Service as Connections;
 use self::error::ApiError;
 use self::listener::Stream;
 use self::route::{Call, Operation, Routed};
+use crate::accounts::Accounts;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
-use crate::namespaces::{NamespaceError, Namespaces};
+use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
+use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
 /// The pause after a connection could not be accepted, for want of file descriptors most likely.
@@ -179,9 +186,13 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 /// What every request is answered from.
 struct Surface {
     engine: Engine,
-    namespaces: Namespaces,
+    namespaces: Arc<Namespaces>,
+    accounts: Arc<Accounts>,
+    quotas: Arc<Quotas>,
     chunks: large::Chunks,
-    tokens: Arc<auth::Tokens>,
+    tokens: Arc<Tokens>,
+    /// What whoever opens a unix socket without tokens may do there.
+    everything: Arc<Grant>,
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
@@ -191,7 +202,10 @@ struct Surface {
 impl Surface {
     fn new(context: HttpContext) -> Self {
         let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
-        let tokens = Arc::new(auth::Tokens::new(tokens));
+        let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
+        let namespaces = Arc::new(Namespaces::new(engine.clone()));
+        let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
+        let quotas = Arc::new(Quotas::new(engine.clone()));
         let native = native::Native {
             engine: engine.clone(),
             links,
@@ -199,14 +213,19 @@ impl Surface {
             chunks: chunks.clone(),
             verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
             diff: Arc::default(),
-            namespaces: Arc::new(Namespaces::new(engine.clone())),
+            accounts: accounts.clone(),
+            namespaces: namespaces.clone(),
+            quotas: quotas.clone(),
             render_metrics,
         };
         Self {
-            namespaces: Namespaces::new(engine.clone()),
+            namespaces,
+            accounts,
+            quotas,
             chunks: large::Chunks { engine: engine.clone(), store: chunks, flights },
             engine,
             tokens,
+            everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
             native: native::router(native),
@@ -264,27 +283,34 @@ impl Surface {
         head: &Parts,
         upload: &mut Upload,
     ) -> Result<Response<Body>, ApiError> {
-        let account = self.tokens.authorize(&head.headers, call.account)?;
+        let grant = auth::grant_of(&self.tokens, &head.headers)?;
+        if call.operation == Operation::VerifyToken {
+            return Ok(tokens::verified(&grant));
+        }
+        let account = grant.account(call.account).ok_or(ApiError::Forbidden)?;
         let query = head.uri.query();
-        let namespace = || self.owned_namespace(account, call.namespace);
+        let place = |action| self.place(&grant, account, call.namespace, action);
         match call.operation {
-            Operation::ReadValue => values::read(self, namespace()?, call.key).await,
+            Operation::ReadValue => values::read(self, &place(Action::Read)?, call.key).await,
             Operation::PutValue => {
-                values::put(self, namespace()?, call.key, query, &head.headers, upload).await
+                values::put(self, &place(Action::Write)?, call.key, query, &head.headers, upload).await
             }
-            Operation::DeleteValue => values::delete(self, namespace()?, call.key, query).await,
-            Operation::ReadMetadata => values::read_metadata(self, namespace()?, call.key),
-            Operation::ListKeys => keys::list(self, namespace()?, query),
-            Operation::BulkPut => bulk::put(self, namespace()?, query, upload).await,
-            Operation::BulkDelete => bulk::delete(self, namespace()?, query, upload).await,
-            Operation::BulkRead => bulk::read(self, namespace()?, upload).await,
-            Operation::ListNamespaces => namespaces::list(self, account, query),
-            Operation::CreateNamespace => namespaces::create(self, account, upload).await,
-            Operation::FindNamespace => namespaces::find(self, account, namespace()?),
-            Operation::RenameNamespace => namespaces::rename(self, account, namespace()?, upload).await,
-            Operation::DeleteNamespace => namespaces::delete(self, account, namespace()?).await,
+            Operation::DeleteValue => values::delete(self, &place(Action::Write)?, call.key, query).await,
+            Operation::ReadMetadata => values::read_metadata(self, &place(Action::Read)?, call.key),
+            Operation::ListKeys => keys::list(self, &place(Action::List)?, query),
+            Operation::BulkPut => bulk::put(self, &place(Action::Write)?, query, upload).await,
+            Operation::BulkDelete => bulk::delete(self, &place(Action::Write)?, query, upload).await,
+            Operation::BulkRead => bulk::read(self, &place(Action::Read)?, upload).await,
+            Operation::ListNamespaces => namespaces::list(self, &grant, account, query),
+            Operation::CreateNamespace => namespaces::create(self, &grant, account, upload).await,
+            Operation::FindNamespace => namespaces::find(self, &grant, account, call.namespace),
+            Operation::RenameNamespace => {
+                namespaces::rename(self, account, &place(Action::Admin)?, upload).await
+            }
+            Operation::DeleteNamespace => namespaces::delete(self, account, &place(Action::Admin)?).await,
             // No call is routed to these.
-            Operation::BindingGet
+            Operation::VerifyToken
+            | Operation::BindingGet
             | Operation::BindingPut
             | Operation::BindingDelete
             | Operation::BindingList
@@ -294,14 +320,15 @@ impl Surface {
         }
     }
 
-    /// The namespace of this id, if it is one of the account's.
-    fn owned_namespace(&self, account: &str, id: &str) -> Result<NamespaceId, ApiError> {
-        let id: NamespaceId = id.parse().map_err(|_| ApiError::BadNamespaceId { given: id.to_owned() })?;
-        match self.namespaces.owns(account, id)? {
-            true => Ok(id),
-            false => Err(NamespaceError::NotFound.into()),
-        }
+    /// The namespace of this id, if it is one of the account's and the token may do this there.
+    fn place(&self, grant: &Arc<Grant>, account: &str, id: &str, action: Action) -> Result<Place, ApiError> {
+        let id = parse_namespace(id)?;
+        Place::enter(self, grant.clone(), Owner::Account(account), id, action)
     }
+}
+
+fn parse_namespace(given: &str) -> Result<NamespaceId, ApiError> {
+    given.parse().map_err(|_| ApiError::BadNamespaceId { given: given.to_owned() })
 }
 
 /// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.

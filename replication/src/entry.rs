@@ -236,14 +236,7 @@ impl Entry {
 
     /// Bytes of application data in this state beside its name: what lag and budgets count.
     pub fn user_bytes(&self) -> u64 {
-        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() as u64);
-        match &self.body {
-            Body::Tombstone => 0,
-            Body::Value(value) => value.payload.len() + of_metadata(value.metadata.as_ref()),
-            Body::Counter(counter) => 8 + of_metadata(counter.metadata()),
-            Body::Element(element) => element.content_bytes(),
-            Body::Head(head) => of_metadata(head.metadata()),
-        }
+        self.body.user_bytes()
     }
 
     /// What of this state, which has come with an event, is not dropped here already ([`Joined::fresh`]).
@@ -390,6 +383,18 @@ impl Body {
             Body::Value(_) | Body::Head(_) => false,
             Body::Counter(counter) => counter.is_dead(),
             Body::Element(element) => element.is_dead(),
+        }
+    }
+
+    /// Bytes of application data in it.
+    pub fn user_bytes(&self) -> u64 {
+        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() as u64);
+        match self {
+            Body::Tombstone => 0,
+            Body::Value(value) => value.payload.len() + of_metadata(value.metadata.as_ref()),
+            Body::Counter(counter) => 8 + of_metadata(counter.metadata()),
+            Body::Element(element) => element.content_bytes(),
+            Body::Head(head) => of_metadata(head.metadata()),
         }
     }
 

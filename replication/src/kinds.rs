@@ -57,6 +57,19 @@ pub enum Change {
     Describe(Option<Bytes>),
 }
 
+impl Change {
+    /// A state of the size that an entry has after this change, where it is alone.
+    pub fn outline(&self) -> Body {
+        let dot = Dot { hlc: Hlc::ZERO.next(), replica: ReplicaId::SENDER };
+        match self {
+            Self::Put(content) => Element::put(None, dot, content.clone()).into(),
+            Self::Add { .. } => Counter::add(None, dot, 0, None).map_or(Body::Tombstone, Body::Counter),
+            Self::Remove | Self::Clear => Body::Tombstone,
+            Self::Describe(bytes) => Head::describe(None, dot, bytes.clone()).into(),
+        }
+    }
+}
+
 /// Why a change cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {

@@ -48,6 +48,7 @@ pub mod returned;
 mod skew;
 mod standing;
 mod topology;
+mod usage;
 pub mod verify;
 
 pub use epoch::{Garbage, Holder};
@@ -57,6 +58,7 @@ pub use peer::PeerView;
 pub use push::MAX_AHEAD_MS;
 pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
+pub use usage::{Growth, Usage};
 
 /// The most chunks that one event names; a driver finds the others when they are read, or when it looks at all.
 const MAX_CHUNKS_TOLD: usize = 65_536;
@@ -282,6 +284,8 @@ pub struct Replica<S: Store> {
     log_rows: u64,
     /// Chunks that a state has ceased to name since the last flush.
     let_go: BTreeSet<ChunkId>,
+    /// What each namespace has.
+    usages: usage::Usages,
     /// What waits to be dropped.
     waiting: epoch::Waiting,
     /// All that is over at or below this is dropped, or about to be.

@@ -6,20 +6,23 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, http::HeaderMap};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use littoral::api::{LagReport, Status};
 
-use super::auth::Tokens;
-use super::error::{PageError, problem};
+use super::auth::grant_of;
+use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, verify};
+use super::{diff, links, quotas, tokens, verify};
+use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
+use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
@@ -31,10 +34,12 @@ pub(crate) struct Native {
     pub(crate) engine: Engine,
     pub(crate) links: Arc<dyn LinkControl>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) chunks: Arc<ChunkStore>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) diff: Arc<diff::Slot>,
     pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -59,6 +64,12 @@ pub(crate) fn router(native: Native) -> Router {
         .route("/v1/gc", get(members::garbage))
         .route("/v1/dead-letters", get(members::dead_letters))
         .route("/v1/dead-letters/{dot}", post(members::settle))
+        .route("/v1/token", get(tokens::presented))
+        .route("/v1/accounts", get(tokens::accounts).post(tokens::create_account))
+        .route("/v1/accounts/{account}", delete(tokens::delete_account))
+        .route("/v1/accounts/{account}/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/accounts/{account}/tokens/{token}", delete(tokens::revoke))
+        .route("/v1/accounts/{account}/namespaces/{namespace}/quota", get(quotas::report).put(quotas::set))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")
@@ -112,9 +123,19 @@ impl Native {
         }
     }
 
-    /// Any token of this node will do, to read and to change.
-    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), PageError> {
-        if self.tokens.is_known(headers) { Ok(()) } else { Err(PageError::Unauthorized) }
+    /// A token of the cluster will do, to read and to change.
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<Arc<Grant>, PageError> {
+        let grant = self.grant(headers)?;
+        if grant.is_cluster { Ok(grant) } else { Err(PageError::NotOfCluster) }
+    }
+
+    /// What the token of the request stands for.
+    pub(super) fn grant(&self, headers: &HeaderMap) -> Result<Arc<Grant>, PageError> {
+        grant_of(&self.tokens, headers).map_err(|error| match error {
+            ApiError::Read(error) => error.into(),
+            ApiError::TooFast { refused, .. } => PageError::TooFast(refused),
+            _ => PageError::Unauthorized,
+        })
     }
 
     pub(super) async fn status(&self) -> Result<Status, String> {

@@ -149,6 +149,7 @@ impl<S: Store> Replica<S> {
         }
         self.leave_indices(id, &row_key, current.as_ref());
         self.chunks_renamed(&row_key, current.as_ref().map(|current| &current.body), Some(&entry.body));
+        self.usage_changed(&row_key, id, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.waiting.entry_came(id, &entry);
         if let Some(at) = entry.body.next_expiry() {
             let expiry_key = keys::expiry(at, &row_key);
@@ -180,6 +181,7 @@ impl<S: Store> Replica<S> {
         }
         self.leave_indices(id, &row_key, Some(entry));
         self.chunks_renamed(&row_key, Some(&entry.body), None);
+        self.usage_changed(&row_key, id, Some(&entry.body), None);
         self.staged.insert(row_key, None);
     }
 
