@@ -316,10 +316,27 @@ impl Encode for Canonical<'_> {
     }
 }
 
-/// What the digest of a state made of parts is taken of, beside its dot.
+/// What the digest of a state made of parts is taken of, beside its dot. It does not say by which event a part was spent:
+/// who was told of it by one who has dropped that part already may know of a later one only, until it drops it too.
 pub(crate) fn canonical(body: &Body, dot: Dot) -> Vec<u8> {
+    let mut body = body.clone();
+    match &mut body {
+        Body::Element(element) => {
+            for (replica, part) in &mut element.parts {
+                if let PartState::Spent { by } = &mut part.state {
+                    *by = Dot { hlc: part.hlc, replica: *replica };
+                }
+            }
+        }
+        Body::Counter(counter) => {
+            for (birth, part) in &mut counter.parts {
+                part.reset = part.reset.map(|reset| Reset { by: *birth, ..reset });
+            }
+        }
+        Body::Value(_) | Body::Tombstone | Body::Head(_) => {}
+    }
     let mut bytes = Vec::new();
-    super::encode_into(&Canonical(body, dot), &mut bytes);
+    super::encode_into(&Canonical(&body, dot), &mut bytes);
     bytes
 }
 
