@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::epoch::Sweep;
+use super::sweep::Sweep;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::codec::member as member_codec;
