@@ -23,11 +23,14 @@ mod measures;
 mod members;
 mod namespaces;
 mod native;
+mod pace;
+mod places;
 pub(crate) mod query;
 pub(crate) mod route;
 mod tls;
 mod values;
 mod verify;
+mod watched;
 
 use std::io;
 use std::pin::pin;
@@ -42,7 +45,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
@@ -56,6 +59,7 @@ use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::connection::Service as Connections;
 use self::error::ApiError;
 use self::listener::Stream;
+use self::places::{Place, Places};
 use self::route::{Call, Operation, Routed};
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
@@ -85,12 +89,15 @@ pub struct HttpContext {
 /// The bounds an operator sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections open at once; more of them wait to be accepted.
+    /// Connections open at once. When one more comes, one without a request is ended; where all have one, it waits.
     pub max_connections: usize,
-    /// How long a connection may take to send the head of its next request, idle time included.
+    /// How long a connection may be idle until the head of its next request has come.
     pub header_timeout_ms: u64,
-    /// How long a new connection may take for its TLS handshake, and then for the head of its first request.
+    /// How long a new connection may take for its TLS handshake, then for the head of its first request, and any later
+    /// head over HTTP/1.1 once it has begun.
     pub opening_timeout_ms: u64,
+    /// How long a body may stand still on its way in, and an answer on its way out.
+    pub stalled_timeout_ms: u64,
     /// How long requests being answered at shutdown may still take.
     pub drain_ms: u64,
 }
@@ -103,6 +110,10 @@ impl Limits {
     fn opening_timeout(&self) -> Duration {
         Duration::from_millis(self.opening_timeout_ms)
     }
+
+    fn stalled_timeout(&self) -> Duration {
+        Duration::from_millis(self.stalled_timeout_ms)
+    }
 }
 
 /// Serves all listeners, at least one, until `shutdown` completes, then lets requests being answered finish, for at most
@@ -114,22 +125,23 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (end, is_ending) = watch::channel(false);
-    let service = Connections { surface: Arc::new(Surface::new(context)), limits, is_ending };
-    let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let surface = Arc::new(Surface::new(context, limits.stalled_timeout()));
+    let service = Connections { surface, limits, is_ending };
+    let places = Places::new(limits.max_connections);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
-    let mut next = 0;
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            (stream, door, slot) = accept(&listeners, &mut next, &slots) => {
-                let served = service.clone().serve(stream, door);
-                connections.spawn(async move {
-                    served.await;
-                    drop(slot);
-                });
+    {
+        // Kept from one look to the next: it may hold a connection that waits for a place.
+        let mut accepting = pin!(accept(&listeners, 0, &places));
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                (stream, door, place, next) = accepting.as_mut() => {
+                    connections.spawn(service.clone().serve(stream, door, place));
+                    accepting.set(accept(&listeners, next, &places));
+                }
+                Some(ended) = connections.join_next() => report_panic(ended),
             }
-            Some(ended) = connections.join_next() => report_panic(ended),
         }
     }
     drop(listeners);
@@ -146,22 +158,21 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a slot for it. The listeners take turns, beginning with `next`: where one always
-/// has connections waiting, the others are heard too.
+/// The next connection, once there is a place for it, and which listener is to be asked first then. They take turns,
+/// beginning with `next`: where one always has connections waiting, the others are heard too.
 async fn accept(
     listeners: &[Listener],
-    next: &mut usize,
-    slots: &Arc<Semaphore>,
-) -> (Stream, Door, OwnedSemaphorePermit) {
-    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+    mut next: usize,
+    places: &Arc<Places>,
+) -> (Stream, Door, Place, usize) {
     loop {
-        let (first, last) = listeners.split_at(*next);
+        let (first, last) = listeners.split_at(next);
         let accepting =
             last.iter().chain(first).map(|listener| async { (listener.accept().await, listener.door) });
         let ((accepted, door), index, _) = select_all(accepting.map(Box::pin)).await;
-        *next = (*next + index + 1) % listeners.len();
+        next = (next + index + 1) % listeners.len();
         match accepted {
-            Ok(stream) => return (stream, door, slot),
+            Ok(stream) => return (stream, door, places.take().await, next),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -185,11 +196,13 @@ struct Surface {
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
+    /// How long a body may stand still.
+    stalled: Duration,
     native: Router,
 }
 
 impl Surface {
-    fn new(context: HttpContext) -> Self {
+    fn new(context: HttpContext, stalled: Duration) -> Self {
         let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
         let tokens = Arc::new(auth::Tokens::new(tokens));
         let native = native::Native {
@@ -209,6 +222,7 @@ impl Surface {
             tokens,
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
+            stalled,
             native: native::router(native),
         }
     }
@@ -230,10 +244,11 @@ impl Surface {
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (operation, answer) = match route::route(method, head.uri.path()) {
             Routed::Call(call) => (call.operation, self.answer_call(&call, &head, body).await),
-            Routed::WrongMethod { allow } => {
-                (Operation::Unrouted, Err(refuse(ApiError::MethodNotAllowed { allow }, &head, body).await))
-            }
-            Routed::Nowhere => (Operation::Unrouted, Err(refuse(no_route(&head), &head, body).await)),
+            Routed::WrongMethod { allow } => (
+                Operation::Unrouted,
+                Err(self.refuse(ApiError::MethodNotAllowed { allow }, &head, body).await),
+            ),
+            Routed::Nowhere => (Operation::Unrouted, Err(self.refuse(no_route(&head), &head, body).await)),
             Routed::Native => {
                 let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
                 (Operation::Native, Ok(response))
@@ -248,7 +263,7 @@ impl Surface {
         head: &Parts,
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
-        let mut upload = Upload::new(&head.headers, body);
+        let mut upload = Upload::new(&head.headers, body, self.stalled);
         let answer = self.dispatch(call, head, &mut upload).await;
         let drained_bytes = match call.operation {
             Operation::BulkPut | Operation::BulkDelete => bulk::MAX_BULK_BYTES + DRAIN_SLACK_BYTES,
@@ -294,6 +309,13 @@ impl Surface {
         }
     }
 
+    /// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
+    async fn refuse(&self, error: ApiError, head: &Parts, body: Incoming) -> ApiError {
+        let mut upload = Upload::new(&head.headers, body, self.stalled);
+        upload.drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
+        error
+    }
+
     /// The namespace of this id, if it is one of the account's.
     fn owned_namespace(&self, account: &str, id: &str) -> Result<NamespaceId, ApiError> {
         let id: NamespaceId = id.parse().map_err(|_| ApiError::BadNamespaceId { given: id.to_owned() })?;
@@ -302,12 +324,6 @@ impl Surface {
             false => Err(NamespaceError::NotFound.into()),
         }
     }
-}
-
-/// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
-async fn refuse(error: ApiError, head: &Parts, body: Incoming) -> ApiError {
-    Upload::new(&head.headers, body).drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
-    error
 }
 
 fn no_route(head: &Parts) -> ApiError {
@@ -332,11 +348,12 @@ mod tests {
             }
             listeners.push(Listener::tcp(listener, door));
         }
-        let slots = Arc::new(Semaphore::new(waiting.len()));
+        let places = Places::new(waiting.len());
         let mut next = 0;
         let mut of_namespace = 0;
         for _ in 0..8 {
-            let (_, door, _) = accept(&listeners, &mut next, &slots).await;
+            let (_, door, _, then) = accept(&listeners, next, &places).await;
+            next = then;
             of_namespace += usize::from(matches!(door, Door::Namespace { .. }));
         }
         assert!((3..=5).contains(&of_namespace), "{of_namespace} of 8, of two in turn");

@@ -57,7 +57,7 @@ pub(super) async fn answer(
     head: &Parts,
     body: Incoming,
 ) -> (Operation, Response<Body>) {
-    let mut upload = Upload::new(&head.headers, body);
+    let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let (operation, answer) = match forwarded_url(&head.headers) {
         Ok(url) => match Call::parse(door, head, url.as_ref()) {
             Ok(call) => (call.operation, call.carry_out(surface, door, &head.headers, &mut upload).await),

@@ -29,6 +29,7 @@ use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
+use super::pace::MIN_PROGRESS_BYTES;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
 use crate::transport::LinkError;
@@ -82,8 +83,8 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: u64 },
     #[error("{reason}")]
     BadBody { reason: String },
-    #[error("the request body stopped coming for {idle_ms} ms")]
-    BodyTooSlow { idle_ms: u64 },
+    #[error("the request body stopped coming: fewer than {MIN_PROGRESS_BYTES} bytes in {stalled_ms} ms")]
+    BodyTooSlow { stalled_ms: u64 },
     #[error("too many bulk requests are being read; try again in a second")]
     Busy,
     #[error(

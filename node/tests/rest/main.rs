@@ -42,8 +42,13 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_ACCOUNT: &str = "ffffffffffffffffffffffffffffffff";
 const TOKEN: &str = "test-token";
 const OTHER_TOKEN: &str = "other-token";
-const LIMITS: Limits =
-    Limits { max_connections: 64, header_timeout_ms: 10_000, opening_timeout_ms: 10_000, drain_ms: 10_000 };
+const LIMITS: Limits = Limits {
+    max_connections: 64,
+    header_timeout_ms: 10_000,
+    opening_timeout_ms: 10_000,
+    stalled_timeout_ms: 30_000,
+    drain_ms: 10_000,
+};
 
 /// A node that serves HTTP, with one namespace.
 struct TestNode {
