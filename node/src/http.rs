@@ -23,6 +23,7 @@ mod measures;
 mod members;
 mod namespaces;
 mod native;
+mod openapi;
 mod pace;
 mod places;
 pub(crate) mod query;

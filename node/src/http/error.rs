@@ -227,6 +227,8 @@ impl ApiError {
 pub(crate) enum PageError {
     #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
     Unauthorized,
+    #[error("a name in the path is not percent-encoded UTF-8")]
+    PathNotText,
     #[error("the body is larger than any order")]
     OrderTooLarge,
     #[error("the body is not understood: {reason}")]
@@ -244,7 +246,7 @@ impl IntoResponse for PageError {
         let status = match &self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
+            Self::PathNotText | Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Link(LinkError::NoSuchLink { .. }) => StatusCode::NOT_FOUND,
             Self::Link(LinkError::Quarantined) => StatusCode::SERVICE_UNAVAILABLE,
@@ -305,7 +307,7 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases: [(PageError, u16); 11] = [
+        let cases: [(PageError, u16); 12] = [
             (PageError::Busy { reason: text() }, 503),
             (LinkError::NoSuchLink { pop: text() }.into(), 404),
             (LinkError::Quarantined.into(), 503),
@@ -316,6 +318,7 @@ mod tests {
             (OperatorError::Unavailable { reason: text() }.into(), 503),
             (PageError::Unauthorized, 401),
             (PageError::OrderTooLarge, 413),
+            (PageError::PathNotText, 400),
             (PageError::OrderNotUnderstood { reason: text() }, 400),
         ];
         for (error, status) in cases {
