@@ -218,7 +218,7 @@ impl Surface {
         };
         Self {
             namespaces: Namespaces::new(engine.clone()),
-            chunks: large::Chunks { engine: engine.clone(), store: chunks, flights },
+            chunks: large::Chunks { engine: engine.clone(), store: chunks, flights, recent: Arc::default() },
             engine,
             tokens,
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
