@@ -44,7 +44,7 @@ const MAX_SEND_BUFFER_BYTES: usize = 256 << 10;
 const MAX_RESET_STREAMS: usize = 20;
 /// Requests of HTTP/2 that broke the protocol and were refused for that: with more of them the connection ends.
 const MAX_REFUSED_STREAMS: usize = 1_024;
-/// How long an idle connection that must go may take to be told so.
+/// How long an idle connection of HTTP/2 that must go may take to be told so.
 const FAREWELL: Duration = Duration::from_millis(20);
 
 /// What every connection is served with.
@@ -189,6 +189,10 @@ async fn drive<C>(
             }
             () = pace.told_to_go.notified() => {
                 Reason::Crowded.count();
+                // HTTP/1.1 has no word for it.
+                if idle.is_none() && pace.is_idle() {
+                    return;
+                }
                 (is_closing, is_leaving, is_timed) = (true, true, true);
                 connection.as_mut().graceful_shutdown();
                 look.as_mut().reset(Instant::now() + FAREWELL);
