@@ -9,6 +9,7 @@ mod binding;
 mod bulk;
 mod client;
 mod connections;
+mod http2;
 mod keys;
 mod large;
 mod multipart;
