@@ -228,6 +228,41 @@ async fn requests_that_are_taken_back_in_a_flood_end_the_connection() {
     Raw::connect(&node, &[]).await.check_serves(1).await;
 }
 
+/// CVE-2024-27316 and its like: a head that never ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_without_end_ends_the_connection() {
+    let node = secured(LIMITS).await;
+    let mut raw = Raw::connect(&node, &[]).await;
+    let (block, _) = request("GET", "/healthz");
+    raw.send(&frame(HEADERS, END_STREAM, 1, &block)).await;
+    let piece = [vec![0], string("a"), string(&"x".repeat(MAX_FRAME_BYTES - 16))].concat();
+    let more = frame(CONTINUATION, 0, 1, &piece);
+    let (mut reading, mut writing) = tokio::io::split(raw.0);
+    let flood = async { while writing.write_all(&more).await.is_ok() {} };
+    let mut left = Vec::new();
+    let read = reading.read_to_end(&mut left);
+    let both = async { tokio::join!(flood, read) };
+    let _ = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it is cut off");
+    let goaway = frame(GOAWAY, 0, 0, &[[0, 0, 0, 1], ENHANCE_YOUR_CALM.to_be_bytes()].concat());
+    assert!(left.windows(9).any(|bytes| bytes[3] == goaway[3] && bytes[5..] == goaway[5..9]), "{left:?}");
+    Raw::connect(&node, &[]).await.check_serves(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_told_to_go_when_its_place_is_needed() {
+    let node = secured(Limits { max_connections: 2, ..LIMITS }).await;
+    let mut idle = Raw::connect(&node, &[]).await;
+    idle.check_serves(1).await;
+    let mut busy = Raw::connect(&node, &[]).await;
+    let (block, _) = request("POST", &namespaces_path(ACCOUNT));
+    busy.send(&frame(HEADERS, END_HEADERS, 1, &block)).await;
+    busy.frames_until_pong(HEADERS).await;
+    Raw::connect(&node, &[]).await.check_serves(1).await;
+    assert_eq!(idle.frame_of(GOAWAY).await.code(), 0);
+    busy.send(&frame(DATA, END_STREAM, 1, b"{\"title\":\"t\"}")).await;
+    assert_eq!(busy.frame_of(HEADERS).await.payload[0], 0x88);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_whose_answers_nobody_reads_end_the_connection() {
     let node = secured(Limits { stalled_timeout_ms: 500, ..LIMITS }).await;
