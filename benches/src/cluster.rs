@@ -238,7 +238,7 @@ fn config(own: usize, names: &[PopName], listens: &[(u16, u16)]) -> anyhow::Resu
         },
         http: Http {
             listen: local(http),
-            tokens: vec![Token { account: ACCOUNT.parse()?, token: TOKEN.parse()? }],
+            tokens: vec![Token { account: ACCOUNT.parse()?, token: TOKEN.parse()?, cluster: true }],
             ..Http::default()
         },
         replication: Replication {

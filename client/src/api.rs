@@ -6,6 +6,8 @@ pub mod diff;
 pub mod kv;
 pub mod links;
 pub mod members;
+pub mod quotas;
+pub mod tokens;
 pub mod verify;
 
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made

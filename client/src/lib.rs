@@ -31,6 +31,7 @@ mod listing;
 mod namespace;
 mod request;
 mod tls;
+mod tokens;
 
 pub use account::Account;
 pub use client::{Client, ClientBuilder};

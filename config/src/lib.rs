@@ -116,6 +116,8 @@ pub struct Token {
     /// What a client must send.
     #[serde(serialize_with = "revealed")]
     pub token: Secret,
+    /// Whether it opens the operators' pages, too.
+    pub cluster: bool,
 }
 
 /// The other PoPs.

@@ -248,12 +248,13 @@ fn tokens(source: &mut Source<'_>) -> Option<Vec<Token>> {
         let account =
             source.text(&path("account"), Missing("an account id of 32 hexadecimal digits"), str::parse);
         let token = source.secret(&path("token"), Missing("the bearer token of that account"), str::parse);
-        tokens.push(account.zip(token));
+        let cluster = source.flag(&path("cluster"), true);
+        tokens.push(account.zip(token).zip(cluster));
     }
     let account = source.variable(ACCOUNT_VARIABLE, str::parse);
     let token = source.variable(TOKEN_VARIABLE, str::parse);
     match (source.has_variable(ACCOUNT_VARIABLE), source.has_variable(TOKEN_VARIABLE)) {
-        (true, true) => tokens.push(account.zip(token)),
+        (true, true) => tokens.push(account.zip(token).map(|pair| (pair, true))),
         (true, false) => refuse_half(source, ACCOUNT_VARIABLE, TOKEN_VARIABLE),
         (false, true) => refuse_half(source, TOKEN_VARIABLE, ACCOUNT_VARIABLE),
         (false, false) if count == Some(0) => {
@@ -265,7 +266,8 @@ fn tokens(source: &mut Source<'_>) -> Option<Vec<Token>> {
         (false, false) => {}
     }
     count?;
-    tokens.into_iter().map(|pair| pair.map(|(account, token)| Token { account, token })).collect()
+    let token = |((account, token), cluster)| Token { account, token, cluster };
+    tokens.into_iter().map(|read| read.map(token)).collect()
 }
 
 fn refuse_half(source: &mut Source<'_>, given: &str, wanted: &str) {

@@ -54,7 +54,8 @@ enum Raw {
     Integer(String, u32),
     Table,
     Array(usize),
-    /// A float, boolean or date: no setting is one. Holds the name of the type.
+    Flag(bool),
+    /// A float or date: no setting is one. Holds the name of the type.
     Other(&'static str),
 }
 
@@ -144,6 +145,18 @@ impl<'a> Source<'a> {
             return None;
         }
         self.number(path, *bounds.start(), bounds)
+    }
+
+    /// Whether `path` is true; nothing after a problem, which is noted. For entries of lists only: variables are texts.
+    pub(crate) fn flag(&mut self, path: &str, default: bool) -> Option<bool> {
+        match self.look_up(path) {
+            None => Some(default),
+            Some((_, Raw::Flag(flag))) => Some(flag),
+            Some((place, raw)) => {
+                self.refuse(place, format!("{path} is {}: write true or false, without quotes", raw.kind()));
+                None
+            }
+        }
     }
 
     /// The list of texts at `path`, each parsed; nothing after a problem, which is noted. `such_as` is two of them.
@@ -375,6 +388,7 @@ impl Raw {
             Self::Integer(..) => "a number",
             Self::Table => "a table",
             Self::Array(_) => "a list",
+            Self::Flag(_) => "true or false",
             Self::Other(kind) => kind,
         }
     }
@@ -411,7 +425,7 @@ fn insert(
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(number) => Raw::Integer(number.as_str().into(), number.radix()),
         DeValue::Float(_) => Raw::Other("a fraction"),
-        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Boolean(flag) => Raw::Flag(*flag),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Array(entries) => {
             for (index, entry) in entries.iter().enumerate().filter(|_| depth > 0) {

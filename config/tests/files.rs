@@ -163,7 +163,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
              opening_timeout_ms = 0x101\nstalled_timeout_ms = 0x102\ndrain_s = 11\n\
              tls = {{ certificate = \"c.pem\", key = \"k.pem\", reload_s = 12 }}\n\
-             tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\" }}]\n\
+             tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\", cluster = false }}]\n\
              bindings = [{{ namespace = \"{OTHER}\", listen = \"unix:kv.sock\", access = \"socket\" }}]\n\
              [replication]\nlisten = \"0.0.0.0:2\"\nheartbeat_ms = 1_000\ngather_ms = 7\nepoch_ms = 1_001\nmax_away_s = 1_002\nmax_waiting_bytes = 1_048_579\n\
              compression = \"none\"\n\
@@ -180,6 +180,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
     );
     assert_eq!(parse(&other.to_toml(), &[]), other);
     assert_eq!(other.http.tokens[0].account.as_ref(), ACCOUNT);
+    assert_eq!([0, 1].map(|index| other.http.tokens[index].cluster), [true, false]);
     assert_eq!((other.http.header_timeout_ms, other.replication.heartbeat_ms), (256, 1000));
     assert_eq!((other.replication.epoch_ms, other.replication.max_away_s), (1001, 1002));
     assert_eq!(other.replication.max_waiting_bytes, 1_048_579);

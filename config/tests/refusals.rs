@@ -113,6 +113,11 @@ fn a_value_of_another_type_is_refused() {
     check("[http]\nlisten = 8787", "l.toml:2: http.listen is a number: write a text in quotes");
     check("[http.listen]\nport = 1", "l.toml:1: http.listen is a table: write a text in quotes");
     check("[log]\nlevel = [\"info\"]", "l.toml:2: log.level is a list: write a text in quotes");
+    let token = format!("[[http.tokens]]\naccount = \"{}\"\ntoken = \"t\"\n", "12".repeat(16));
+    check(
+        &format!("{token}cluster = \"false\""),
+        "l.toml:4: http.tokens[0].cluster is a text: write true or false, without quotes",
+    );
     check(
         "[storage]\ncache_bytes = \"64 MiB\"",
         "l.toml:2: storage.cache_bytes is a text: write a whole number, without quotes",

@@ -3,6 +3,7 @@
 //! The rule: except for `serve`, `dev`'s own processes, and the making of identities, everything here
 //! speaks to a PoP only through the REST API, as any other client does.
 
+mod account;
 mod cluster;
 mod connection;
 mod dev;
@@ -16,11 +17,13 @@ mod lag;
 mod link;
 mod member;
 mod print;
+mod quota;
 mod record;
 mod resume;
 mod serve;
 mod status;
 mod store;
+mod token;
 mod verify;
 mod workers;
 
@@ -41,7 +44,7 @@ Exit codes:
   1  failed
   2  the command was not understood
   3  the PoP cannot be reached
-  4  there is no such key or namespace";
+  4  there is no such key, namespace, account or token";
 
 /// An edge key-value store: a full copy at every PoP, converging.
 #[derive(Parser)]
@@ -86,6 +89,12 @@ enum Command {
     /// Rebuild a store, and look at what was left behind
     #[command(subcommand)]
     Store(store::Command),
+    /// Make and delete accounts
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Make tokens that may do some things in an account, and revoke them
+    #[command(subcommand)]
+    Token(token::Command),
     /// Read and write keys
     Kv(kv::Args),
     /// Use namespaces in Workers
@@ -142,6 +151,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Gc(command) => block_on(gc::run(command, json)),
         Command::Store(store::Command::Rebuild(args)) => store::rebuild(&args, json),
         Command::Store(store::Command::DeadLetters(args)) => block_on(store::dead_letters(&args, json)),
+        Command::Account(command) => block_on(account::run(command, json)),
+        Command::Token(command) => block_on(token::run(command, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
         Command::Workers(command) => block_on(workers::run(command, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
@@ -224,6 +235,21 @@ mod tests {
             ("store rebuild", false),
             ("store dead-letters --write e", true),
             ("store dead-letters --write e --forget e", false),
+            ("account create shop --id 0123456789abcdef0123456789ABCDEF", true),
+            ("account list --json", true),
+            ("account delete", false),
+            ("token create reader --scope read,list:*", true),
+            (
+                "token create x --scope read:demo:a/ --scope write:demo:b/ --expires-in 30d --requests-per-s 5",
+                true,
+            ),
+            ("token create reader", false),
+            ("token create reader --scope read", false),
+            ("token create reader --scope reed:*", false),
+            ("token create reader --scope read:* --expires-in soon", false),
+            ("token list --account 0123456789abcdef0123456789ABCDEF", true),
+            ("token revoke 0123456789abcdef", true),
+            ("token show", true),
             ("kv put k v --ttl 60", true),
             ("kv put k v --path f", false),
             ("kv put k --ttl 60 --expires-at 9", false),
@@ -233,6 +259,10 @@ mod tests {
             ("kv export f --resume s", true),
             ("kv export --resume s", false),
             ("kv namespace create demo", true),
+            ("kv namespace quota demo", true),
+            ("kv namespace quota demo --max-bytes 10GiB --max-keys none --requests-per-s 100", true),
+            ("kv namespace quota demo --max-bytes lots", false),
+            ("kv namespace quota", false),
             ("workers config demo --binding KV --url http://h:1", true),
             ("workers config demo --binding K-V", false),
             ("workers config", false),

@@ -12,9 +12,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use littoral::api::{State, Status};
+use replication::kinds::ChangeError;
 use replication::replica::OpenError;
 use replication::replica::verify::Verified;
-use replication::{ChunkId, Dot, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read};
+use replication::{
+    Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rebuild;
@@ -26,10 +29,12 @@ mod driver;
 mod forecast;
 mod inbox;
 mod members;
+mod quota;
 mod report;
 
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
+pub use quota::StorageQuota;
 
 /// One change an application asks for.
 #[derive(Clone, Debug)]
@@ -50,6 +55,33 @@ pub enum Write {
         /// The key.
         key: Bytes,
     },
+    /// Change a counter, a set or a map; what is written follows from its state.
+    Change {
+        /// Where. The caller has checked the lengths of key and element.
+        id: EntryId,
+        /// How.
+        change: Change,
+    },
+}
+
+impl Write {
+    fn namespace(&self) -> NamespaceId {
+        match self {
+            Self::Put { namespace, .. } | Self::Delete { namespace, .. } => *namespace,
+            Self::Change { id, .. } => id.namespace,
+        }
+    }
+
+    /// The entry, and a state of the size that it will have.
+    fn outline(&self) -> (EntryId, Body) {
+        match self {
+            Self::Put { namespace, key, value } => {
+                (EntryId::value(*namespace, key.clone()), Body::Value(value.clone()))
+            }
+            Self::Delete { namespace, key } => (EntryId::value(*namespace, key.clone()), Body::Tombstone),
+            Self::Change { id, change } => (id.clone(), change.outline()),
+        }
+    }
 }
 
 /// What an operator does about a store that must not be served. (`serve --rebuild` does the same.)
@@ -123,6 +155,24 @@ pub enum WriteError {
         /// The limit.
         limit_ms: u64,
     },
+    /// The entry cannot take this change; nothing was written.
+    #[error("{0}")]
+    Change(ChangeError),
+    /// The namespace would hold more than it may.
+    #[error(
+        "{quota} of this namespace is {limit}: it has {used}, and this would add {added}; delete keys, or have an \
+         operator raise the quota"
+    )]
+    OverQuota {
+        /// `max_keys` or `max_bytes`.
+        quota: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What there is.
+        used: u64,
+        /// What would come on top.
+        added: u64,
+    },
     /// An operator is taking this node out.
     #[error("this node is being drained and takes no more writes; write at another PoP")]
     Draining,
@@ -141,7 +191,9 @@ impl WriteError {
             Self::Overloaded { .. } => "overload",
             Self::DiskFull { .. } => "disk_full",
             Self::ClockSkew { .. } | Self::ClockBehind { .. } => "clock",
+            Self::OverQuota { .. } => "quota",
             Self::Draining => "draining",
+            Self::Change(_) => "change",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -220,7 +272,7 @@ struct Shared {
     replica: Option<ReplicaId>,
     condition: ArcSwap<Condition>,
     /// Rises when an entry of the system namespace changes.
-    namespaces_version: AtomicU64,
+    system_version: AtomicU64,
     /// What the last verification of the rows has found.
     verified: ArcSwapOption<Verified>,
     /// Whether this node must be started anew under a new identity, which it does by itself.
@@ -284,7 +336,7 @@ impl Engine {
             store: replica.as_ref().map(|replica| replica.store().clone()),
             replica: replica.as_ref().map(Replica::id),
             condition: ArcSwap::from_pointee(condition),
-            namespaces_version: AtomicU64::new(0),
+            system_version: AtomicU64::new(0),
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
         });
@@ -313,15 +365,38 @@ impl Engine {
     /// # Errors
     /// None of them may be taken as done, though some may have been: repeat them all.
     pub async fn write(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
+        self.write_within(StorageQuota::default(), writes, ack).await
+    }
+
+    /// As [`Engine::write`], of writes to one namespace, of which none is done where all together would exceed its quota.
+    ///
+    /// # Errors
+    /// [`WriteError::OverQuota`] too.
+    pub async fn write_within(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
         let count = writes.len() as u64;
-        let written = self.queue_and_wait(writes, ack).await;
+        let is_system = writes.iter().any(|write| write.namespace() == NamespaceId::SYSTEM);
+        let written = self.queue_and_wait(quota, writes, ack).await;
+        if is_system {
+            // The thread raises it too, but a moment later.
+            self.shared.system_version.fetch_add(1, Ordering::Release);
+        }
         if let Err(error) = &written {
             metrics::counter!("littoral_writes_refused_total", "reason" => error.kind()).increment(count);
         }
         written
     }
 
-    async fn queue_and_wait(&self, writes: Vec<Write>, ack: Ack) -> Result<Vec<Dot>, WriteError> {
+    async fn queue_and_wait(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
         {
             let condition = self.shared.condition.load();
             if condition.state != State::Ready {
@@ -329,7 +404,7 @@ impl Engine {
             }
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.queue_writes(writes, ack, reply)?;
+        self.shared.inbox.queue_writes(quota, writes, ack, reply)?;
         answer
             .await
             .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))
@@ -385,9 +460,10 @@ impl Engine {
         named
     }
 
-    /// A number that rises whenever the list of namespaces may have changed, here or by a peer.
-    pub fn namespaces_version(&self) -> u64 {
-        self.shared.namespaces_version.load(Ordering::Acquire)
+    /// A number that rises whenever entries of the system namespace may have changed, by a peer, or here: then before
+    /// the write is acknowledged.
+    pub fn system_version(&self) -> u64 {
+        self.shared.system_version.load(Ordering::Acquire)
     }
 
     /// Everything an operator may ask of this node, exact at one moment of the engine.

@@ -25,10 +25,12 @@ mod namespaces;
 mod native;
 mod openapi;
 mod pace;
-mod places;
 pub(crate) mod query;
+mod quotas;
 pub(crate) mod route;
+mod seats;
 mod tls;
+mod tokens;
 mod values;
 mod verify;
 mod watched;
@@ -44,28 +46,33 @@ use futures_util::future::select_all;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
+use littoral::api::tokens::Action;
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-pub use self::auth::AccountToken;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 pub use self::listener::{Access, Door, Listener};
 pub use self::tls::{MAX_PEM_BYTES, Tls, TlsError, TlsFiles};
+pub use crate::tokens::AccountToken;
 
+use self::auth::{Owner, Place};
 use self::body::{DRAIN_SLACK_BYTES, Upload};
 use self::connection::Service as Connections;
 use self::error::ApiError;
 use self::listener::Stream;
-use self::places::{Place, Places};
 use self::route::{Call, Operation, Routed};
+use self::seats::{Seat, Seats};
+use crate::accounts::Accounts;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
-use crate::namespaces::{NamespaceError, Namespaces};
+use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
+use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
 /// The pause after a connection could not be accepted, for want of file descriptors most likely.
@@ -128,18 +135,18 @@ pub async fn serve(
     let (end, is_ending) = watch::channel(false);
     let surface = Arc::new(Surface::new(context, limits.stalled_timeout()));
     let service = Connections { surface, limits, is_ending };
-    let places = Places::new(limits.max_connections);
+    let seats = Seats::new(limits.max_connections);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     {
-        // Kept from one look to the next: it may hold a connection that waits for a place.
-        let mut accepting = pin!(accept(&listeners, 0, &places));
+        // Kept from one look to the next: it may hold a connection that waits for a seat.
+        let mut accepting = pin!(accept(&listeners, 0, &seats));
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                (stream, door, place, next) = accepting.as_mut() => {
-                    connections.spawn(service.clone().serve(stream, door, place));
-                    accepting.set(accept(&listeners, next, &places));
+                (stream, door, seat, next) = accepting.as_mut() => {
+                    connections.spawn(service.clone().serve(stream, door, seat));
+                    accepting.set(accept(&listeners, next, &seats));
                 }
                 Some(ended) = connections.join_next() => report_panic(ended),
             }
@@ -159,13 +166,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a place for it, and which listener is to be asked first then. They take turns,
+/// The next connection, once there is a seat for it, and which listener is to be asked first then. They take turns,
 /// beginning with `next`: where one always has connections waiting, the others are heard too.
-async fn accept(
-    listeners: &[Listener],
-    mut next: usize,
-    places: &Arc<Places>,
-) -> (Stream, Door, Place, usize) {
+async fn accept(listeners: &[Listener], mut next: usize, seats: &Arc<Seats>) -> (Stream, Door, Seat, usize) {
     loop {
         let (first, last) = listeners.split_at(next);
         let accepting =
@@ -173,7 +176,7 @@ async fn accept(
         let ((accepted, door), index, _) = select_all(accepting.map(Box::pin)).await;
         next = (next + index + 1) % listeners.len();
         match accepted {
-            Ok(stream) => return (stream, door, places.take().await, next),
+            Ok(stream) => return (stream, door, seats.take().await, next),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -191,9 +194,13 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 /// What every request is answered from.
 struct Surface {
     engine: Engine,
-    namespaces: Namespaces,
+    namespaces: Arc<Namespaces>,
+    accounts: Arc<Accounts>,
+    quotas: Arc<Quotas>,
     chunks: large::Chunks,
-    tokens: Arc<auth::Tokens>,
+    tokens: Arc<Tokens>,
+    /// What whoever opens a unix socket without tokens may do there.
+    everything: Arc<Grant>,
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
@@ -205,7 +212,10 @@ struct Surface {
 impl Surface {
     fn new(context: HttpContext, stalled: Duration) -> Self {
         let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
-        let tokens = Arc::new(auth::Tokens::new(tokens));
+        let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
+        let namespaces = Arc::new(Namespaces::new(engine.clone()));
+        let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
+        let quotas = Arc::new(Quotas::new(engine.clone()));
         let native = native::Native {
             engine: engine.clone(),
             links,
@@ -213,14 +223,19 @@ impl Surface {
             chunks: chunks.clone(),
             verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
             diff: Arc::default(),
-            namespaces: Arc::new(Namespaces::new(engine.clone())),
+            accounts: accounts.clone(),
+            namespaces: namespaces.clone(),
+            quotas: quotas.clone(),
             render_metrics,
         };
         Self {
-            namespaces: Namespaces::new(engine.clone()),
+            namespaces,
+            accounts,
+            quotas,
             chunks: large::Chunks { engine: engine.clone(), store: chunks, flights, recent: Arc::default() },
             engine,
             tokens,
+            everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
             stalled,
@@ -280,27 +295,34 @@ impl Surface {
         head: &Parts,
         upload: &mut Upload,
     ) -> Result<Response<Body>, ApiError> {
-        let account = self.tokens.authorize(&head.headers, call.account)?;
+        let grant = auth::grant_of(&self.tokens, &head.headers)?;
+        if call.operation == Operation::VerifyToken {
+            return Ok(tokens::verified(&grant));
+        }
+        let account = grant.account(call.account).ok_or(ApiError::Forbidden)?;
         let query = head.uri.query();
-        let namespace = || self.owned_namespace(account, call.namespace);
+        let place = |action| self.place(&grant, account, call.namespace, action);
         match call.operation {
-            Operation::ReadValue => values::read(self, namespace()?, call.key).await,
+            Operation::ReadValue => values::read(self, &place(Action::Read)?, call.key).await,
             Operation::PutValue => {
-                values::put(self, namespace()?, call.key, query, &head.headers, upload).await
+                values::put(self, &place(Action::Write)?, call.key, query, &head.headers, upload).await
             }
-            Operation::DeleteValue => values::delete(self, namespace()?, call.key, query).await,
-            Operation::ReadMetadata => values::read_metadata(self, namespace()?, call.key),
-            Operation::ListKeys => keys::list(self, namespace()?, query),
-            Operation::BulkPut => bulk::put(self, namespace()?, query, upload).await,
-            Operation::BulkDelete => bulk::delete(self, namespace()?, query, upload).await,
-            Operation::BulkRead => bulk::read(self, namespace()?, upload).await,
-            Operation::ListNamespaces => namespaces::list(self, account, query),
-            Operation::CreateNamespace => namespaces::create(self, account, upload).await,
-            Operation::FindNamespace => namespaces::find(self, account, namespace()?),
-            Operation::RenameNamespace => namespaces::rename(self, account, namespace()?, upload).await,
-            Operation::DeleteNamespace => namespaces::delete(self, account, namespace()?).await,
+            Operation::DeleteValue => values::delete(self, &place(Action::Write)?, call.key, query).await,
+            Operation::ReadMetadata => values::read_metadata(self, &place(Action::Read)?, call.key),
+            Operation::ListKeys => keys::list(self, &place(Action::List)?, query),
+            Operation::BulkPut => bulk::put(self, &place(Action::Write)?, query, upload).await,
+            Operation::BulkDelete => bulk::delete(self, &place(Action::Write)?, query, upload).await,
+            Operation::BulkRead => bulk::read(self, &place(Action::Read)?, upload).await,
+            Operation::ListNamespaces => namespaces::list(self, &grant, account, query),
+            Operation::CreateNamespace => namespaces::create(self, &grant, account, upload).await,
+            Operation::FindNamespace => namespaces::find(self, &grant, account, call.namespace),
+            Operation::RenameNamespace => {
+                namespaces::rename(self, account, &place(Action::Admin)?, upload).await
+            }
+            Operation::DeleteNamespace => namespaces::delete(self, account, &place(Action::Admin)?).await,
             // No call is routed to these.
-            Operation::BindingGet
+            Operation::VerifyToken
+            | Operation::BindingGet
             | Operation::BindingPut
             | Operation::BindingDelete
             | Operation::BindingList
@@ -317,14 +339,15 @@ impl Surface {
         error
     }
 
-    /// The namespace of this id, if it is one of the account's.
-    fn owned_namespace(&self, account: &str, id: &str) -> Result<NamespaceId, ApiError> {
-        let id: NamespaceId = id.parse().map_err(|_| ApiError::BadNamespaceId { given: id.to_owned() })?;
-        match self.namespaces.owns(account, id)? {
-            true => Ok(id),
-            false => Err(NamespaceError::NotFound.into()),
-        }
+    /// The namespace of this id, if it is one of the account's and the token may do this there.
+    fn place(&self, grant: &Arc<Grant>, account: &str, id: &str, action: Action) -> Result<Place, ApiError> {
+        let id = parse_namespace(id)?;
+        Place::enter(self, grant.clone(), Owner::Account(account), id, action)
     }
+}
+
+fn parse_namespace(given: &str) -> Result<NamespaceId, ApiError> {
+    given.parse().map_err(|_| ApiError::BadNamespaceId { given: given.to_owned() })
 }
 
 fn no_route(head: &Parts) -> ApiError {
@@ -349,11 +372,11 @@ mod tests {
             }
             listeners.push(Listener::tcp(listener, door));
         }
-        let places = Places::new(waiting.len());
+        let seats = Seats::new(waiting.len());
         let mut next = 0;
         let mut of_namespace = 0;
         for _ in 0..8 {
-            let (_, door, _, then) = accept(&listeners, next, &places).await;
+            let (_, door, _, then) = accept(&listeners, next, &seats).await;
             next = then;
             of_namespace += usize::from(matches!(door, Door::Namespace { .. }));
         }

@@ -2,6 +2,7 @@
 //!
 //! `main.rs` only parses the command line and calls [`cli::run`].
 
+pub mod accounts;
 mod chunk_collect;
 pub mod chunk_flight;
 mod chunk_pull;
@@ -16,9 +17,13 @@ pub mod identity;
 pub mod namespaces;
 pub mod node;
 mod peering;
+pub mod quotas;
 mod rebuild;
+mod request_rate;
 mod sent_file;
 mod smoothed;
 pub mod storage;
+mod system_cache;
+pub mod tokens;
 pub mod transport;
 mod verifier;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::engine::{Ack, Engine, ReadError, Write, WriteError};
+use crate::quotas;
 
 /// The most namespaces an account may have (the limit of Workers KV).
 pub const MAX_NAMESPACES: usize = 1000;
@@ -92,7 +93,7 @@ impl Namespaces {
     pub fn owns(&self, account: &str, id: NamespaceId) -> Result<bool, ReadError> {
         // The version is read before the entry: an entry that changes in between leaves a cache of the
         // old version, which the next request throws away.
-        let version = self.engine.namespaces_version();
+        let version = self.engine.system_version();
         let owners = self.owners.load();
         if owners.version == version && owners.account_of.get(&id).is_some_and(|owner| **owner == *account) {
             return Ok(true);
@@ -121,6 +122,13 @@ impl Namespaces {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the owner of the namespace was found, and nothing has changed since.
+    pub(crate) fn has_known_owner(&self, id: NamespaceId) -> bool {
+        let version = self.engine.system_version();
+        let owners = self.owners.load();
+        owners.version == version && owners.account_of.contains_key(&id)
     }
 
     /// One namespace of the account.
@@ -187,10 +195,13 @@ impl Namespaces {
     pub async fn delete(&self, account: &str, id: NamespaceId) -> Result<(), NamespaceError> {
         let _changing = self.changing.lock().await;
         self.find(account, id)?;
-        let key = entry_key(account, id).into();
-        self.engine.write(vec![Write::Delete { namespace: NamespaceId::SYSTEM, key }], Ack::Durable).await?;
-        // The version may rise a moment after the write is acknowledged; whoever deleted must not see it.
-        self.owners.store(Arc::default());
+        let mut keys = vec![entry_key(account, id)];
+        let quota = quotas::row_key(id);
+        if self.engine.read(NamespaceId::SYSTEM, &quota)?.is_some() {
+            keys.push(quota);
+        }
+        let delete = |key: Vec<u8>| Write::Delete { namespace: NamespaceId::SYSTEM, key: key.into() };
+        self.engine.write(keys.into_iter().map(delete).collect(), Ack::Durable).await?;
         Ok(())
     }
 

@@ -395,6 +395,7 @@ fn tokens(config: &Config) -> Vec<AccountToken> {
     let token = |token: &config::Token| AccountToken {
         account: token.account.to_string(),
         token: token.token.reveal().to_owned(),
+        cluster: token.cluster,
     };
     config.http.tokens.iter().map(token).collect()
 }

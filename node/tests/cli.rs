@@ -50,7 +50,7 @@ fn closed_port() -> u16 {
 fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
     let folder = folder();
     let (first, _) = check(folder.path(), &["--help"], DONE);
-    assert!(first.contains("4  there is no such key or namespace"), "{first}");
+    assert!(first.contains("4  there is no such key, namespace, account or token"), "{first}");
     for line in [
         "",
         "serve",
@@ -73,6 +73,15 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "store",
         "store rebuild",
         "store dead-letters",
+        "account",
+        "account create",
+        "account list",
+        "account delete",
+        "token",
+        "token create",
+        "token list",
+        "token revoke",
+        "token show",
         "kv",
         "kv get",
         "kv put",
@@ -81,6 +90,7 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "kv import",
         "kv export",
         "kv namespace",
+        "kv namespace quota",
         "workers",
         "workers config",
         "config",

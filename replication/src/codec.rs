@@ -16,6 +16,7 @@ pub mod copy;
 pub mod delta;
 pub mod member;
 pub mod message;
+pub(crate) mod parts;
 pub mod round;
 pub mod row;
 

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use crate::clock::ReplicaId;
+use crate::codec::parts;
 use crate::entry::{Body, Entry, EntryId, Payload};
 use crate::sketch::{Fold, Item, Sketch};
 
@@ -60,6 +61,9 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// In the head of what is hashed of a state made of parts.
+const MADE_OF_PARTS: u8 = 8;
+
 /// The keyed hash of an entry's name: its place in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameHash(u128);
@@ -86,7 +90,10 @@ impl DigestKey {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&id.namespace.0);
         hasher.update(&[id.kind as u8]);
-        hasher.update(&id.key);
+        if id.kind.has_elements() {
+            hasher.update(&(id.key.len() as u32).to_be_bytes());
+        }
+        hasher.update(&id.key).update(&id.element);
         NameHash(first_half(&hasher))
     }
 
@@ -98,7 +105,10 @@ impl DigestKey {
         head[..16].copy_from_slice(&name.0.to_be_bytes());
         head[16..32].copy_from_slice(&replica);
         head[32..40].copy_from_slice(&entry.dot.hlc.to_bits().to_be_bytes());
-        if let Body::Value(value) = &entry.body {
+        if !matches!(entry.body, Body::Value(_) | Body::Tombstone) {
+            head[40] = MADE_OF_PARTS;
+            hasher.update(&head).update(&parts::canonical(&entry.body, entry.dot));
+        } else if let Body::Value(value) = &entry.body {
             let chunked = matches!(value.payload, Payload::Chunked(_));
             head[40] = 1 | u8::from(chunked) << 1 | u8::from(value.metadata.is_some()) << 2;
             hasher.update(&head);

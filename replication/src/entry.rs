@@ -1,5 +1,7 @@
 //! What a replica stores: entries, their names, and how two states of one entry merge.
 //!
+//! How the kinds beside *value* merge is told in [`crate::kinds`].
+//!
 //! An entry of kind *value* is a last-writer-wins register (Shapiro et al., "A comprehensive study of
 //! Convergent and Commutative Replicated Data Types", 2011, section 3.2.1): the greater [`Dot`] wins, and
 //! payload, metadata and expiry travel as one. A delete is a state like any other, a tombstone.
@@ -10,10 +12,14 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use crate::clock::{Dot, Hlc, NotHex, parse_hex};
+use crate::clock::{Dot, Hlc, NotHex, ReplicaId, parse_hex};
+use crate::kinds::{Change, ChangeError, Counter, Element, Frontier, Head, Joined, expiry_hlc, latest};
+use crate::vector::VersionVector;
 
 /// The longest key, in bytes of UTF-8 (the limit of Workers KV).
 pub const MAX_KEY_BYTES: usize = 512;
+/// The longest member of a set, or name of a field of a map, in bytes.
+pub const MAX_ELEMENT_BYTES: usize = 512;
 /// The longest metadata, in bytes of serialised JSON (the limit of Workers KV).
 pub const MAX_METADATA_BYTES: usize = 1024;
 /// The largest value (the limit of Workers KV: 25 MiB).
@@ -58,6 +64,37 @@ impl FromStr for NamespaceId {
 pub enum Kind {
     /// Last writer wins.
     Value = 1,
+    /// Sums of increments and decrements.
+    Counter = 2,
+    /// Members, put and removed one by one: one entry each.
+    Set = 3,
+    /// Fields with values: one entry each.
+    Map = 4,
+}
+
+impl Kind {
+    /// Every kind there is.
+    pub const ALL: [Self; 4] = [Self::Value, Self::Counter, Self::Set, Self::Map];
+
+    /// Its name in documents, URLs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Counter => "counter",
+            Self::Set => "set",
+            Self::Map => "map",
+        }
+    }
+
+    /// Whether an entry of this kind is one of many under its key.
+    pub const fn has_elements(self) -> bool {
+        matches!(self, Self::Set | Self::Map)
+    }
+
+    /// The kind of this number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
 }
 
 /// The name of an entry.
@@ -69,12 +106,35 @@ pub struct EntryId {
     pub kind: Kind,
     /// UTF-8, 1 to [`MAX_KEY_BYTES`] bytes; checked where it enters.
     pub key: Bytes,
+    /// The member of a set, or the field of a map, 1 to [`MAX_ELEMENT_BYTES`] bytes; empty for their heads, and for
+    /// kinds without elements.
+    pub element: Bytes,
 }
 
 impl EntryId {
     /// The entry of kind value under `key`.
     pub fn value(namespace: NamespaceId, key: impl Into<Bytes>) -> Self {
-        Self { namespace, kind: Kind::Value, key: key.into() }
+        Self::whole(namespace, Kind::Value, key)
+    }
+
+    /// The entry that stands for all of `key`: the only one, or the head of a set or map.
+    pub fn whole(namespace: NamespaceId, kind: Kind, key: impl Into<Bytes>) -> Self {
+        Self { namespace, kind, key: key.into(), element: Bytes::new() }
+    }
+
+    /// The entry of a member or field.
+    pub fn element(
+        namespace: NamespaceId,
+        kind: Kind,
+        key: impl Into<Bytes>,
+        element: impl Into<Bytes>,
+    ) -> Self {
+        Self { namespace, kind, key: key.into(), element: element.into() }
+    }
+
+    /// Bytes of its name that the application has chosen.
+    pub fn user_bytes(&self) -> usize {
+        self.key.len() + self.element.len()
     }
 }
 
@@ -88,7 +148,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether `other` replaces this state. A total order, so merging is commutative, associative and
+    /// The state that a kind with parts is in.
+    pub(crate) fn of_parts(body: Body) -> Option<Self> {
+        Some(Self { dot: latest(body.dots()?.into_iter())?, body })
+    }
+
+    /// The least state that holds the effect of both; for values, the one that the later event wrote.
+    pub fn join(self, other: Entry) -> Entry {
+        let body = match (&self.body, &other.body) {
+            (Body::Counter(one), Body::Counter(two)) => Body::Counter(one.join(two)),
+            (Body::Element(one), Body::Element(two)) => Body::Element(one.join(two)),
+            (Body::Head(one), Body::Head(two)) => Body::Head(one.join(two)),
+            _ => return if self.is_replaced_by(&other) { other } else { self },
+        };
+        Entry { dot: self.dot.max(other.dot), body }
+    }
+
+    /// Whether `other` replaces this state, of a value. A total order, so merging is commutative, associative and
     /// idempotent. One dot names one event, and so one state, unless two clones of one data folder have
     /// written: then the contents decide, so that replicas agree all the same.
     pub fn is_replaced_by(&self, other: &Entry) -> bool {
@@ -98,24 +174,172 @@ impl Entry {
         self.dot.cmp(&other.dot).then_with(|| self.body.cmp(&other.body)) == Ordering::Less
     }
 
-    /// The time from which on nobody needs this state, once everybody holds all that happened up to it: a
-    /// tombstone's own, or that of an expiry. `None` for a value that stays.
-    pub fn is_over_at(&self) -> Option<Hlc> {
+    /// The latest event of this replica that the state names; zero for none.
+    pub fn last_of(&self, replica: ReplicaId) -> Hlc {
         match &self.body {
-            Body::Tombstone => Some(self.dot.hlc),
-            Body::Value(value) => {
-                value.expires_at_s.map(|at| self.dot.hlc.max(Hlc::new(at.saturating_mul(1000), 0)))
-            }
+            Body::Value(_) | Body::Tombstone if self.dot.replica == replica => self.dot.hlc,
+            Body::Value(_) | Body::Tombstone => Hlc::ZERO,
+            Body::Counter(counter) => counter.last_of(replica),
+            Body::Element(element) => element.last_of(replica),
+            Body::Head(head) => head.last_of(replica),
         }
     }
 
-    /// Bytes of application data in this state beside its key: what lag and budgets count.
-    pub fn user_bytes(&self) -> u64 {
+    /// Whether the state holds the effect of this event, or of one that has replaced it.
+    pub fn covers(&self, dot: Dot) -> bool {
         match &self.body {
-            Body::Tombstone => 0,
-            Body::Value(value) => value.payload.len() + value.metadata.as_ref().map_or(0, |m| m.len() as u64),
+            Body::Value(_) | Body::Tombstone => self.dot >= dot,
+            _ => self.last_of(dot.replica) >= dot.hlc,
         }
     }
+
+    /// The latest event of each replica that the state names; of a value, the one that wrote it.
+    pub fn dots(&self) -> Vec<Dot> {
+        self.body.dots().unwrap_or_else(|| vec![self.dot])
+    }
+
+    /// Whether all events that the state names pass this test.
+    pub fn all_dots(&self, passes: impl Fn(Dot) -> bool) -> bool {
+        match &self.body {
+            Body::Value(_) | Body::Tombstone => passes(self.dot),
+            _ => self.dots().into_iter().all(passes),
+        }
+    }
+
+    /// What is left of the state when everyone holds everything up to the frontier.
+    pub fn settled(&self, frontier: Frontier<'_>) -> Settled {
+        let body = match &self.body {
+            Body::Value(_) | Body::Tombstone => {
+                let is_over = self.is_over_at().is_some_and(|at| at <= frontier.epoch);
+                return if is_over && frontier.held.covers(self.dot) { Settled::Gone } else { Settled::Same };
+            }
+            Body::Counter(counter) => counter.settle(frontier).map(Body::Counter),
+            Body::Element(element) => element.settle(frontier).map(Body::Element),
+            Body::Head(head) => head.settle(frontier).map(Body::Head),
+        };
+        match body.and_then(Self::of_parts) {
+            None => Settled::Gone,
+            Some(entry) if entry == *self => Settled::Same,
+            Some(entry) => Settled::Less(entry),
+        }
+    }
+
+    /// The time from which on nobody needs this state, once everybody holds all that happened up to it: a
+    /// tombstone's own, or that of an expiry. `None` for a value that stays, and for what is made of parts.
+    pub fn is_over_at(&self) -> Option<Hlc> {
+        match &self.body {
+            Body::Tombstone => Some(self.dot.hlc),
+            Body::Value(value) => value.expires_at_s.map(|at| self.dot.hlc.max(expiry_hlc(at))),
+            Body::Counter(_) | Body::Element(_) | Body::Head(_) => None,
+        }
+    }
+
+    /// Bytes of application data in this state beside its name: what lag and budgets count.
+    pub fn user_bytes(&self) -> u64 {
+        self.body.user_bytes()
+    }
+
+    /// What of this state, which has come with an event, is not dropped here already ([`Joined::fresh`]).
+    pub(crate) fn fresh(&self, current: Option<&Entry>, frontier: Frontier<'_>) -> Option<Body> {
+        match (&self.body, current.map(|current| &current.body)) {
+            (Body::Counter(come), Some(Body::Counter(held))) => {
+                come.fresh(Some(held), frontier).map(Body::Counter)
+            }
+            (Body::Counter(come), _) => come.fresh(None, frontier).map(Body::Counter),
+            (Body::Element(come), Some(Body::Element(held))) => {
+                come.fresh(Some(held), frontier).map(Body::Element)
+            }
+            (Body::Element(come), _) => come.fresh(None, frontier).map(Body::Element),
+            (Body::Head(come), Some(Body::Head(held))) => come.fresh(Some(held), frontier).map(Body::Head),
+            (Body::Head(come), _) => come.fresh(None, frontier).map(Body::Head),
+            (Body::Value(_) | Body::Tombstone, _) => Some(self.body.clone()),
+        }
+    }
+
+    /// What this replica alone has said in the state, so that its dot is the replica's; `None` if nothing.
+    pub fn said_by(&self, replica: ReplicaId) -> Option<Entry> {
+        let body = match &self.body {
+            Body::Value(_) | Body::Tombstone => return (self.dot.replica == replica).then(|| self.clone()),
+            Body::Counter(counter) => Body::Counter(counter.said_by(replica)?),
+            Body::Element(element) => Body::Element(element.said_by(replica)?),
+            Body::Head(head) => Body::Head(head.said_by(replica)?),
+        };
+        Self::of_parts(body)
+    }
+
+    /// The body that says anew, by the event `new`, what this state of a former incarnation has said.
+    pub(crate) fn said_anew(&self, current: Option<&Entry>, new: Dot) -> Body {
+        let old = self.dot.replica;
+        let current = current.map(|current| &current.body);
+        match (&self.body, current) {
+            (Body::Counter(said), Some(Body::Counter(current))) => {
+                said.said_anew(Some(current), old, new).into()
+            }
+            (Body::Counter(said), _) => said.said_anew(None, old, new).into(),
+            (Body::Element(said), Some(Body::Element(current))) => {
+                said.said_anew(Some(current), old, new).into()
+            }
+            (Body::Element(said), _) => said.said_anew(None, old, new).into(),
+            (Body::Head(said), Some(Body::Head(current))) => said.said_anew(Some(current), old, new).into(),
+            (Body::Head(said), _) => said.said_anew(None, old, new).into(),
+            (Body::Value(_) | Body::Tombstone, _) => self.body.clone(),
+        }
+    }
+
+    /// The body after a change by the event `dot`, whose writer holds `held`.
+    pub(crate) fn changed(
+        id: &EntryId,
+        current: Option<&Entry>,
+        change: Change,
+        dot: Dot,
+        held: &VersionVector,
+    ) -> Result<Body, ChangeError> {
+        let current = current.map(|current| &current.body);
+        let counter = if let Some(Body::Counter(counter)) = current { Some(counter) } else { None };
+        let element = if let Some(Body::Element(element)) = current { Some(element) } else { None };
+        let head = if let Some(Body::Head(head)) = current { Some(head) } else { None };
+        let is_head = id.element.is_empty();
+        Ok(match (id.kind, change) {
+            (Kind::Counter, Change::Add { amount, expires_at_s }) => {
+                Counter::add(counter, dot, amount, expires_at_s)?.into()
+            }
+            (Kind::Counter, Change::Clear) => Counter::reset(counter, dot).into(),
+            (Kind::Counter, Change::Describe(bytes)) => Counter::describe(counter, dot, bytes).into(),
+            (Kind::Set | Kind::Map, Change::Put(content)) if !is_head => {
+                Element::put(element, dot, content).into()
+            }
+            (Kind::Set | Kind::Map, Change::Remove) if !is_head => Element::remove(element, dot).into(),
+            (Kind::Set | Kind::Map, Change::Clear) if is_head => Head::clear(head, dot, held).into(),
+            (Kind::Set | Kind::Map, Change::Describe(bytes)) if is_head => {
+                Head::describe(head, dot, bytes).into()
+            }
+            _ => return Err(ChangeError::WrongKind),
+        })
+    }
+
+    /// As another replica is called; in a message, where its sender is not named.
+    pub(crate) fn renamed(&mut self, from: ReplicaId, to: ReplicaId) {
+        if self.dot.replica == from {
+            self.dot.replica = to;
+        }
+        match &mut self.body {
+            Body::Value(_) | Body::Tombstone => {}
+            Body::Counter(counter) => counter.rename(from, to),
+            Body::Element(element) => element.rename(from, to),
+            Body::Head(head) => head.rename(from, to),
+        }
+    }
+}
+
+/// What is left of a state ([`Entry::settled`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// All of it.
+    Same,
+    /// This.
+    Less(Entry),
+    /// Nothing.
+    Gone,
 }
 
 /// What an event wrote.
@@ -125,6 +349,12 @@ pub enum Body {
     Value(Value),
     /// A delete.
     Tombstone,
+    /// A counter.
+    Counter(Counter),
+    /// A member of a set, or a field of a map.
+    Element(Element),
+    /// What is said of a set or map as a whole.
+    Head(Head),
 }
 
 impl Body {
@@ -132,7 +362,71 @@ impl Body {
     pub fn manifest(&self) -> Option<&Manifest> {
         match self {
             Body::Value(Value { payload: Payload::Chunked(manifest), .. }) => Some(manifest),
+            _ => None,
+        }
+    }
+
+    /// The events of its parts; `None` for what has no parts.
+    fn dots(&self) -> Option<Vec<Dot>> {
+        match self {
             Body::Value(_) | Body::Tombstone => None,
+            Body::Counter(counter) => Some(counter.dots().collect()),
+            Body::Element(element) => Some(element.dots().collect()),
+            Body::Head(head) => Some(head.dots().collect()),
+        }
+    }
+
+    /// Whether it says only that there is nothing.
+    pub fn is_tombstone(&self) -> bool {
+        match self {
+            Body::Tombstone => true,
+            Body::Value(_) | Body::Head(_) => false,
+            Body::Counter(counter) => counter.is_dead(),
+            Body::Element(element) => element.is_dead(),
+        }
+    }
+
+    /// Bytes of application data in it.
+    pub fn user_bytes(&self) -> u64 {
+        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() as u64);
+        match self {
+            Body::Tombstone => 0,
+            Body::Value(value) => value.payload.len() + of_metadata(value.metadata.as_ref()),
+            Body::Counter(counter) => 8 + of_metadata(counter.metadata()),
+            Body::Element(element) => element.content_bytes(),
+            Body::Head(head) => of_metadata(head.metadata()),
+        }
+    }
+
+    /// When the next of it expires, in Unix seconds.
+    pub fn next_expiry(&self) -> Option<u64> {
+        match self {
+            Body::Tombstone | Body::Head(_) => None,
+            Body::Value(value) => value.expires_at_s,
+            Body::Counter(counter) => counter.next_expiry(),
+            Body::Element(element) => element.next_expiry(),
+        }
+    }
+
+    /// About how many bytes it takes in a message.
+    pub fn frame_bytes(&self) -> usize {
+        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() + 2);
+        match self {
+            Body::Tombstone => 0,
+            Body::Value(value) => {
+                let payload = match &value.payload {
+                    Payload::Inline(bytes) => bytes.len(),
+                    Payload::Chunked(manifest) => 10 + 32 * manifest.chunks.len(),
+                };
+                payload + of_metadata(value.metadata.as_ref())
+            }
+            Body::Counter(counter) => 48 * counter.parts.len() + of_metadata(counter.metadata()),
+            Body::Element(element) => 32 * element.parts.len() + element.content_bytes() as usize,
+            Body::Head(head) => {
+                let times =
+                    head.events.len() + head.clears.values().map(|cleared| cleared.len()).sum::<usize>();
+                24 * times + of_metadata(head.metadata())
+            }
         }
     }
 }

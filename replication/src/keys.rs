@@ -2,7 +2,8 @@
 //!
 //! | key | row |
 //! |---|---|
-//! | `e` namespace(16) kind(1) key | one entry ([`crate::codec::row`]) |
+//! | `e` namespace(16) kind(1) key | one entry of a kind without elements ([`crate::codec::row`]) |
+//! | `e` namespace(16) kind(1) key `00 00` element | a member of a set or field of a map; without an element, its head. `00` in the key is `00 ff` |
 //! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
 //! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
 //! | `c` chunk(32) row key of an entry or returned state | that state names the chunk; its length in bytes |
@@ -41,18 +42,38 @@ pub const SUMMARY: &[u8] = b"msummary";
 /// Length of an entry's row key before the application's key.
 const ENTRY_HEAD_BYTES: usize = 1 + 16 + 1;
 
+/// After the key of a set or map, whose own zeros are followed by [`ESCAPE`].
+const END_OF_KEY: [u8; 2] = [0, 0];
+/// After a zero in the key of a set or map.
+const ESCAPE: u8 = 0xff;
+
 /// Row key of an entry.
 pub fn entry(id: &EntryId) -> Vec<u8> {
-    entry_parts(id.namespace, id.kind, &id.key)
+    let mut row_key = key_parts(id.namespace, id.kind, &id.key);
+    if id.kind.has_elements() {
+        row_key.extend_from_slice(&END_OF_KEY);
+        row_key.extend_from_slice(&id.element);
+    }
+    row_key
 }
 
-/// Row key of an entry, or the start of the row keys of all entries whose keys start with `key`.
-pub fn entry_parts(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
-    let mut row_key = Vec::with_capacity(ENTRY_HEAD_BYTES + key.len());
+/// The start of the row keys of all entries whose keys start with `key`; of a kind without elements the row key of
+/// that entry.
+pub fn key_parts(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
+    let mut row_key = Vec::with_capacity(ENTRY_HEAD_BYTES + key.len() + 16);
     row_key.push(ENTRY);
     row_key.extend_from_slice(&namespace.0);
     row_key.push(kind as u8);
-    row_key.extend_from_slice(key);
+    if !kind.has_elements() {
+        row_key.extend_from_slice(key);
+        return row_key;
+    }
+    for byte in key {
+        row_key.push(*byte);
+        if *byte == 0 {
+            row_key.push(ESCAPE);
+        }
+    }
     row_key
 }
 
@@ -60,11 +81,34 @@ pub fn entry_parts(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
 pub fn parse_entry(row_key: &[u8]) -> Option<EntryId> {
     let (head, key) = row_key.split_at_checked(ENTRY_HEAD_BYTES)?;
     let namespace = NamespaceId(head[1..17].try_into().ok()?);
-    (head[0] == ENTRY && head[17] == Kind::Value as u8).then(|| EntryId {
-        namespace,
-        kind: Kind::Value,
-        key: Bytes::copy_from_slice(key),
-    })
+    let kind = Kind::of(head[17]).filter(|_| head[0] == ENTRY)?;
+    if !kind.has_elements() {
+        return Some(EntryId::whole(namespace, kind, Bytes::copy_from_slice(key)));
+    }
+    let mut unescaped = Vec::with_capacity(key.len());
+    let mut rest = key;
+    loop {
+        match rest {
+            [0, 0, element @ ..] => {
+                return Some(EntryId::element(namespace, kind, unescaped, Bytes::copy_from_slice(element)));
+            }
+            [0, ESCAPE, after @ ..] => {
+                unescaped.push(0);
+                rest = after;
+            }
+            [0, ..] | [] => return None,
+            [byte, after @ ..] => {
+                unescaped.push(*byte);
+                rest = after;
+            }
+        }
+    }
+}
+
+/// The entry a row key names, if its state is made of parts.
+pub(crate) fn parse_entry_with_parts(row_key: &[u8]) -> Option<EntryId> {
+    let kind = *row_key.get(ENTRY_HEAD_BYTES - 1)?;
+    if row_key[0] == ENTRY && kind != Kind::Value as u8 { parse_entry(row_key) } else { None }
 }
 
 /// Row key of the log row of an event, by the origin's index in this store.

@@ -24,6 +24,7 @@ pub mod codec;
 pub mod digest;
 pub mod entry;
 pub mod keys;
+pub mod kinds;
 pub mod link;
 pub mod member;
 #[cfg(planted_bugs)]
@@ -37,7 +38,8 @@ pub mod vector;
 
 pub use clock::{Clock, Dot, Hlc, Now, ReplicaId};
 pub use digest::{Digest, DigestKey};
-pub use entry::{Body, ChunkId, Entry, EntryId, Manifest, NamespaceId, Payload, Value};
+pub use entry::{Body, ChunkId, Entry, EntryId, Kind, Manifest, NamespaceId, Payload, Value};
+pub use kinds::{Change, Content};
 pub use link::Lane;
 pub use member::{MemberRecord, RemovalReason};
 pub use replica::{Replica, Settings};

@@ -72,7 +72,7 @@ impl Members {
         let Some((family, replica)) = parse(&id.key) else { return };
         let payload = match &entry.body {
             Body::Value(Value { payload: Payload::Inline(payload), .. }) => Some(payload),
-            Body::Value(_) | Body::Tombstone => None,
+            _ => None,
         };
         let none = Member { record: None, joined: None, draining: false, drain_changed: None, removed: None };
         let member = self.by_id.entry(replica).or_insert(none);

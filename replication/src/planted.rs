@@ -64,6 +64,11 @@ bugs! {
     OlderCopyUnnoticed, "replica/peer.rs", "an older copy of a store is not noticed";
     ChunkRowStays, "replica/chunk_index.rs", "a state that goes stays in the chunk index";
     RelayKeepsEvents, "replica/topology.rs", "a relay does not pass on what it gets";
+    RemovalSpendsNothing, "kinds/element.rs", "a removal or an overwrite leaves standing what it has seen";
+    PartDroppedOnceSpent, "kinds/element.rs", "a spent part is dropped before everyone knows that it is spent";
+    PartsReplacedNotJoined, "replica/apply.rs", "a state made of parts replaces the one that is here";
+    StaleJoinedAgain, "replica/apply.rs", "parts that were dropped come back with a state";
+    ResetForgotten, "kinds/counter.rs", "a join forgets what a reset has noted";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
 }
 

@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::codec::Malformed;
 use crate::codec::row;
 use crate::entry::{Body, ChunkId, Kind, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
+pub mod kinds;
 pub mod states;
 
 /// The value under `key` as of `now_s` (Unix seconds); `None` when never written, deleted or expired.
@@ -21,19 +23,21 @@ pub fn value<S: Store>(
     key: &[u8],
     now_s: u64,
 ) -> Result<Option<Value>, StoreError> {
-    let row_key = keys::entry_parts(namespace, Kind::Value, key);
+    let row_key = keys::key_parts(namespace, Kind::Value, key);
     let Some(row) = store.read(&row_key)? else { return Ok(None) };
     visible(&row_key, &row, now_s)
 }
 
 fn visible(row_key: &[u8], row: &Bytes, now_s: u64) -> Result<Option<Value>, StoreError> {
-    let row = row::decode_entry(row_key, row).map_err(|why| {
-        StoreError::new(format!("a row of the store is damaged ({why}); rebuild this node"))
-    })?;
+    let row = row::decode_entry(row_key, row).map_err(|why| damaged_row(&why))?;
     Ok(match row.body {
         Body::Value(value) if !value.is_expired(now_s) => Some(value),
-        Body::Value(_) | Body::Tombstone => None,
+        _ => None,
     })
+}
+
+fn damaged_row(why: &Malformed) -> StoreError {
+    StoreError::new(format!("a row of the store is damaged ({why}); rebuild this node"))
 }
 
 /// Names every chunk that a state in the store names, once, with its length in bytes. Reads the chunk index.
@@ -80,10 +84,10 @@ pub fn page<S: Store>(
     limit: usize,
     now_s: u64,
 ) -> Result<Page, StoreError> {
-    let range = keys::entry_parts(namespace, Kind::Value, prefix);
+    let range = keys::key_parts(namespace, Kind::Value, prefix);
     let from = match after {
         Some(after) if after >= prefix => {
-            [&keys::entry_parts(namespace, Kind::Value, after)[..], &[0]].concat()
+            [&keys::key_parts(namespace, Kind::Value, after)[..], &[0]].concat()
         }
         _ => range.clone(),
     };

@@ -26,6 +26,7 @@ use crate::codec::row::{self, Summary};
 use crate::digest::{Digest, DigestKey, DigestTree};
 use crate::entry::{Body, ChunkId, Entry, EntryId};
 use crate::keys;
+use crate::kinds::{Change, ChangeError};
 use crate::link::Lane;
 use crate::member::{MemberRecord, Members, RemovalReason};
 use crate::store::{Batch, Store, StoreError};
@@ -47,6 +48,7 @@ pub mod returned;
 mod skew;
 mod standing;
 mod topology;
+mod usage;
 pub mod verify;
 
 pub use epoch::{Garbage, Holder};
@@ -56,6 +58,7 @@ pub use peer::PeerView;
 pub use push::MAX_AHEAD_MS;
 pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
+pub use usage::{Growth, Usage};
 
 /// The most chunks that one event names; a driver finds the others when they are read, or when it looks at all.
 const MAX_CHUNKS_TOLD: usize = 65_536;
@@ -124,6 +127,9 @@ pub enum WriteError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The change is not one that this entry can take.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// This replica is not a full member of its cluster: not yet, or no more.
     #[error("this replica is no member of the cluster, or not yet")]
     NotMember,
@@ -278,6 +284,8 @@ pub struct Replica<S: Store> {
     log_rows: u64,
     /// Chunks that a state has ceased to name since the last flush.
     let_go: BTreeSet<ChunkId>,
+    /// What each namespace has.
+    usages: usage::Usages,
     /// What waits to be dropped.
     waiting: epoch::Waiting,
     /// All that is over at or below this is dropped, or about to be.
@@ -365,14 +373,32 @@ impl<S: Store> Replica<S> {
     /// Stages a write of this replica's own and gives its event. It may be acknowledged as durable after
     /// the next [`Replica::flush`].
     pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
-        if self.members.find(self.id).is_some_and(|me| me.draining) {
-            return Err(WriteError::Draining);
-        }
-        self.append(now, id, body)
+        self.check_not_draining()?;
+        self.append(now, id, |_, _| Ok(body))
     }
 
-    /// Stages a new event of this replica.
-    fn append(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
+    /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
+    pub fn change(&mut self, now: Now, id: EntryId, change: Change) -> Result<Dot, WriteError> {
+        self.check_not_draining()?;
+        let current = self.entry(&id)?;
+        let name = id.clone();
+        self.append(now, id, |replica, dot| {
+            Ok(Entry::changed(&name, current.as_ref(), change, dot, &replica.held)?)
+        })
+    }
+
+    fn check_not_draining(&self) -> Result<(), WriteError> {
+        let draining = self.members.find(self.id).is_some_and(|me| me.draining);
+        if draining { Err(WriteError::Draining) } else { Ok(()) }
+    }
+
+    /// Stages a new event of this replica, which writes what `body` makes of its dot.
+    fn append(
+        &mut self,
+        now: Now,
+        id: EntryId,
+        body: impl FnOnce(&Self, Dot) -> Result<Body, WriteError>,
+    ) -> Result<Dot, WriteError> {
         self.check_usable()?;
         if self.stage() != Stage::Member {
             return Err(WriteError::NotMember);
@@ -386,8 +412,8 @@ impl<S: Store> Replica<S> {
             return Err(WriteError::ClockBehind { behind_ms });
         }
         let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
-        let entry = Entry { dot, body };
-        let written = id.key.len() as u64 + entry.user_bytes();
+        let entry = Entry { dot, body: body(self, dot)? };
+        let written = id.user_bytes() as u64 + entry.user_bytes();
         let position = self.held.position(self.id).after(dot.hlc, written);
         self.apply_event(self.id, position, &id, Some(entry))?;
         self.claim(self.id, position)?;
@@ -575,7 +601,7 @@ fn damaged(what: &str, why: &Malformed) -> OpenError {
 fn entry_of_row(origins: &[ReplicaId], row: row::EntryRow) -> Result<Entry, Malformed> {
     let replica = origins.get(usize::from(row.origin_index));
     let replica = *replica.ok_or_else(|| Malformed::Form("an origin outside the table".into()))?;
-    Ok(Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body })
+    Ok(row.entry(replica))
 }
 
 #[cfg(test)]

@@ -453,6 +453,28 @@ def a_wrong_token_sees_and_changes_nothing(stage):
     stage.soon(lambda: read(stage, "secret"), b"old")
 
 
+def a_token_does_what_its_scopes_say_and_nothing_else(stage):
+    for key in ["own/a", "other"]:
+        put(stage, key, b"old")
+    scope = {"namespace": stage.namespace, "prefix": "own/", "actions": ["read", "list"]}
+    guest = stage.client(stage.write_url, stage.token([scope]))
+    at = {"namespace": stage.namespace}
+    check(base64.b64decode(guest.call("read", **at, key="own/a")["value"]), b"old")
+    check([row["name"] for row in guest.call("list_keys", **at, prefix="own/")], ["own/a"])
+    check([row["id"] for row in guest.call("list_namespaces")], [stage.namespace])
+    for name, arguments in [
+        ("put", {**at, "key": "own/a", "value": encoded(b"new")}),
+        ("delete", {**at, "key": "own/a"}),
+        ("bulk_put", {**at, "pairs": [{"key": "own/a", "value": "new"}]}),
+        ("read", {**at, "key": "other"}),
+        ("list_keys", at),
+        ("create_namespace", {"title": stage.title()}),
+        ("delete_namespace", at),
+    ]:
+        check_refused(lambda: guest.call(name, **arguments), 403, 10000)
+    stage.soon(lambda: read(stage, "own/a"), b"old")
+
+
 def a_global_key_does_as_well_as_a_token(stage):
     put(stage, "by key", b"v")
     other = stage.client(stage.write_url, os.environ["TOKEN"], auth="key")
@@ -503,6 +525,7 @@ ALL = [
     a_bulk_read_gives_json_and_metadata,
     a_bulk_has_up_to_10_000_keys,
     a_wrong_token_sees_and_changes_nothing,
+    a_token_does_what_its_scopes_say_and_nothing_else,
     a_global_key_does_as_well_as_a_token,
     an_expired_key_is_gone,
 ]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 
 # No call takes as long; a client that hangs is ended.
@@ -111,6 +112,18 @@ class Stage:
         client = Client(command or self.command, base_url, token, auth)
         self.clients.append(client)
         return client
+
+    def token(self, scopes):
+        """A new one at the PoP that is written to, with these scopes."""
+        request = urllib.request.Request(
+            f"{self.write_url}/v1/accounts/{os.environ['ACCOUNT']}/tokens",
+            data=json.dumps({"name": self.title(), "scopes": scopes}).encode(),
+            headers={"Authorization": f"Bearer {os.environ['TOKEN']}"},
+        )
+        # Whatever proxy the environment names, it is not for this machine.
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=CALL_TIME_S) as answer:
+            return json.load(answer)["token"]
 
     def title(self):
         """One that no other suite, and no run before, has used."""

@@ -41,6 +41,10 @@ pub mod code {
     pub const NAMESPACE_NOT_FOUND: u32 = 10_013;
     /// The account has a namespace of this title already.
     pub const DUPLICATE_TITLE: u32 = 10_014;
+    /// Too many requests a second: of the token, or to the namespace.
+    pub const TOO_FAST: u32 = 971;
+    /// The namespace would hold more than its quota.
+    pub const OVER_QUOTA: u32 = 20_012;
 }
 
 /// What every answer but a value's bytes is wrapped in; `I` is what it says about paging.

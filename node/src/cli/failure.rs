@@ -12,7 +12,7 @@ const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Exit code: the PoP cannot be reached.
 const UNREACHABLE: u8 = 3;
-/// Exit code: there is no such key or namespace.
+/// Exit code: there is no such key, namespace, account or token.
 const NOT_FOUND: u8 = 4;
 
 /// Why a command ends early.
@@ -47,6 +47,14 @@ impl Failure {
     /// There is no such thing.
     pub(super) fn not_found(what: impl Display) -> Self {
         Self::Told { exit: NOT_FOUND, what: what.to_string(), hint: None }
+    }
+
+    /// What became of a call that names one thing by its id: status 404 says that there is none.
+    pub(super) fn of_one(error: littoral::Error) -> Self {
+        match error {
+            littoral::Error::Api { status: 404, message, .. } => Self::not_found(message),
+            other => other.into(),
+        }
     }
 
     /// Sets what to do about it.
@@ -104,9 +112,20 @@ impl From<littoral::Error> for Failure {
             littoral::Error::Api { code: code::NAMESPACE_NOT_FOUND | code::BAD_NAMESPACE_ID, .. } => {
                 "`littoral kv namespace list` shows which there are"
             }
+            littoral::Error::Api { status: 403, message, .. }
+                if !message.contains("Authentication error") =>
+            {
+                "`littoral token show` says what the token may do"
+            }
             littoral::Error::Api { code: code::AUTHENTICATION, .. }
             | littoral::Error::Api { status: 401 | 403, .. } => {
                 "check --token (LITTORAL_TOKEN) and --account (LITTORAL_ACCOUNT)"
+            }
+            littoral::Error::Api { code: code::OVER_QUOTA, .. } => {
+                "`littoral kv namespace quota NAMESPACE` shows what it has, and may have"
+            }
+            littoral::Error::Api { code: code::TOO_FAST, .. } => {
+                "ask more slowly, or have the bound raised: `littoral token show`, `littoral kv namespace quota`"
             }
             littoral::Error::Api { status: 429 | 500..=599, .. } => {
                 "the PoP has trouble: `littoral status` and its log say which"

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connection::{AccountArgs, is_id};
 use super::failure::Failure;
-use super::{export, import, print, record};
+use super::{export, import, print, quota, record};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -92,6 +92,8 @@ enum NamespaceCommand {
         /// Its id
         id: String,
     },
+    /// Show what a namespace may hold and be asked, and what it has; or set that
+    Quota(quota::Args),
 }
 
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
@@ -187,6 +189,7 @@ fn list_line(key: &KeyInfo, json: bool) -> Result<String, Failure> {
 async fn namespaces(account: &AccountArgs, command: NamespaceCommand, json: bool) -> Result<(), Failure> {
     let account = account.account()?;
     match command {
+        NamespaceCommand::Quota(args) => quota::run(&args, &account, json).await,
         NamespaceCommand::List => {
             let all = account.namespaces().await?;
             if json {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use replication::replica::Usage;
 use replication::replica::verify::{Verified, Verifying};
-use replication::{ChunkId, DigestKey, Now, Replica};
+use replication::{ChunkId, DigestKey, NamespaceId, Now, Replica};
 use tokio::sync::oneshot;
 
 use super::inbox::Command;
@@ -27,6 +28,14 @@ impl Engine {
             Ok(None) => Err(ReadError { reason: self.shared.condition.load().explain() }),
             Err(_) => Err(ReadError { reason: "this node is stopping".into() }),
         }
+    }
+
+    /// What a namespace has.
+    ///
+    /// # Errors
+    /// In quarantine.
+    pub async fn usage(&self, namespace: NamespaceId) -> Result<Usage, ReadError> {
+        self.ask(move |replica, _| replica.usage(namespace)).await
     }
 
     /// Begins a verification of the rows. Gives when it began, in Unix milliseconds; `None` where one runs.
@@ -79,7 +88,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use replication::store::Batch;
-    use replication::{NamespaceId, Payload, Store, Value, keys};
+    use replication::{Payload, Store, Value, keys};
     use tokio::sync::mpsc;
 
     use super::*;

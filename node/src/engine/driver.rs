@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::forecast::Forecasts;
 use super::inbox::{Command, Reply};
 use super::members::Answer;
-use super::{Ack, ChunkNews, Condition, REMEDY, Settings, Shared, Write, WriteError, report};
+use super::{Ack, ChunkNews, Condition, REMEDY, Settings, Shared, StorageQuota, Write, WriteError, report};
 use crate::storage::{Checkpoint, SledStore, free_bytes};
 use crate::transport::LinkSender;
 
@@ -125,9 +125,9 @@ impl Driver {
         let mut answers: Vec<Answer> = Vec::new();
         for command in commands {
             match command {
-                Command::Write { writes, ack, reply } => {
+                Command::Write { quota, writes, ack, reply } => {
                     group += writes.len();
-                    self.write(writes, ack, reply);
+                    self.write(quota, writes, ack, reply);
                 }
                 Command::Frame { from, frame, _place } => self.frame(from, &frame),
                 Command::Connected { link, .. } if self.replica.is_none() => link.close(QUARANTINED),
@@ -171,8 +171,8 @@ impl Driver {
         stop
     }
 
-    fn write(&mut self, writes: Vec<Write>, ack: Ack, reply: Reply) {
-        let staged = self.stage(writes);
+    fn write(&mut self, quota: StorageQuota, writes: Vec<Write>, ack: Ack, reply: Reply) {
+        let staged = self.stage(quota, writes);
         if staged.is_ok() && std::mem::take(&mut self.clock_refuses) {
             tracing::info!("the clock is right again; this node takes writes");
         }
@@ -195,19 +195,31 @@ impl Driver {
         }
     }
 
-    fn stage(&mut self, writes: Vec<Write>) -> Result<Vec<Dot>, WriteError> {
+    fn stage(&mut self, quota: StorageQuota, writes: Vec<Write>) -> Result<Vec<Dot>, WriteError> {
         let now = self.shared.clocks.now();
         self.check_free_space(now.mono_us)?;
         let condition = self.shared.condition.load();
         let Some(replica) = self.replica.as_mut().filter(|_| condition.state == State::Ready) else {
             return Err(WriteError::Unavailable { reason: condition.explain() });
         };
+        if let Some(first) = writes.first().filter(|_| !quota.is_boundless()) {
+            let usage = replica.usage(first.namespace());
+            let outlines: Vec<_> = writes.iter().map(Write::outline).collect();
+            let growth = replica.growth(&outlines).map_err(|error| unavailable(&error))?;
+            quota.check(usage, growth)?;
+        }
         let stage = |write| {
-            let (id, body) = match write {
-                Write::Put { namespace, key, value } => (EntryId::value(namespace, key), Body::Value(value)),
-                Write::Delete { namespace, key } => (EntryId::value(namespace, key), Body::Tombstone),
+            let written = match write {
+                Write::Put { namespace, key, value } => {
+                    replica.write(now, EntryId::value(namespace, key), Body::Value(value))
+                }
+                Write::Delete { namespace, key } => {
+                    replica.write(now, EntryId::value(namespace, key), Body::Tombstone)
+                }
+                Write::Change { id, change } => replica.change(now, id, change),
             };
-            replica.write(now, id, body).map_err(|error| match error {
+            written.map_err(|error| match error {
+                replication::replica::WriteError::Change(error) => WriteError::Change(error),
                 replication::replica::WriteError::Store(error) => unavailable(&error),
                 replication::replica::WriteError::NotMember => {
                     WriteError::Unavailable { reason: condition.explain() }
@@ -361,7 +373,7 @@ impl Driver {
             self.read_pops();
         }
         if system_changed {
-            self.shared.namespaces_version.fetch_add(1, Ordering::Release);
+            self.shared.system_version.fetch_add(1, Ordering::Release);
         }
     }
 

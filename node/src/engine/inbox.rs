@@ -9,7 +9,7 @@ use replication::{Dot, Now, Replica, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::members::Act;
-use super::{Ack, ReadError, Write, WriteError};
+use super::{Ack, ReadError, StorageQuota, Write, WriteError};
 use crate::storage::SledStore;
 use crate::transport::{LinkSender, PeerInfo};
 
@@ -28,6 +28,7 @@ pub(super) type Ask = Box<dyn FnOnce(Option<&mut Replica<SledStore>>, Now) + Sen
 /// What the engine is asked to do.
 pub(super) enum Command {
     Write {
+        quota: StorageQuota,
         writes: Vec<Write>,
         ack: Ack,
         reply: Reply,
@@ -82,13 +83,19 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    pub(super) fn queue_writes(&self, writes: Vec<Write>, ack: Ack, reply: Reply) -> Result<(), WriteError> {
+    pub(super) fn queue_writes(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+        reply: Reply,
+    ) -> Result<(), WriteError> {
         let mut waiting = self.lock();
         if waiting.writes + writes.len() > MAX_QUEUED_WRITES {
             return Err(WriteError::Overloaded { queued: waiting.writes });
         }
         waiting.writes += writes.len();
-        waiting.commands.push(Command::Write { writes, ack, reply });
+        waiting.commands.push(Command::Write { quota, writes, ack, reply });
         self.arrived.notify_one();
         Ok(())
     }

@@ -11,7 +11,7 @@ use littoral::api::members::{
 use replication::codec::message::Stage as CoreStage;
 use replication::codec::round::RepairRow;
 use replication::replica::{Quorum, Standing, WriteError as CoreError};
-use replication::{Body, Dot, Hlc, RemovalReason, Replica, ReplicaId, StoreError};
+use replication::{Dot, Hlc, RemovalReason, Replica, ReplicaId, StoreError};
 use tokio::sync::oneshot;
 
 use super::Engine;
@@ -295,10 +295,7 @@ fn dead_letter(state: &RepairRow) -> DeadLetter {
         written_ms: state.entry.dot.hlc.wall_ms(),
         namespace: state.id.namespace.to_string(),
         key: String::from_utf8_lossy(&state.id.key).into_owned(),
-        bytes: match &state.entry.body {
-            Body::Value(_) => Some(state.entry.user_bytes()),
-            Body::Tombstone => None,
-        },
+        bytes: (!state.entry.body.is_tombstone()).then(|| state.entry.user_bytes()),
     }
 }
 

@@ -1,68 +1,42 @@
-//! Who may do what: tokens and the accounts they stand for.
+//! Who asks, and where that lets them: the token of a request, and the one namespace that a call is about.
 //!
-//! The rule this file upholds: tokens are looked up by their BLAKE3 hash, so the time a check takes says
-//! nothing about how near a guess came, and nothing here keeps a token in the clear.
+//! The rule this file upholds: no call reaches a namespace but through a [`Place`], which is had only by who holds the
+//! right, and each key and prefix of the call passes it. Rights are looked at before it is looked up whether the
+//! namespace exists: so a token learns nothing of those that it has no scope for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use littoral::api::tokens::Action;
+use replication::NamespaceId;
 
+use super::Surface;
 use super::error::ApiError;
+use super::measures::count_over_quota;
+use super::query::decode_key;
+use crate::engine::{Ack, StorageQuota, Write, WriteError};
+use crate::namespaces::NamespaceError;
+use crate::request_rate::TooMany;
+use crate::tokens::{Grant, Tokens};
 
-/// A token of the configuration.
-#[derive(Clone)]
-pub struct AccountToken {
-    /// 32 hexadecimal digits.
-    pub account: String,
-    /// What a client presents.
-    pub token: String,
+/// What the token of a request stands for.
+pub(super) fn grant_of(tokens: &Tokens, headers: &HeaderMap) -> Result<Arc<Grant>, ApiError> {
+    grant_of_token(tokens, presented(headers)?)
 }
 
-/// Every token, by hash, with the accounts it may act for (32 lower-case hexadecimal digits each).
-pub(crate) struct Tokens {
-    accounts: HashMap<[u8; 32], Vec<String>>,
-    /// Of all tokens, each once.
-    all_accounts: Vec<String>,
+/// The same, where the token was sent otherwise than in a header.
+pub(super) fn grant_of_token(tokens: &Tokens, token: &[u8]) -> Result<Arc<Grant>, ApiError> {
+    let grant = tokens.grant(token)?.ok_or(ApiError::Forbidden)?;
+    grant.admit().map_err(|refused| too_fast("this token", "token_requests", refused))?;
+    Ok(grant)
 }
 
-impl Tokens {
-    pub(crate) fn new(tokens: Vec<AccountToken>) -> Self {
-        let mut accounts: HashMap<_, Vec<String>> = HashMap::new();
-        for AccountToken { account, token } in tokens {
-            accounts.entry(hash(token.as_bytes())).or_default().push(account.to_ascii_lowercase());
-        }
-        let all: BTreeSet<_> = accounts.values().flatten().cloned().collect();
-        Self { accounts, all_accounts: all.into_iter().collect() }
-    }
-
-    /// The account of this name, if the request may act for it.
-    pub(crate) fn authorize(&self, headers: &HeaderMap, account: &str) -> Result<&str, ApiError> {
-        let accounts = self.accounts_of(presented(headers)?)?;
-        let found = accounts.iter().find(|own| own.eq_ignore_ascii_case(account));
-        found.map(String::as_str).ok_or(ApiError::Forbidden)
-    }
-
-    /// The accounts that a token may act for.
-    pub(crate) fn accounts_of(&self, token: &[u8]) -> Result<&[String], ApiError> {
-        self.accounts.get(&hash(token)).map(Vec::as_slice).ok_or(ApiError::Forbidden)
-    }
-
-    /// The accounts that any token may act for.
-    pub(crate) fn all_accounts(&self) -> &[String] {
-        &self.all_accounts
-    }
-
-    /// The accounts that the request's token may act for; none where it is not known.
-    pub(crate) fn accounts(&self, headers: &HeaderMap) -> &[String] {
-        let accounts = presented(headers).ok().and_then(|token| self.accounts.get(&hash(token)));
-        accounts.map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether the request carries any known token.
-    pub(crate) fn is_known(&self, headers: &HeaderMap) -> bool {
-        presented(headers).is_ok_and(|token| self.accounts.contains_key(&hash(token)))
-    }
+/// The refusal of a request that was one too many for what or whom.
+fn too_fast(of: &'static str, quota: &'static str, refused: TooMany) -> ApiError {
+    count_over_quota(quota);
+    ApiError::TooFast { of, refused }
 }
 
 /// The token in a request, in whichever of the three ways of the REST API it was sent.
@@ -77,6 +51,76 @@ pub(super) fn presented(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     key.map(|key| key.as_bytes()).ok_or(ApiError::MissingCredentials)
 }
 
-fn hash(token: &[u8]) -> [u8; 32] {
-    *blake3::hash(token).as_bytes()
+/// Whose the namespace may be.
+#[derive(Clone, Copy)]
+pub(super) enum Owner<'a> {
+    /// This account's.
+    Account(&'a str),
+    /// That of any account of the token.
+    OfToken,
+    /// Anyone's.
+    Anyone,
+}
+
+/// A namespace that exists, in which who asks may do one kind of thing to some keys.
+pub(super) struct Place {
+    grant: Arc<Grant>,
+    action: Action,
+    pub(super) namespace: NamespaceId,
+    quota: StorageQuota,
+}
+
+impl Place {
+    /// The namespace, for who may do this to any of its keys.
+    pub(super) fn enter(
+        surface: &Surface,
+        grant: Arc<Grant>,
+        owner: Owner<'_>,
+        namespace: NamespaceId,
+        action: Action,
+    ) -> Result<Self, ApiError> {
+        grant.check_any(action, namespace)?;
+        let is_owned = match owner {
+            Owner::Account(account) => surface.namespaces.owns(account, namespace)?,
+            Owner::OfToken => surface.namespaces.is_owned_by_any(&grant.accounts, namespace)?,
+            Owner::Anyone => surface.accounts.own(namespace)?,
+        };
+        if !is_owned {
+            return Err(NamespaceError::NotFound.into());
+        }
+        let quota = surface.quotas.in_force(namespace)?;
+        quota.admit().map_err(|refused| too_fast("this namespace", "namespace_requests", refused))?;
+        Ok(Self { grant, action, namespace, quota: quota.storage() })
+    }
+
+    /// Writes within the quota of the namespace. Who writes has checked each key.
+    pub(super) async fn write(
+        &self,
+        surface: &Surface,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<(), ApiError> {
+        let written = surface.engine.write_within(self.quota, writes, ack).await;
+        if let Err(WriteError::OverQuota { quota, .. }) = &written {
+            count_over_quota(quota);
+        }
+        Ok(written.map(drop)?)
+    }
+
+    /// The key of a path, decoded, where it may be acted upon.
+    pub(super) fn key<'a>(&self, raw: &'a str) -> Result<Cow<'a, str>, ApiError> {
+        let key = decode_key(raw)?;
+        self.check(&key)?;
+        Ok(key)
+    }
+
+    /// Whether the key, or everything that begins with this prefix, may be acted upon.
+    pub(super) fn check(&self, text: &str) -> Result<(), ApiError> {
+        Ok(self.grant.check(self.action, self.namespace, text)?)
+    }
+
+    /// Whether each of these keys may be acted upon.
+    pub(super) fn check_all<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<(), ApiError> {
+        keys.into_iter().try_for_each(|key| self.check(key))
+    }
 }

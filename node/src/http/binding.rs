@@ -17,12 +17,13 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, Uri};
+use littoral::api::tokens::Action;
 use percent_encoding::percent_decode_str;
 use replication::NamespaceId;
 
 use super::Surface;
 use super::attributes;
-use super::auth::presented;
+use super::auth::{Owner, Place, grant_of, grant_of_token};
 use super::body::Upload;
 use super::error::ApiError;
 use super::listener::{Access, Door};
@@ -117,13 +118,13 @@ impl<'a> Call<'a> {
         headers: &HeaderMap,
         upload: &mut Upload,
     ) -> Result<Response<Body>, ApiError> {
-        self.authorize(surface, door, headers)?;
+        let place = self.place(surface, door, headers)?;
         match self.operation {
-            Operation::BindingPut => calls::put(surface, self, headers, upload).await,
-            Operation::BindingDelete => calls::delete(surface, self).await,
-            Operation::BindingList => calls::list(surface, self),
-            Operation::BindingBulkGet => calls::bulk_get(surface, self, upload).await,
-            _ => calls::get(surface, self).await,
+            Operation::BindingPut => calls::put(surface, &place, self, headers, upload).await,
+            Operation::BindingDelete => calls::delete(surface, &place, self).await,
+            Operation::BindingList => calls::list(surface, &place, self),
+            Operation::BindingBulkGet => calls::bulk_get(surface, &place, upload).await,
+            _ => calls::get(surface, &place, self).await,
         }
     }
 
@@ -133,28 +134,27 @@ impl<'a> Call<'a> {
         Ok(json.map(|json| attributes::metadata(json.as_bytes())).transpose()?.flatten())
     }
 
-    /// Whether who asks may use the namespace, and there is one.
-    fn authorize(&self, surface: &Surface, door: Door, headers: &HeaderMap) -> Result<(), ApiError> {
-        let decoded: Vec<u8>;
-        let accounts = match (door, self.token) {
-            (Door::Namespace { access: Access::Socket, .. }, _) => surface.tokens.all_accounts(),
-            (_, Some(token)) => {
-                decoded = percent_decode_str(token).collect();
-                surface.tokens.accounts_of(&decoded)?
-            }
-            (_, None) => surface.tokens.accounts_of(presented(headers)?)?,
+    /// The namespace, if there is one and who asks may do this there.
+    fn place(&self, surface: &Surface, door: Door, headers: &HeaderMap) -> Result<Place, ApiError> {
+        let action = match self.operation {
+            Operation::BindingPut | Operation::BindingDelete => Action::Write,
+            Operation::BindingList => Action::List,
+            _ => Action::Read,
         };
-        let accounts = match headers.get(ACCOUNT_HEADER) {
-            None => accounts,
-            Some(named) => {
-                let is_named = |account: &&String| account.as_bytes().eq_ignore_ascii_case(named.as_bytes());
-                std::slice::from_ref(accounts.iter().find(is_named).ok_or(ApiError::Forbidden)?)
-            }
-        };
-        match surface.namespaces.is_owned_by_any(accounts, self.namespace)? {
-            true => Ok(()),
-            false => Err(NamespaceError::NotFound.into()),
+        let named = headers.get(ACCOUNT_HEADER).map(|account| String::from_utf8_lossy(account.as_bytes()));
+        if let Door::Namespace { access: Access::Socket, .. } = door {
+            let named = named.map(|account| account.to_ascii_lowercase());
+            let owner = named.as_deref().map_or(Owner::Anyone, Owner::Account);
+            return Place::enter(surface, surface.everything.clone(), owner, self.namespace, action);
         }
+        let grant = match self.token {
+            Some(token) => grant_of_token(&surface.tokens, &percent_decode_str(token).collect::<Vec<u8>>())?,
+            None => grant_of(&surface.tokens, headers)?,
+        };
+        let named = named.map(|named| grant.account(&named).map(str::to_owned).ok_or(ApiError::Forbidden));
+        let named = named.transpose()?;
+        let owner = named.as_deref().map_or(Owner::OfToken, Owner::Account);
+        Place::enter(surface, grant, owner, self.namespace, action)
     }
 }
 

@@ -15,8 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Response;
+use replication::Value;
 use replication::entry::MAX_VALUE_BYTES;
-use replication::{NamespaceId, Value};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -25,6 +25,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::Surface;
 use super::attributes::{expires_at_s, metadata, now_s};
+use super::auth::Place;
 use super::body::Upload;
 use super::envelope;
 use super::error::ApiError;
@@ -80,7 +81,7 @@ pub(crate) struct Pair<'a> {
 
 pub(super) async fn put(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     query: Option<&str>,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
@@ -88,8 +89,9 @@ pub(super) async fn put(
     let _share = wait_for_memory(surface, upload).await?;
     let body = upload.collect(MAX_BULK_BYTES).await?;
     let pairs = tokio::task::block_in_place(|| check_pairs(&body))?;
+    place.check_all(pairs.iter().map(|pair| &*pair.key))?;
     for (number, slice) in pairs.chunks(SLICE_WRITES).enumerate() {
-        let written = put_slice(surface, namespace, slice, ack).await;
+        let written = put_slice(surface, place, slice, ack).await;
         written.map_err(|cause| partly_done(number * SLICE_WRITES, pairs.len(), cause))?;
     }
     Ok(all_done(pairs.len()))
@@ -97,7 +99,7 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     query: Option<&str>,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
@@ -105,11 +107,13 @@ pub(super) async fn delete(
     let _share = wait_for_memory(surface, upload).await?;
     let body = upload.collect(MAX_BULK_BYTES).await?;
     let keys = tokio::task::block_in_place(|| check_keys(&body))?;
+    place.check_all(keys.iter().map(|key| &**key))?;
+    let namespace = place.namespace;
     for (number, slice) in keys.chunks(SLICE_WRITES).enumerate() {
         let delete =
             |key: &Cow<'_, str>| Write::Delete { namespace, key: Bytes::copy_from_slice(key.as_bytes()) };
-        let written = surface.engine.write(slice.iter().map(delete).collect(), ack).await;
-        written.map_err(|cause| partly_done(number * SLICE_WRITES, keys.len(), cause.into()))?;
+        let written = place.write(surface, slice.iter().map(delete).collect(), ack).await;
+        written.map_err(|cause| partly_done(number * SLICE_WRITES, keys.len(), cause))?;
     }
     Ok(all_done(keys.len()))
 }
@@ -150,28 +154,29 @@ pub(super) enum Found {
 
 pub(super) async fn read(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let body = upload.collect(MAX_READ_BODY_BYTES).await?;
-    Ok(envelope::result(json_object(values_of(surface, namespace, &body, true).await?)))
+    Ok(envelope::result(json_object(values_of(surface, place, &body, true).await?)))
 }
 
 /// What a bulk read with this body finds, by key. Only the REST API says when a value expires.
 pub(super) async fn values_of<'a>(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     body: &'a [u8],
     shows_expiry: bool,
 ) -> Result<BTreeMap<Cow<'a, str>, Option<Found>>, ApiError> {
     let Wanted { keys, as_json, with_metadata } = check_read(body)?;
+    place.check_all(keys.iter().map(|key| &**key))?;
     let mut values = BTreeMap::new();
     let mut read_bytes = 0;
     for key in keys {
         if values.contains_key(&key) {
             continue;
         }
-        let Some(value) = surface.engine.read(namespace, key.as_bytes())? else {
+        let Some(value) = surface.engine.read(place.namespace, key.as_bytes())? else {
             values.insert(key, None);
             continue;
         };
@@ -265,12 +270,7 @@ fn check_pair(pair: PairText<'_>, now_s: u64) -> Result<Pair<'_>, ApiError> {
     Ok(Pair { key: pair.key, value, expires_at_s, metadata })
 }
 
-async fn put_slice(
-    surface: &Surface,
-    namespace: NamespaceId,
-    pairs: &[Pair<'_>],
-    ack: Ack,
-) -> Result<(), ApiError> {
+async fn put_slice(surface: &Surface, place: &Place, pairs: &[Pair<'_>], ack: Ack) -> Result<(), ApiError> {
     let mut writes = Vec::with_capacity(pairs.len());
     // Until the slice is written, nothing else keeps their chunks.
     let mut pins = Vec::new();
@@ -284,9 +284,10 @@ async fn put_slice(
             metadata: pair.metadata.clone(),
             expires_at_s: pair.expires_at_s,
         };
-        writes.push(Write::Put { namespace, key: Bytes::copy_from_slice(pair.key.as_bytes()), value });
+        let key = Bytes::copy_from_slice(pair.key.as_bytes());
+        writes.push(Write::Put { namespace: place.namespace, key, value });
     }
-    surface.engine.write(writes, ack).await?;
+    place.write(surface, writes, ack).await?;
     drop(pins);
     Ok(())
 }

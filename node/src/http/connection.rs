@@ -1,8 +1,8 @@
 //! One connection, from its acceptance to its end: TLS where the port has it, then HTTP/1.1 or HTTP/2.
 //!
-//! The rule this file upholds: nobody holds a place for nothing. A connection that does not come to a request in time
+//! The rule this file upholds: nobody holds a seat for nothing. A connection that does not come to a request in time
 //! ends, and so does one of HTTP/2 that lies idle; HTTP/1.1 bounds its heads by itself. One without a request ends when
-//! its place is needed.
+//! its seat is needed.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::{Door, Stream};
 use super::pace::{Pace, Reason, STALL, Stall, held};
-use super::places::Place;
+use super::seats::Seat;
 use super::tls::H2;
 use super::watched::{Patience, Reset, Watched};
 use super::{Limits, Surface};
@@ -58,8 +58,8 @@ pub(super) struct Service {
 
 impl Service {
     /// Serves a connection until either side ends it.
-    pub(super) async fn serve(mut self, stream: Stream, door: Door, place: Place) {
-        let pace = &place.pace;
+    pub(super) async fn serve(mut self, stream: Stream, door: Door, seat: Seat) {
+        let pace = &seat.pace;
         match stream {
             Stream::Unix(stream) => self.http1(stream, door, pace).await,
             // An answer is written in one piece; waiting for more to send would only delay it.

@@ -26,8 +26,8 @@ use crate::engine::ReadError;
 const PAGE_STATES: usize = 1_000;
 /// The pause between two pages of rows while leaves are summed: readers and the engine go between.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The keys of the system namespace that name accounts begin with this.
-const ACCOUNT_KEYS: &[u8] = b"account/";
+/// The keys of the system namespace that name accounts begin with one of these.
+const ACCOUNT_KEYS: [&[u8]; 3] = [b"account/", b"accounts/", b"token/"];
 
 /// The place for the one walk that may be under way.
 pub(crate) struct Slot(Arc<Semaphore>);
@@ -81,9 +81,10 @@ pub(crate) async fn entries(
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = native.authorize(&headers) {
-        return refused.into_response();
-    }
+    let grant = match native.authorize(&headers) {
+        Ok(grant) => grant,
+        Err(refused) => return refused.into_response(),
+    };
     let parsed = asked.map_err(|error| error.body_text()).and_then(|Query(asked)| asked.parse());
     let (leaves, from) = match parsed {
         Ok(parsed) => parsed,
@@ -100,9 +101,8 @@ pub(crate) async fn entries(
         Ok(page) => page,
         Err(error) => return native.damaged(error),
     };
-    let accounts = native.tokens.accounts(&headers);
     let entries: Result<Vec<_>, _> =
-        page.states.into_iter().map(|state| native.shown(accounts, state)).collect();
+        page.states.into_iter().map(|state| native.shown(&grant.accounts, state)).collect();
     match entries {
         Ok(entries) => {
             let holding = native.holding(&page.holding);
@@ -139,7 +139,8 @@ impl Native {
 
     fn shown(&self, accounts: &[String], state: states::State) -> Result<EntryState, ReadError> {
         let namespace = state.id.namespace;
-        let mut may_see = namespace == NamespaceId::SYSTEM && !state.id.key.starts_with(ACCOUNT_KEYS);
+        let names_account = ACCOUNT_KEYS.iter().any(|start| state.id.key.starts_with(start));
+        let mut may_see = namespace == NamespaceId::SYSTEM && !names_account;
         for account in accounts {
             may_see = may_see || self.namespaces.owns(account, namespace)?;
         }

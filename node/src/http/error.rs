@@ -17,6 +17,7 @@
 //! | 20009 | 500 | a chunk file could not be read or written |
 //! | 20010 | 413 | the request body is larger than any of its kind may be |
 //! | 20011 | 503 | this node is being drained: it takes no more writes |
+//! | 20012 | 429 | the namespace would hold more than its quota (Retry-After) |
 
 use std::borrow::Cow;
 use std::io;
@@ -30,8 +31,12 @@ use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
 use super::pace::MIN_PROGRESS_BYTES;
+use crate::accounts::AccountError;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::quotas::QuotaError;
+use crate::request_rate::TooMany;
+use crate::tokens::{MissingRight, TokenError};
 use crate::transport::LinkError;
 
 /// What a client is told to wait before it tries again.
@@ -49,6 +54,10 @@ pub(crate) enum ApiError {
     BadAuthorization,
     #[error("Authentication error")]
     Forbidden,
+    #[error(transparent)]
+    MissingRight(#[from] MissingRight),
+    #[error("{of} is asked too often: {refused}")]
+    TooFast { of: &'static str, refused: TooMany },
     #[error("Could not route to {path}, perhaps your object identifier is invalid?")]
     NoRoute { path: String },
     #[error("Method not allowed here; allowed: {allow}")]
@@ -125,7 +134,10 @@ impl ApiError {
         match self {
             Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
             Self::BadAuthorization => (StatusCode::BAD_REQUEST, 6003),
-            Self::Forbidden => (StatusCode::FORBIDDEN, 10000),
+            // As with the real API, so that its clients say what is to be done.
+            Self::Forbidden | Self::MissingRight(_) => (StatusCode::FORBIDDEN, 10000),
+            Self::TooFast { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
+            Self::Write(WriteError::OverQuota { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20012),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, 7003),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, 10405),
             Self::NotJson { .. } => (StatusCode::BAD_REQUEST, 6008),
@@ -153,6 +165,7 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, 20003)
             }
             Self::Write(WriteError::Draining) => (StatusCode::SERVICE_UNAVAILABLE, 20011),
+            Self::Write(WriteError::Change(_)) => (StatusCode::BAD_REQUEST, 10021),
             Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
@@ -215,7 +228,10 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if matches!(code, 20001 | 20003..=20005 | 20011) {
+        if let Self::TooFast { refused, .. } = self {
+            response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
+        }
+        if matches!(code, 20001 | 20003..=20005 | 20011 | 20012) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
@@ -229,6 +245,26 @@ pub(crate) enum PageError {
     Unauthorized,
     #[error("a name in the path is not percent-encoded UTF-8")]
     PathNotText,
+    #[error(
+        "this page needs a token of the cluster: one of the configuration ([[http.tokens]]) without cluster = false"
+    )]
+    NotOfCluster,
+    #[error("account {id} is not one of this token's")]
+    OtherAccount { id: String },
+    #[error(transparent)]
+    MissingRight(#[from] MissingRight),
+    #[error("this token is asked too often: {0}")]
+    TooFast(TooMany),
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("the body is larger than any order")]
     OrderTooLarge,
     #[error("the body is not understood: {reason}")]
@@ -245,6 +281,27 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response<Body> {
         let status = match &self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotOfCluster | Self::OtherAccount { .. } | Self::MissingRight(_) => StatusCode::FORBIDDEN,
+            Self::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Account(AccountError::NotFound { .. }) | Self::Token(TokenError::NotFound { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Account(AccountError::Exists { .. } | AccountError::NotEmpty { .. })
+            | Self::Account(AccountError::Configured { .. } | AccountError::TooMany)
+            | Self::Token(TokenError::TooMany) => StatusCode::CONFLICT,
+            Self::Namespace(NamespaceError::NotFound) => StatusCode::NOT_FOUND,
+            Self::Namespace(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Quota(QuotaError::OutOfBounds { .. }) => StatusCode::BAD_REQUEST,
+            Self::Account(AccountError::Invalid { .. }) | Self::Token(TokenError::Invalid { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Account(AccountError::Read(_))
+            | Self::Token(TokenError::Read(_))
+            | Self::Quota(QuotaError::Read(_))
+            | Self::Read(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Account(AccountError::Write(error))
+            | Self::Token(TokenError::Write(error))
+            | Self::Quota(QuotaError::Write(error)) => write_status(error),
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::PathNotText | Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -256,7 +313,11 @@ impl IntoResponse for PageError {
             Self::NotDone(OperatorError::Itself | OperatorError::WouldLose { .. }) => StatusCode::CONFLICT,
             Self::NotDone(OperatorError::Unavailable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        problem(status, &self.to_string())
+        let mut response = problem(status, &self.to_string());
+        if let Self::TooFast(refused) = &self {
+            response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
+        }
+        response
     }
 }
 
@@ -279,6 +340,11 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         _ => {}
     }
     response
+}
+
+/// What a page says of a write that was not done: as the KV surface does.
+fn write_status(error: &WriteError) -> StatusCode {
+    ApiError::Write(error.clone()).verdict().0
 }
 
 /// A message on the status line: on one line, and not too long for it.
@@ -307,7 +373,8 @@ mod tests {
     #[test]
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
-        let cases: [(PageError, u16); 12] = [
+        let id = || "ab".repeat(16);
+        let cases: [(PageError, u16); 22] = [
             (PageError::Busy { reason: text() }, 503),
             (LinkError::NoSuchLink { pop: text() }.into(), 404),
             (LinkError::Quarantined.into(), 503),
@@ -316,6 +383,16 @@ mod tests {
             (OperatorError::Itself.into(), 409),
             (OperatorError::WouldLose { pop: text(), why: text(), loss: text() }.into(), 409),
             (OperatorError::Unavailable { reason: text() }.into(), 503),
+            (PageError::NotOfCluster, 403),
+            (PageError::OtherAccount { id: id() }, 403),
+            (AccountError::NotFound { id: id() }.into(), 404),
+            (AccountError::Exists { id: id() }.into(), 409),
+            (AccountError::Configured { id: id() }.into(), 409),
+            (TokenError::TooMany.into(), 409),
+            (TokenError::Invalid { reason: text() }.into(), 400),
+            (TokenError::Read(ReadError { reason: text() }).into(), 503),
+            (NamespaceError::NotFound.into(), 404),
+            (QuotaError::Write(WriteError::Draining).into(), 503),
             (PageError::Unauthorized, 401),
             (PageError::OrderTooLarge, 413),
             (PageError::PathNotText, 400),
@@ -365,8 +442,10 @@ mod tests {
     #[test]
     fn the_engines_errors_have_their_status_code_and_retry_after() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let cases: [(ApiError, u16, u16, bool); 10] = [
+        let over = WriteError::OverQuota { quota: "max_keys", limit: 1, used: 1, added: 1 };
+        let cases: [(ApiError, u16, u16, bool); 11] = [
             (WriteError::Overloaded { queued: 9 }.into(), 429, 20001, true),
+            (over.into(), 429, 20012, true),
             (WriteError::DiskFull { free_bytes: 1, min_free_bytes: 2 }.into(), 507, 20002, false),
             (WriteError::ClockSkew { skew_ms: -900, limit_ms: 400 }.into(), 503, 20003, true),
             (WriteError::ClockBehind { behind_ms: 900, limit_ms: 500 }.into(), 503, 20003, true),

@@ -7,12 +7,12 @@ use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Response;
-use replication::NamespaceId;
 use replication::entry::MAX_KEY_BYTES;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Surface;
+use super::auth::Place;
 use super::envelope;
 use super::error::ApiError;
 use super::query::Query;
@@ -40,7 +40,7 @@ pub(super) struct KeyRow<'a, M> {
 
 pub(super) fn list(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(query)?;
@@ -48,7 +48,7 @@ pub(super) fn list(
     if !(MIN_LIMIT..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::invalid(format!("limit must be {MIN_LIMIT} to {MAX_LIMIT}, not {limit}")));
     }
-    let page = page(surface, namespace, &query, limit)?;
+    let page = page(surface, place, &query, limit)?;
     let rows = rows(&page, metadata_json);
     // Older clients read the second form, newer ones the first.
     let cursor = page.next_after.as_ref().map_or_else(String::new, |after| encode_cursor(after));
@@ -59,7 +59,7 @@ pub(super) fn list(
 /// The next `limit` keys of the prefix, after the cursor: parameters of the same names in both dialects.
 pub(super) fn page(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     query: &Query<'_>,
     limit: u64,
 ) -> Result<Page, ApiError> {
@@ -67,8 +67,9 @@ pub(super) fn page(
     if prefix.len() > MAX_KEY_BYTES {
         return Err(ApiError::KeyTooLong { len: prefix.len() });
     }
+    place.check(prefix)?;
     let after = query.text("cursor").filter(|cursor| !cursor.is_empty()).map(decode_cursor).transpose()?;
-    let list = || surface.engine.list(namespace, prefix.as_bytes(), after.as_deref(), limit as usize);
+    let list = || surface.engine.list(place.namespace, prefix.as_bytes(), after.as_deref(), limit as usize);
     Ok(tokio::task::block_in_place(list)?)
 }
 

@@ -10,6 +10,8 @@ use super::route::Operation;
 const REQUESTS: &str = "littoral_http_requests_total";
 const SECONDS: &str = "littoral_http_request_seconds";
 
+const OVER_QUOTA: &str = "littoral_over_quota_total";
+
 /// The classes of status, as labels: the first digit of the status is their place here, less one.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -20,6 +22,7 @@ impl Measures {
     /// Registers with the recorder of the process, which must be in place by now.
     pub(crate) fn new() -> Self {
         describe_counter!(REQUESTS, "Requests answered, by what they asked for and class of status");
+        describe_counter!(OVER_QUOTA, "Requests refused because they exceed a quota, by which");
         describe_histogram!(
             SECONDS,
             metrics::Unit::Seconds,
@@ -40,6 +43,11 @@ impl Measures {
             counter.increment(1);
         }
     }
+}
+
+/// Counts a request that was refused by a quota: `token_requests`, `namespace_requests`, `max_keys` or `max_bytes`.
+pub(crate) fn count_over_quota(quota: &'static str) {
+    counter!(OVER_QUOTA, "quota" => quota).increment(1);
 }
 
 #[cfg(test)]

@@ -98,7 +98,12 @@ pub(super) async fn order<T: DeserializeOwned>(
     body: Body,
 ) -> Result<T, PageError> {
     native.authorize(headers)?;
-    let read = tokio::time::timeout(Duration::from_millis(MAX_ORDER_MS), to_bytes(body, MAX_ORDER_BYTES));
+    received(body, MAX_ORDER_BYTES).await
+}
+
+/// What the body asks for.
+pub(super) async fn received<T: DeserializeOwned>(body: Body, max_bytes: usize) -> Result<T, PageError> {
+    let read = tokio::time::timeout(Duration::from_millis(MAX_ORDER_MS), to_bytes(body, max_bytes));
     let not_understood = |reason: String| PageError::OrderNotUnderstood { reason };
     let body = match read.await {
         Ok(Ok(body)) => body,

@@ -2,16 +2,18 @@
 
 use axum::body::Body;
 use hyper::Response;
+use littoral::api::tokens::Action;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::Surface;
+use super::auth::Place;
 use super::body::Upload;
 use super::envelope;
 use super::error::ApiError;
 use super::query::Query;
+use super::{Surface, parse_namespace};
 use crate::namespaces::Namespace;
-use replication::NamespaceId;
+use crate::tokens::Grant;
 
 /// Namespaces a page, unless asked otherwise.
 const DEFAULT_PER_PAGE: u64 = 20;
@@ -33,13 +35,15 @@ impl<'a> From<&'a Namespace> for NamespaceRow<'a> {
     }
 }
 
-/// A page of the account's namespaces. Beyond the last page comes an empty one: clients read on until
+/// A page of the account's namespaces, of those that the token may list. Beyond the last page comes an empty one: clients read on until
 /// they get it.
 pub(super) fn list(
     surface: &Surface,
+    grant: &Grant,
     account: &str,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
+    grant.check_listing()?;
     let query = Query::parse(query)?;
     let page = query.number("page")?.unwrap_or(1);
     if page == 0 {
@@ -58,6 +62,7 @@ pub(super) fn list(
     let direction = chosen("direction", ["asc", "desc"])?;
 
     let mut namespaces = tokio::task::block_in_place(|| surface.namespaces.list(account))?;
+    namespaces.retain(|namespace| grant.may_list(namespace.id));
     if order == "title" {
         // Stable: equal titles stay in the order of their ids.
         namespaces.sort_by(|a, b| a.title.cmp(&b.title));
@@ -80,35 +85,46 @@ pub(super) fn list(
 
 pub(super) async fn create(
     surface: &Surface,
+    grant: &Grant,
     account: &str,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
+    grant.check_account(Action::Admin)?;
     let title = receive_title(upload).await?;
     let namespace = surface.namespaces.create(account, &title).await?;
     Ok(envelope::result(NamespaceRow::from(&namespace)))
 }
 
-pub(super) fn find(surface: &Surface, account: &str, id: NamespaceId) -> Result<Response<Body>, ApiError> {
+pub(super) fn find(
+    surface: &Surface,
+    grant: &Grant,
+    account: &str,
+    id: &str,
+) -> Result<Response<Body>, ApiError> {
+    let id = parse_namespace(id)?;
+    if !grant.may_see(id) {
+        grant.check_any(Action::List, id)?;
+    }
     Ok(envelope::result(NamespaceRow::from(&surface.namespaces.find(account, id)?)))
 }
 
 pub(super) async fn rename(
     surface: &Surface,
     account: &str,
-    id: NamespaceId,
+    place: &Place,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let title = receive_title(upload).await?;
-    let namespace = surface.namespaces.rename(account, id, &title).await?;
+    let namespace = surface.namespaces.rename(account, place.namespace, &title).await?;
     Ok(envelope::result(NamespaceRow::from(&namespace)))
 }
 
 pub(super) async fn delete(
     surface: &Surface,
     account: &str,
-    id: NamespaceId,
+    place: &Place,
 ) -> Result<Response<Body>, ApiError> {
-    surface.namespaces.delete(account, id).await?;
+    surface.namespaces.delete(account, place.namespace).await?;
     Ok(envelope::done())
 }
 

@@ -13,18 +13,22 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use littoral::api::{LagReport, Status};
 
-use super::auth::Tokens;
-use super::error::{PageError, problem};
+use super::auth::grant_of;
+use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, openapi, verify};
+use super::{diff, links, openapi, quotas, tokens, verify};
+use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
+use crate::quotas::Quotas;
+use crate::tokens::{Grant, Tokens};
 use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
 const MAX_STATUS_MS: u64 = 2_000;
+const QUOTA_PATH: &str = "/v1/accounts/{account}/namespaces/{namespace}/quota";
 
 /// What these pages are made from.
 #[derive(Clone)]
@@ -32,10 +36,12 @@ pub(crate) struct Native {
     pub(crate) engine: Engine,
     pub(crate) links: Arc<dyn LinkControl>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) chunks: Arc<ChunkStore>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) diff: Arc<diff::Slot>,
     pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -67,6 +73,15 @@ pub(super) fn pages() -> Vec<Page> {
         page(Method::GET, "/v1/gc", members::garbage),
         page(Method::GET, "/v1/dead-letters", members::dead_letters),
         page(Method::POST, "/v1/dead-letters/{dot}", members::settle),
+        page(Method::GET, "/v1/token", tokens::presented),
+        page(Method::GET, "/v1/accounts", tokens::accounts),
+        page(Method::POST, "/v1/accounts", tokens::create_account),
+        page(Method::DELETE, "/v1/accounts/{account}", tokens::delete_account),
+        page(Method::GET, "/v1/accounts/{account}/tokens", tokens::list),
+        page(Method::POST, "/v1/accounts/{account}/tokens", tokens::create),
+        page(Method::DELETE, "/v1/accounts/{account}/tokens/{token}", tokens::revoke),
+        page(Method::GET, QUOTA_PATH, quotas::report),
+        page(Method::PUT, QUOTA_PATH, quotas::set),
     ]
 }
 
@@ -132,9 +147,19 @@ impl Native {
         }
     }
 
-    /// Any token of this node will do, to read and to change.
-    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), PageError> {
-        if self.tokens.is_known(headers) { Ok(()) } else { Err(PageError::Unauthorized) }
+    /// A token of the cluster will do, to read and to change.
+    pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<Arc<Grant>, PageError> {
+        let grant = self.grant(headers)?;
+        if grant.is_cluster { Ok(grant) } else { Err(PageError::NotOfCluster) }
+    }
+
+    /// What the token of the request stands for.
+    pub(super) fn grant(&self, headers: &HeaderMap) -> Result<Arc<Grant>, PageError> {
+        grant_of(&self.tokens, headers).map_err(|error| match error {
+            ApiError::Read(error) => error.into(),
+            ApiError::TooFast { refused, .. } => PageError::TooFast(refused),
+            _ => PageError::Unauthorized,
+        })
     }
 
     pub(super) async fn status(&self) -> Result<Status, String> {

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A connection on which less than this moves in the time it may stand still for counts as standing still, so that
-/// one byte now and then does not hold a place.
+/// one byte now and then does not hold a seat.
 pub(super) const MIN_PROGRESS_BYTES: u64 = 4 << 10;
 /// The most bytes of an answer that are handed to HTTP/2 at a time: so much must be taken in the time it may stand still
 /// for, and so much waits in memory of a reader who is slow.
@@ -33,7 +33,7 @@ pub(super) enum Reason {
     Slow,
     /// Its client takes nothing of what is sent.
     Stalled,
-    /// It was without a request, and its place was needed.
+    /// It was without a request, and its seat was needed.
     Crowded,
 }
 
@@ -67,7 +67,7 @@ impl Reason {
     }
 }
 
-/// Whether somebody waits for a place, and how it is told that a connection has become idle.
+/// Whether somebody waits for a seat, and how it is told that a connection has become idle.
 #[derive(Default)]
 pub(super) struct Wanted {
     pub(super) is_wanted: AtomicBool,
@@ -86,7 +86,7 @@ pub(super) struct Pace {
     is_fresh: AtomicBool,
     /// When the last request ended, or else the connection began: a turn of [`Wanted`].
     idle_since: AtomicU64,
-    /// Its place is needed.
+    /// Its seat is needed.
     is_told: AtomicBool,
     pub(super) told_to_go: Notify,
     wanted: Arc<Wanted>,
@@ -128,7 +128,7 @@ impl Pace {
         self.is_fresh.swap(false, Ordering::Relaxed) || !self.is_idle()
     }
 
-    /// Who goes first when places run out: first who has not come to a request at all, of each kind who has been idle
+    /// Who goes first when seats run out: first who has not come to a request at all, of each kind who has been idle
     /// for longest. None while a request is under way, or where it was told already.
     pub(super) fn leaves_at(&self) -> Option<(bool, u64)> {
         let may_go = self.is_idle() && !self.is_told.load(Ordering::Relaxed);

@@ -27,6 +27,8 @@ pub(crate) enum Operation {
     BulkPut,
     BulkDelete,
     BulkRead,
+    /// Whether the token of the request is good; of no account.
+    VerifyToken,
     /// By the binding protocol, as the next four.
     BindingGet,
     BindingPut,
@@ -41,7 +43,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -55,6 +57,7 @@ impl Operation {
         Self::BulkPut,
         Self::BulkDelete,
         Self::BulkRead,
+        Self::VerifyToken,
         Self::BindingGet,
         Self::BindingPut,
         Self::BindingDelete,
@@ -80,6 +83,7 @@ impl Operation {
             Self::BulkPut => "bulk put",
             Self::BulkDelete => "bulk delete",
             Self::BulkRead => "bulk get",
+            Self::VerifyToken => "verify token",
             Self::BindingGet => "binding get",
             Self::BindingPut => "binding put",
             Self::BindingDelete => "binding delete",
@@ -118,6 +122,14 @@ pub(crate) enum Routed<'a> {
 /// Routes a request. `path` is percent-encoded and without the query.
 pub(crate) fn route<'a>(method: &Method, path: &'a str) -> Routed<'a> {
     let Some(path) = path.strip_prefix(REST_ROOT) else { return Routed::Native };
+    if path == "user/tokens/verify" {
+        let call = Call { operation: Operation::VerifyToken, account: "", namespace: "", key: "" };
+        return if *method == Method::GET {
+            Routed::Call(call)
+        } else {
+            Routed::WrongMethod { allow: "GET" }
+        };
+    }
     let Some((account, path)) = path.strip_prefix("accounts/").and_then(|path| path.split_once('/')) else {
         return Routed::Nowhere;
     };
@@ -231,6 +243,12 @@ mod tests {
     fn the_rest_of_the_world_is_told_apart() {
         assert_eq!(route(&Method::GET, "/v1/lag"), Routed::Native);
         assert_eq!(route(&Method::GET, "/client/v4/user"), Routed::Nowhere);
+        let verify = "/client/v4/user/tokens/verify";
+        assert!(matches!(
+            route(&Method::GET, verify),
+            Routed::Call(Call { operation: Operation::VerifyToken, .. })
+        ));
+        assert_eq!(route(&Method::POST, verify), Routed::WrongMethod { allow: "GET" });
         let in_account = |account: &str, path: &str| {
             let path = format!("/client/v4/accounts/{account}/storage/kv{path}");
             matches!(route(&Method::GET, &path), Routed::Nowhere)

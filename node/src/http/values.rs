@@ -6,16 +6,17 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use replication::entry::{MAX_METADATA_BYTES, MAX_VALUE_BYTES};
-use replication::{NamespaceId, Payload, Value};
+use replication::{Payload, Value};
 use serde_json::value::RawValue;
 
 use super::Surface;
 use super::attributes::{self, expires_at_s, now_s};
+use super::auth::Place;
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::envelope;
 use super::error::ApiError;
 use super::large::{Received, ValueWriter};
-use super::query::{Query, decode_key};
+use super::query::Query;
 use crate::engine::{Ack, Write};
 
 /// The most bytes of a multipart body: a value, and room for its lines and parts nobody asked for.
@@ -25,10 +26,10 @@ const MAX_METADATA_PART_BYTES: usize = 16 * MAX_METADATA_BYTES;
 
 pub(super) async fn read(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     raw_key: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let value = stored(surface, namespace, raw_key)?;
+    let value = stored(surface, place, raw_key)?;
     let mut response = with_payload(surface, value.payload).await?;
     if let Some(at_s) = value.expires_at_s {
         response.headers_mut().insert(HeaderName::from_static("expiration"), at_s.into());
@@ -54,17 +55,17 @@ pub(super) async fn with_payload(surface: &Surface, payload: Payload) -> Result<
 
 pub(super) fn read_metadata(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     raw_key: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let value = stored(surface, namespace, raw_key)?;
+    let value = stored(surface, place, raw_key)?;
     Ok(envelope::result(metadata_json(value.metadata.as_deref())))
 }
 
 /// The value under a key as it stands in the path.
-pub(super) fn stored(surface: &Surface, namespace: NamespaceId, raw_key: &str) -> Result<Value, ApiError> {
-    let key = decode_key(raw_key)?;
-    surface.engine.read(namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)
+pub(super) fn stored(surface: &Surface, place: &Place, raw_key: &str) -> Result<Value, ApiError> {
+    let key = place.key(raw_key)?;
+    surface.engine.read(place.namespace, key.as_bytes())?.ok_or(ApiError::KeyNotFound)
 }
 
 /// Metadata as a field of an answer. It was checked when it was written; what cannot be read is left out.
@@ -74,13 +75,13 @@ pub(super) fn metadata_json(metadata: Option<&[u8]>) -> Option<&RawValue> {
 
 pub(super) async fn put(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     raw_key: &str,
     query: Option<&str>,
     headers: &HeaderMap,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
-    let key = Bytes::copy_from_slice(decode_key(raw_key)?.as_bytes());
+    let key = Bytes::copy_from_slice(place.key(raw_key)?.as_bytes());
     let query = Query::parse(query)?;
     let ack = query.ack()?;
     let expires_at_s = expires_at_s(query.float("expiration")?, query.float("expiration_ttl")?, now_s())?;
@@ -88,14 +89,14 @@ pub(super) async fn put(
         Some(boundary) => receive_multipart(surface, boundary, upload).await?,
         None => (receive_verbatim(surface, upload).await?, None),
     };
-    store(surface, namespace, key, received, metadata, expires_at_s, ack).await?;
+    store(surface, place, key, received, metadata, expires_at_s, ack).await?;
     Ok(envelope::done())
 }
 
 /// Writes a value that was received, and all that goes with it.
 pub(super) async fn store(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     key: Bytes,
     received: Received,
     metadata: Option<Bytes>,
@@ -104,7 +105,7 @@ pub(super) async fn store(
 ) -> Result<(), ApiError> {
     let Received { payload, pins } = received;
     let value = Value { payload, metadata, expires_at_s };
-    surface.engine.write(vec![Write::Put { namespace, key, value }], ack).await?;
+    place.write(surface, vec![Write::Put { namespace: place.namespace, key, value }], ack).await?;
     // From now on the value keeps its chunks.
     drop(pins);
     Ok(())
@@ -112,13 +113,13 @@ pub(super) async fn store(
 
 pub(super) async fn delete(
     surface: &Surface,
-    namespace: NamespaceId,
+    place: &Place,
     raw_key: &str,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
-    let key = Bytes::copy_from_slice(decode_key(raw_key)?.as_bytes());
+    let key = Bytes::copy_from_slice(place.key(raw_key)?.as_bytes());
     let ack = Query::parse(query)?.ack()?;
-    surface.engine.write(vec![Write::Delete { namespace, key }], ack).await?;
+    place.write(surface, vec![Write::Delete { namespace: place.namespace, key }], ack).await?;
     Ok(envelope::done())
 }
 

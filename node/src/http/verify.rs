@@ -22,7 +22,7 @@ pub(crate) async fn begin(State(native): State<Native>, headers: HeaderMap) -> R
 
 pub(crate) async fn report(State(native): State<Native>, headers: HeaderMap) -> Response {
     match native.authorize(&headers) {
-        Ok(()) => Json(native.verify_report()).into_response(),
+        Ok(_) => Json(native.verify_report()).into_response(),
         Err(refused) => refused.into_response(),
     }
 }

@@ -15,7 +15,9 @@ mod large;
 mod multipart;
 mod namespaces;
 mod native;
+mod quotas;
 mod tls;
+mod tokens;
 mod values;
 
 use std::collections::HashMap;
@@ -43,6 +45,8 @@ const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_ACCOUNT: &str = "ffffffffffffffffffffffffffffffff";
 const TOKEN: &str = "test-token";
 const OTHER_TOKEN: &str = "other-token";
+/// One of the configuration, for the account and nothing else.
+const ACCOUNT_TOKEN: &str = "account-token";
 const LIMITS: Limits = Limits {
     max_connections: 64,
     header_timeout_ms: 10_000,
@@ -96,12 +100,20 @@ async fn start(
     mut listeners: Vec<Listener>,
 ) -> Running {
     let engine = start_engine(folder, min_free_bytes).await;
-    let token = |account: &str, token: &str| AccountToken { account: account.into(), token: token.into() };
+    let token = |account: &str, token: &str, cluster| AccountToken {
+        account: account.into(),
+        token: token.into(),
+        cluster,
+    };
     let chunks = Arc::new(ChunkStore::open(&folder.join("chunks")).unwrap());
     let context = HttpContext {
         engine: engine.clone(),
         chunks: chunks.clone(),
-        tokens: vec![token(ACCOUNT, TOKEN), token(OTHER_ACCOUNT, OTHER_TOKEN)],
+        tokens: vec![
+            token(ACCOUNT, TOKEN, true),
+            token(OTHER_ACCOUNT, OTHER_TOKEN, true),
+            token(ACCOUNT, ACCOUNT_TOKEN, false),
+        ],
         flights: ChunkFlights::new(chunks, peer.clone()),
         links: peer,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),

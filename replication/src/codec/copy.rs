@@ -5,11 +5,10 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 
-use super::delta::decode_key;
+use super::delta::{decode_id, encode_id};
 use super::round::RepairRow;
 use super::row::LogRow;
 use crate::clock::{Hlc, ReplicaId};
-use crate::entry::{EntryId, Kind, NamespaceId};
 use crate::vector::VersionVector;
 
 /// A range of rows, for a replica that copies the store. It replaces all that the receiver has in the range.
@@ -47,15 +46,14 @@ pub struct SnapshotLog {
 impl Encode for SnapshotLog {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         (self.origin, self.row.position, self.row.previous).encode(encoder)?;
-        (self.row.id.namespace.0, self.row.id.key.as_ref()).encode(encoder)
+        encode_id(&self.row.id, encoder)
     }
 }
 
 impl<'de, C> BorrowDecode<'de, C> for SnapshotLog {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let (origin, position, previous) = Decode::decode(decoder)?;
-        let namespace = NamespaceId(Decode::decode(decoder)?);
-        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+        let id = decode_id(decoder)?;
         Ok(Self { origin, row: LogRow { position, previous, id } })
     }
 }

@@ -10,11 +10,12 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
+use super::parts;
 use super::row::{CHUNKED, EXPIRES, METADATA, TOMBSTONE, flags};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::{
-    Body, Entry, EntryId, Kind, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES, NamespaceId, Payload,
-    Value,
+    Body, Entry, EntryId, Kind, MAX_ELEMENT_BYTES, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES,
+    NamespaceId, Payload, Value,
 };
 use crate::vector::Position;
 
@@ -24,6 +25,8 @@ const OTHER_DOT: u8 = 16;
 const LOG_ONLY: u8 = 32;
 /// The counts are not those of one more event that wrote this row.
 const COUNTS: u8 = 64;
+/// The entry is no value: its kind follows, and for sets and maps the element.
+const KIND: u8 = 128;
 
 /// At the head: the origin is named, for it is not the sender.
 const ORIGIN: u8 = 1;
@@ -75,7 +78,7 @@ impl Delta {
         if self.origin == from {
             self.origin = to;
             let entries = self.rows.iter_mut().filter_map(|row| row.entry.as_mut());
-            entries.filter(|entry| entry.dot.replica == from).for_each(|entry| entry.dot.replica = to);
+            entries.filter(|entry| entry.dot.replica == from).for_each(|entry| entry.renamed(from, to));
         }
         self
     }
@@ -87,22 +90,13 @@ impl Delta {
 
 impl DeltaRow {
     fn written_bytes(&self) -> u64 {
-        self.id.key.len() as u64 + self.entry.as_ref().map_or(0, Entry::user_bytes)
+        self.id.user_bytes() as u64 + self.entry.as_ref().map_or(0, Entry::user_bytes)
     }
 
     /// About how many bytes this row takes in a frame.
     pub fn frame_bytes(&self) -> usize {
-        let body = self.entry.as_ref().map_or(0, |entry| match &entry.body {
-            Body::Tombstone => 0,
-            Body::Value(value) => {
-                let payload = match &value.payload {
-                    Payload::Inline(bytes) => bytes.len(),
-                    Payload::Chunked(manifest) => 10 + 32 * manifest.chunks.len(),
-                };
-                payload + value.metadata.as_ref().map_or(0, |metadata| metadata.len() + 2)
-            }
-        });
-        32 + self.id.key.len() + body
+        let body = self.entry.as_ref().map_or(0, |entry| entry.body.frame_bytes());
+        32 + self.id.user_bytes() + body
     }
 }
 
@@ -185,6 +179,9 @@ fn encode_row<E: Encoder>(
     if expected != row.position {
         bits |= COUNTS;
     }
+    if row.id.kind != Kind::Value {
+        bits |= KIND;
+    }
     encoder.writer().write(&[bits])?;
     index_of(&tables.namespaces, &row.id.namespace).encode(encoder)?;
     (row.position.hlc.wall_ms() - before.hlc.wall_ms(), row.position.hlc.counter()).encode(encoder)?;
@@ -193,12 +190,15 @@ fn encode_row<E: Encoder>(
         let ops = row.position.ops.wrapping_sub(before.ops);
         (ops, row.position.bytes.wrapping_sub(before.bytes)).encode(encoder)?;
     }
+    if bits & KIND != 0 {
+        encode_kind(&row.id, encoder)?;
+    }
     row.id.key.as_ref().encode(encoder)?;
     let Some(entry) = &row.entry else { return Ok(()) };
     if bits & OTHER_DOT != 0 {
         (index_of(&tables.replicas, &entry.dot.replica), entry.dot.hlc).encode(encoder)?;
     }
-    encode_body(&entry.body, encoder)
+    encode_body(entry, encoder)
 }
 
 impl<'de, C> BorrowDecode<'de, C> for Delta {
@@ -244,7 +244,8 @@ fn decode_row<'de, D: BorrowDecoder<'de>>(
     let (wall_ms, counter): (u64, u16) = Decode::decode(decoder)?;
     let hlc = Hlc::new(before.hlc.wall_ms().saturating_add(wall_ms), counter);
     let counts: Option<(u64, u64)> = if bits & COUNTS != 0 { Some(Decode::decode(decoder)?) } else { None };
-    let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+    let (kind, element) = if bits & KIND != 0 { decode_kind(decoder)? } else { (Kind::Value, Bytes::new()) };
+    let id = EntryId { namespace, kind, key: decode_key(decoder)?, element };
     let entry = if bits & LOG_ONLY != 0 {
         None
     } else {
@@ -254,7 +255,7 @@ fn decode_row<'de, D: BorrowDecoder<'de>>(
         } else {
             Dot { hlc, replica: origin }
         };
-        Some(Entry { dot, body: decode_body(bits, decoder)? })
+        Some(Entry { dot, body: decode_body(&id, bits & 0x0f, dot, decoder)? })
     };
     let mut row = DeltaRow { position: Position { hlc, ops: 0, bytes: 0 }, id, entry };
     row.position = match counts {
@@ -286,9 +287,36 @@ pub(super) fn decode_key<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<
     Ok(Bytes::copy_from_slice(key))
 }
 
+/// The kind of an entry, and its element.
+fn encode_kind<E: Encoder>(id: &EntryId, encoder: &mut E) -> Result<(), EncodeError> {
+    (id.kind as u8).encode(encoder)?;
+    if id.kind.has_elements() { id.element.as_ref().encode(encoder) } else { Ok(()) }
+}
+
+fn decode_kind<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<(Kind, Bytes), DecodeError> {
+    let kind = Kind::of(decode_byte(decoder)?);
+    let kind = kind.ok_or(DecodeError::Other("a kind that this build does not know"))?;
+    let element = if kind.has_elements() { copied(decoder, MAX_ELEMENT_BYTES)? } else { Bytes::new() };
+    Ok((kind, element))
+}
+
+/// Writes the name of an entry, where nothing else says of which kind it is.
+pub(super) fn encode_id<E: Encoder>(id: &EntryId, encoder: &mut E) -> Result<(), EncodeError> {
+    id.namespace.0.encode(encoder)?;
+    encode_kind(id, encoder)?;
+    id.key.as_ref().encode(encoder)
+}
+
+/// Reads what [`encode_id`] wrote.
+pub(super) fn decode_id<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<EntryId, DecodeError> {
+    let namespace = NamespaceId(Decode::decode(decoder)?);
+    let (kind, element) = decode_kind(decoder)?;
+    Ok(EntryId { namespace, kind, key: decode_key(decoder)?, element })
+}
+
 /// The fields of a body that its flags announce.
-pub(super) fn encode_body<E: Encoder>(body: &Body, encoder: &mut E) -> Result<(), EncodeError> {
-    let Body::Value(value) = body else { return Ok(()) };
+pub(super) fn encode_body<E: Encoder>(entry: &Entry, encoder: &mut E) -> Result<(), EncodeError> {
+    let Body::Value(value) = &entry.body else { return parts::encode(&entry.body, entry.dot, encoder) };
     if let Some(at) = value.expires_at_s {
         at.encode(encoder)?;
     }
@@ -303,9 +331,14 @@ pub(super) fn encode_body<E: Encoder>(body: &Body, encoder: &mut E) -> Result<()
 
 /// Reads what [`encode_body`] wrote.
 pub(super) fn decode_body<'de, D: BorrowDecoder<'de>>(
+    id: &EntryId,
     bits: u8,
+    dot: Dot,
     decoder: &mut D,
 ) -> Result<Body, DecodeError> {
+    if id.kind != Kind::Value {
+        return parts::decode(id, bits, dot, decoder);
+    }
     if bits & TOMBSTONE != 0 {
         return Ok(Body::Tombstone);
     }
@@ -321,7 +354,10 @@ pub(super) fn decode_body<'de, D: BorrowDecoder<'de>>(
 }
 
 /// A part of an entry within its bound: an entry beyond it might not fit a frame when it is sent on.
-fn copied<'de, D: BorrowDecoder<'de>>(decoder: &mut D, max_bytes: usize) -> Result<Bytes, DecodeError> {
+pub(super) fn copied<'de, D: BorrowDecoder<'de>>(
+    decoder: &mut D,
+    max_bytes: usize,
+) -> Result<Bytes, DecodeError> {
     let bytes: &[u8] = BorrowDecode::borrow_decode(decoder)?;
     if bytes.len() > max_bytes {
         return Err(DecodeError::Other("an entry larger than any may be"));

@@ -8,11 +8,11 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 
-use super::delta::{decode_body, decode_key, encode_body};
+use super::delta::{decode_body, decode_id, encode_body, encode_id};
 use super::row::flags;
 use crate::clock::Dot;
 use crate::digest::{NODE_LEAVES, NODES};
-use crate::entry::{Entry, EntryId, Kind, NamespaceId};
+use crate::entry::{Entry, EntryId};
 use crate::sketch::Cell;
 
 /// The most cells of one message.
@@ -137,18 +137,19 @@ pub struct RepairRow {
 
 impl Encode for RepairRow {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        (self.id.namespace.0, self.id.key.as_ref()).encode(encoder)?;
+        encode_id(&self.id, encoder)?;
         (self.entry.dot.replica, self.entry.dot.hlc, flags(&self.entry.body)).encode(encoder)?;
-        encode_body(&self.entry.body, encoder)
+        encode_body(&self.entry, encoder)
     }
 }
 
 impl<'de, C> BorrowDecode<'de, C> for RepairRow {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let namespace = NamespaceId(Decode::decode(decoder)?);
-        let id = EntryId { namespace, kind: Kind::Value, key: decode_key(decoder)? };
+        let id = decode_id(decoder)?;
         let (replica, hlc, bits): (_, _, u8) = Decode::decode(decoder)?;
-        Ok(Self { id, entry: Entry { dot: Dot { hlc, replica }, body: decode_body(bits, decoder)? } })
+        let dot = Dot { hlc, replica };
+        let body = decode_body(&id, bits, dot, decoder)?;
+        Ok(Self { id, entry: Entry { dot, body } })
     }
 }
 

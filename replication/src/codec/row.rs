@@ -9,10 +9,10 @@ use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
 use super::round::RepairRow;
-use super::{Malformed, decode_exact, decode_head, encode_into, seal, unseal};
-use crate::clock::{Hlc, ReplicaId};
+use super::{Malformed, decode_exact, decode_head, encode_into, parts, seal, unseal};
+use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::digest::Digest;
-use crate::entry::{Body, ChunkId, EntryId, Manifest, Payload, Value};
+use crate::entry::{Body, ChunkId, Entry, EntryId, Manifest, Payload, Value};
 use crate::keys;
 use crate::vector::{Position, VersionVector};
 
@@ -31,8 +31,27 @@ pub struct EntryRow {
     pub origin_index: u16,
     /// The dot's time.
     pub hlc: Hlc,
-    /// What was written.
+    /// What was written. A state made of parts has [`ReplicaId::SENDER`] for the dot's replica.
     pub body: Body,
+}
+
+impl EntryRow {
+    /// The row of an entry whose dot's replica has this index.
+    pub fn of(origin_index: u16, mut entry: Entry) -> Self {
+        entry.renamed(entry.dot.replica, ReplicaId::SENDER);
+        Self { origin_index, hlc: entry.dot.hlc, body: entry.body }
+    }
+
+    /// The entry, whose dot's replica is this one.
+    pub fn entry(self, replica: ReplicaId) -> Entry {
+        let mut entry = Entry { dot: Dot { hlc: self.hlc, replica: ReplicaId::SENDER }, body: self.body };
+        entry.renamed(ReplicaId::SENDER, replica);
+        entry
+    }
+
+    fn dot(&self) -> Dot {
+        Dot { hlc: self.hlc, replica: ReplicaId::SENDER }
+    }
 }
 
 /// The flags that say which fields of a body are written.
@@ -45,6 +64,7 @@ pub(super) fn flags(body: &Body) -> u8 {
             let chunked = if matches!(value.payload, Payload::Chunked(_)) { CHUNKED } else { 0 };
             expires | metadata | chunked
         }
+        Body::Counter(_) | Body::Element(_) | Body::Head(_) => parts::flags(body),
     }
 }
 
@@ -88,7 +108,7 @@ impl<'de, C> BorrowDecode<'de, C> for Head<'de> {
 pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
     let value = match &row.body {
         Body::Value(value) => Some(value),
-        Body::Tombstone => None,
+        _ => None,
     };
     let head = Head {
         flags: flags(&row.body),
@@ -101,7 +121,7 @@ pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
         Vec::with_capacity(32 + value.map_or(0, |value| value.payload.len().min(64 << 10) as usize));
     encode_into(&head, &mut bytes);
     match value.map(|value| &value.payload) {
-        None => {}
+        None => parts::encode_into_row(&row.body, row.dot(), &mut bytes),
         Some(Payload::Inline(payload)) => bytes.extend_from_slice(payload),
         Some(Payload::Chunked(manifest)) => encode_into(manifest, &mut bytes),
     }
@@ -111,6 +131,12 @@ pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
 /// Reads an entry row back. Copies nothing: the value is a slice of `row`.
 pub fn decode_entry(row_key: &[u8], row: &Bytes) -> Result<EntryRow, Malformed> {
     let bytes = versioned(unseal(row_key, row)?)?;
+    if let Some(id) = keys::parse_entry_with_parts(row_key) {
+        let flags = bytes[0] & 0x0f;
+        let ((origin_index, hlc), rest) = decode_head(&bytes[1..])?;
+        let body = parts::decode_from_row(&id, flags, hlc, rest)?;
+        return Ok(EntryRow { origin_index, hlc, body });
+    }
     let (head, rest) = decode_head::<Head<'_>>(bytes)?;
     let body = if head.flags & TOMBSTONE != 0 {
         Body::Tombstone

@@ -82,7 +82,8 @@ pub fn page<S: Store>(
                     is_chunked: matches!(value.payload, crate::entry::Payload::Chunked(_)),
                     expires_at_s: value.expires_at_s,
                 }),
-                Body::Tombstone => None,
+                body if body.is_tombstone() => None,
+                body => Some(ValueState { is_chunked: false, expires_at_s: body.next_expiry() }),
             };
             let digest = short(key, name, &entry);
             let nothing =
@@ -184,8 +185,7 @@ fn decoded<S: Store>(
     }
     let replica = summary.origins.get(index).map(|(origin, _)| *origin);
     let unknown = || damaged(row_key, &Malformed::Form("an origin outside the table".into()));
-    let dot = Dot { hlc: row.hlc, replica: replica.ok_or_else(unknown)? };
-    Ok((id, Entry { dot, body: row.body }))
+    Ok((id, row.entry(replica.ok_or_else(unknown)?)))
 }
 
 fn damaged(row_key: &[u8], why: &Malformed) -> StoreError {

@@ -26,9 +26,10 @@
 
 use super::peer::Peer;
 use super::{Event, MessageError, Replica};
-use crate::clock::{Dot, Now, ReplicaId};
+use crate::clock::{Now, ReplicaId};
 use crate::codec::message::{Message, Round};
 use crate::codec::round::{RepairRow, Rows, Step};
+use crate::entry::Entry;
 use crate::store::{Store, StoreError};
 use crate::vector::VersionVector;
 
@@ -161,7 +162,7 @@ impl<S: Store> Replica<S> {
     fn repair_rows(&mut self, rows: Vec<RepairRow>) -> Result<u64, StoreError> {
         let mut repaired = 0;
         for row in rows {
-            if self.is_settled_dot(&self.held, row.entry.dot) {
+            if self.is_settled_state(&self.held, &row.entry) {
                 self.commit_if_full()?;
                 repaired += u64::from(self.apply_repair(&row.id, row.entry)?);
             }
@@ -170,10 +171,10 @@ impl<S: Store> Replica<S> {
         Ok(repaired)
     }
 
-    /// Whether a state with this dot is no more on its way to whoever has these claims. States run ahead of claims, so
+    /// Whether nothing of a state is still on its way to whoever has these claims. States run ahead of claims, so
     /// that some members may hold one of a removed replica from above its cut: nothing else will bring it to the rest.
-    fn is_settled_dot(&self, claims: &VersionVector, dot: Dot) -> bool {
-        claims.covers(dot) || self.members.removal(dot.replica).is_some()
+    fn is_settled_state(&self, claims: &VersionVector, entry: &Entry) -> bool {
+        entry.all_dots(|dot| claims.covers(dot) || self.members.removal(dot.replica).is_some())
     }
 
     /// Ends the rounds in which both sides have sent all there was to send.

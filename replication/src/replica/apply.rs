@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::epoch::Sweep;
 use super::{Event, Replica, entry_of_row};
-use crate::clock::{Hlc, ReplicaId};
+use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::codec::member as member_codec;
 use crate::codec::row::{self, EntryRow, LogRow};
-use crate::entry::{Body, Entry, EntryId, NamespaceId};
+use crate::entry::{Entry, EntryId, Kind, NamespaceId, Settled};
 use crate::keys;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
 use crate::vector::{MAX_ORIGINS, Position};
@@ -29,22 +29,29 @@ impl<S: Store> Replica<S> {
         entry: Option<Entry>,
     ) -> Result<bool, StoreError> {
         let current = self.entry(id)?;
-        let previous = match &current {
-            Some(current) if current.dot.replica == origin && current.dot.hlc < position.hlc => {
-                current.dot.hlc
-            }
-            _ => Hlc::ZERO,
-        };
+        let dot = Dot { hlc: position.hlc, replica: origin };
+        let previous = current.as_ref().map(|current| current.last_of(origin));
+        let previous = previous.filter(|previous| *previous < dot.hlc).unwrap_or_default();
         let holds_effect = match (&entry, &current) {
             (Some(_), _) => true,
-            (None, Some(current)) => (current.dot.hlc, current.dot.replica) >= (position.hlc, origin),
+            (None, Some(current)) => current.covers(dot),
             (None, None) => false,
         };
         if !holds_effect && !planted!(EventTakenOnTrust) {
             return Ok(false);
         }
-        if let Some(entry) = entry {
-            self.merge(id, current, entry)?;
+        match entry {
+            Some(entry) if id.kind != Kind::Value && origin != self.id && !planted!(StaleJoinedAgain) => {
+                let Some(fresh) = entry.fresh(current.as_ref(), self.frontier()) else { return Ok(false) };
+                self.clock.observe(entry.dot.hlc);
+                if let Some(fresh) = Entry::of_parts(fresh) {
+                    self.merge(id, current, fresh)?;
+                }
+            }
+            Some(entry) => {
+                self.merge(id, current, entry)?;
+            }
+            None => {}
         }
         self.append_log(origin, &LogRow { position, previous, id: id.clone() })?;
         Ok(true)
@@ -71,26 +78,55 @@ impl<S: Store> Replica<S> {
         if self.is_droppable(&entry) && !planted!(RoundOutlivesEpoch) {
             return Ok(false);
         }
-        let dot = entry.dot;
+        let dots = entry.dots();
         let current = self.entry(id)?;
         let changed = self.merge(id, current, entry)?;
-        let origin_index = self.origin_index(dot.replica)?;
-        if self.row(&keys::log(origin_index, dot.hlc))?.is_none() {
-            // The counts at a repaired place are not known; no interval ends there, so that none reaches a claim.
-            let position = Position { hlc: dot.hlc, ..Position::default() };
-            self.append_log(dot.replica, &LogRow { position, previous: Hlc::ZERO, id: id.clone() })?;
+        for dot in dots {
+            let origin_index = self.origin_index(dot.replica)?;
+            // Of what is below the epoch the log has been swept.
+            let is_logged = dot.hlc <= self.epoch || self.row(&keys::log(origin_index, dot.hlc))?.is_some();
+            if !is_logged {
+                // The counts at a repaired place are not known; no interval ends there, so that none reaches a claim.
+                let position = Position { hlc: dot.hlc, ..Position::default() };
+                self.append_log(dot.replica, &LogRow { position, previous: Hlc::ZERO, id: id.clone() })?;
+            }
         }
         Ok(changed)
     }
 
-    /// Merges a state into the entry and the tree. Gives whether it replaced the current one.
+    /// Merges a state into the entry and the tree. Gives whether that changed anything.
     fn merge(&mut self, id: &EntryId, current: Option<Entry>, entry: Entry) -> Result<bool, StoreError> {
         self.clock.observe(entry.dot.hlc);
+        if id.kind != Kind::Value {
+            return self.merge_parts(id, current, entry);
+        }
         let wins = current.as_ref().is_none_or(|current| current.is_replaced_by(&entry));
         if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }
         self.put_entry(id, current, entry)?;
+        Ok(true)
+    }
+
+    /// As [`Replica::merge`], for a state made of parts. Of parts that are over nothing is kept: whoever has swept them has
+    /// none, and would differ from us.
+    fn merge_parts(
+        &mut self,
+        id: &EntryId,
+        current: Option<Entry>,
+        entry: Entry,
+    ) -> Result<bool, StoreError> {
+        let mut joined = match &current {
+            Some(current) if !planted!(PartsReplacedNotJoined) => current.clone().join(entry),
+            _ => entry,
+        };
+        if let Settled::Less(less) = joined.settled(self.frontier()) {
+            joined = less;
+        }
+        if current.as_ref() == Some(&joined) {
+            return Ok(false);
+        }
+        self.put_entry(id, current, joined)?;
         Ok(true)
     }
 
@@ -113,8 +149,9 @@ impl<S: Store> Replica<S> {
         }
         self.leave_indices(id, &row_key, current.as_ref());
         self.chunks_renamed(&row_key, current.as_ref().map(|current| &current.body), Some(&entry.body));
+        self.usage_changed(&row_key, id, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.waiting.entry_came(id, &entry);
-        if let Some(at) = expiry_of(&entry) {
+        if let Some(at) = entry.body.next_expiry() {
             let expiry_key = keys::expiry(at, &row_key);
             let row = member_codec::encode_expiry(&expiry_key);
             self.staged.insert(expiry_key, Some(row));
@@ -126,8 +163,7 @@ impl<S: Store> Replica<S> {
             self.emit(Event::ChunksWanted(manifest.parts().collect()));
         }
         let origin_index = self.origin_index(entry.dot.replica)?;
-        let row =
-            row::encode_entry(&row_key, &EntryRow { origin_index, hlc: entry.dot.hlc, body: entry.body });
+        let row = row::encode_entry(&row_key, &EntryRow::of(origin_index, entry));
         self.staged.insert(row_key, Some(row));
         Ok(())
     }
@@ -145,6 +181,7 @@ impl<S: Store> Replica<S> {
         }
         self.leave_indices(id, &row_key, Some(entry));
         self.chunks_renamed(&row_key, Some(&entry.body), None);
+        self.usage_changed(&row_key, id, Some(&entry.body), None);
         self.staged.insert(row_key, None);
     }
 
@@ -152,7 +189,7 @@ impl<S: Store> Replica<S> {
     fn leave_indices(&mut self, id: &EntryId, row_key: &[u8], entry: Option<&Entry>) {
         let Some(entry) = entry else { return };
         self.waiting.entry_went(id, entry);
-        if let Some(at) = expiry_of(entry) {
+        if let Some(at) = entry.body.next_expiry() {
             self.staged.insert(keys::expiry(at, row_key), None);
         }
     }
@@ -218,12 +255,5 @@ impl<S: Store> Replica<S> {
     /// event belong into one batch.
     pub(super) fn commit_if_full(&mut self) -> Result<(), StoreError> {
         if self.staged.len() >= MAX_BATCH_ROWS { self.commit() } else { Ok(()) }
-    }
-}
-
-fn expiry_of(entry: &Entry) -> Option<u64> {
-    match &entry.body {
-        Body::Value(value) => value.expires_at_s,
-        Body::Tombstone => None,
     }
 }

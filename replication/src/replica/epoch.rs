@@ -26,8 +26,9 @@ use super::{Event, Replica, entry_of_row};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::message::Stage;
 use crate::codec::row::{self, LogRow};
-use crate::entry::{Body, Entry, EntryId};
+use crate::entry::{Body, Entry, EntryId, Kind, Settled};
 use crate::keys;
+use crate::kinds::Frontier;
 use crate::store::{Store, StoreError};
 use crate::vector::VersionVector;
 
@@ -56,6 +57,22 @@ pub(super) struct Sweep {
     is_expiry_done: bool,
     /// Where to go on among the entries themselves, in a thorough sweep.
     entry_cursor: Option<Vec<u8>>,
+    /// The set or map whose elements are being dropped.
+    emptying: Option<Emptying>,
+}
+
+/// A set or map that was emptied, whose rows go.
+#[derive(Clone, Debug)]
+struct Emptying {
+    head: EntryId,
+    /// Where to go on.
+    cursor: Vec<u8>,
+}
+
+impl Emptying {
+    fn of(head: EntryId) -> Self {
+        Self { cursor: keys::entry(&head), head }
+    }
 }
 
 impl Sweep {
@@ -80,23 +97,19 @@ pub struct Waiting {
 
 impl Waiting {
     pub(super) fn entry_came(&mut self, id: &EntryId, entry: &Entry) {
-        match &entry.body {
-            Body::Tombstone => {
-                self.tombstones += 1;
-                self.tombstone_bytes += TOMBSTONE_ROW_BYTES + id.key.len() as u64;
-            }
-            Body::Value(value) => self.expiring += u64::from(value.expires_at_s.is_some()),
+        if entry.body.is_tombstone() {
+            self.tombstones += 1;
+            self.tombstone_bytes += TOMBSTONE_ROW_BYTES + id.user_bytes() as u64;
         }
+        self.expiring += u64::from(entry.body.next_expiry().is_some());
     }
 
     pub(super) fn entry_went(&mut self, id: &EntryId, entry: &Entry) {
-        match &entry.body {
-            Body::Tombstone => {
-                self.tombstones -= 1;
-                self.tombstone_bytes -= TOMBSTONE_ROW_BYTES + id.key.len() as u64;
-            }
-            Body::Value(value) => self.expiring -= u64::from(value.expires_at_s.is_some()),
+        if entry.body.is_tombstone() {
+            self.tombstones -= 1;
+            self.tombstone_bytes -= TOMBSTONE_ROW_BYTES + id.user_bytes() as u64;
         }
+        self.expiring -= u64::from(entry.body.next_expiry().is_some());
     }
 
     pub(super) fn log_row_came(&mut self, bytes: usize) {
@@ -110,6 +123,16 @@ impl Waiting {
 
     pub(super) fn log_row_went(&mut self, bytes: usize) {
         self.log_bytes -= bytes as u64;
+    }
+}
+
+/// Whether the log row of this event is the one that leads to what is over of the entry. Of a value only the event that
+/// wrote its present state does, and its expiry has an index of its own.
+fn speaks_for(dot: Dot, entry: &Entry) -> bool {
+    match entry.body {
+        Body::Value(_) => false,
+        Body::Tombstone => entry.dot == dot,
+        _ => true,
     }
 }
 
@@ -170,7 +193,12 @@ impl<S: Store> Replica<S> {
     /// which ran ahead of its claims, is not held by everyone and never will be by its event: it stays, and rounds
     /// bring it to the others.
     pub(super) fn is_droppable(&self, entry: &Entry) -> bool {
-        entry.is_over_at().is_some_and(|at| at <= self.epoch) && self.held.covers(entry.dot)
+        entry.settled(self.frontier()) == Settled::Gone
+    }
+
+    /// What everyone holds, as the epoch says.
+    pub(super) fn frontier(&self) -> Frontier<'_> {
+        Frontier { epoch: self.epoch, held: &self.held }
     }
 
     /// For each member, this replica included, the origin it is furthest behind with.
@@ -378,7 +406,10 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let Some(mut sweep) = self.sweep.take() else { return Ok(()) };
-        let is_done = if usize::from(sweep.origin_index) < self.origins.len() {
+        let is_done = if sweep.emptying.is_some() {
+            self.sweep_elements(&mut sweep)?;
+            false
+        } else if usize::from(sweep.origin_index) < self.origins.len() {
             self.sweep_log(&mut sweep)?;
             false
         } else if !sweep.is_expiry_done {
@@ -428,6 +459,13 @@ impl<S: Store> Replica<S> {
         let origin = self.origins[usize::from(index)];
         for (log_row, bytes) in over {
             let dot = Dot { hlc: log_row.position.hlc, replica: origin };
+            let entry = self.entry(&log_row.id)?;
+            if entry.as_ref().is_some_and(|entry| self.is_emptied(entry)) {
+                // The log row stays for as long as rows do that it leads to.
+                sweep.origin_index = index;
+                sweep.emptying = Some(Emptying::of(log_row.id));
+                return Ok(());
+            }
             let row_key = keys::log(index, dot.hlc);
             self.staged.insert(row_key.to_vec(), None);
             self.log_rows -= 1;
@@ -435,12 +473,20 @@ impl<S: Store> Replica<S> {
                 walk.log_changed(&row_key, true, false);
             }
             self.waiting.log_row_went(bytes);
-            // Only the event that wrote the present state speaks for it.
-            if let Some(entry) = self.entry(&log_row.id)?.filter(|entry| entry.dot == dot)
-                && matches!(entry.body, Body::Tombstone)
-                && self.is_droppable(&entry)
-            {
-                self.drop_entry(&log_row.id, &entry);
+            if let Some(entry) = entry.filter(|entry| speaks_for(dot, entry)) {
+                self.settle_entry(&log_row.id, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what of a state is over.
+    fn settle_entry(&mut self, id: &EntryId, entry: Entry) -> Result<(), StoreError> {
+        match entry.settled(self.frontier()) {
+            Settled::Same => {}
+            Settled::Less(less) => self.put_entry(id, Some(entry), less)?,
+            Settled::Gone => {
+                self.drop_entry(id, &entry);
                 self.counters.dropped += 1;
             }
         }
@@ -471,11 +517,12 @@ impl<S: Store> Replica<S> {
             let Some(id) = keys::parse_expiry(&expiry_key).and_then(|(_, key)| keys::parse_entry(key)) else {
                 continue;
             };
-            if let Some(entry) =
-                self.entry(&id)?.filter(|entry| planted!(DroppedAtExpiry) || self.is_droppable(entry))
-            {
-                self.drop_entry(&id, &entry);
-                self.counters.dropped += 1;
+            match self.entry(&id)? {
+                Some(entry) if planted!(DroppedAtExpiry) && id.kind == Kind::Value => {
+                    self.drop_entry(&id, &entry);
+                }
+                Some(entry) => self.settle_entry(&id, entry)?,
+                None => {}
             }
         }
         let is_done = next.is_none();
@@ -501,17 +548,88 @@ impl<S: Store> Replica<S> {
             if let Some(id) = keys::parse_entry(row_key)
                 && let Ok(row) = row::decode_entry(row_key, &row)
                 && let Ok(entry) = entry_of_row(&self.origins, row)
-                && self.is_droppable(&entry)
             {
-                over.push((id, entry));
+                if self.is_emptied(&entry) {
+                    sweep.entry_cursor = Some(row_key.to_vec());
+                    sweep.emptying = Some(Emptying::of(id));
+                    return ControlFlow::Break(());
+                }
+                if entry.settled(self.frontier()) != Settled::Same {
+                    over.push((id, entry));
+                }
             }
             ControlFlow::Continue(())
         })?;
         for (id, entry) in over {
-            self.drop_entry(&id, &entry);
-            self.counters.dropped += 1;
+            self.settle_entry(&id, entry)?;
         }
         Ok(sweep.entry_cursor.is_none())
+    }
+
+    /// Whether this is the head of a set or map of which everyone knows that it was emptied.
+    fn is_emptied(&self, entry: &Entry) -> bool {
+        matches!(&entry.body, Body::Head(head) if head.cleared_for_all(self.frontier()).is_some())
+    }
+
+    /// Drops a slice of the elements that went with the whole, and at their end the head's word of it.
+    fn sweep_elements(&mut self, sweep: &mut Sweep) -> Result<(), StoreError> {
+        let Some(Emptying { head: id, cursor }) = sweep.emptying.take() else { return Ok(()) };
+        let Some(Entry { dot, body: Body::Head(head) }) = self.entry(&id)? else { return Ok(()) };
+        let Some(cleared) = head.cleared_for_all(self.frontier()) else { return Ok(()) };
+        let head_key = keys::entry(&id);
+        let mut over = Vec::new();
+        let mut next = None;
+        let mut seen = 0;
+        let mut fault = None;
+        self.store.scan(&cursor, &mut |row_key, row| {
+            if !row_key.starts_with(&head_key) {
+                return ControlFlow::Break(());
+            }
+            if seen == THOROUGH_SLICE_ROWS || over.len() == SLICE_ROWS {
+                next = Some(row_key.to_vec());
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            let decoded = row::decode_entry(row_key, &row).and_then(|row| entry_of_row(&self.origins, row));
+            match (keys::parse_entry(row_key), decoded) {
+                (Some(id), Ok(Entry { dot, body: Body::Element(element) })) => {
+                    let left = element.without_cleared(&cleared);
+                    if left.as_ref() != Some(&element) {
+                        over.push((id, Entry { dot, body: Body::Element(element) }, left));
+                    }
+                }
+                (_, Ok(_)) => {}
+                (_, Err(why)) => {
+                    fault = Some(StoreError::new(format!("the row of an element is damaged: {why}")));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        fault.map_or(Ok(()), Err)?;
+        for (id, entry, left) in over {
+            match left.map(Body::Element).and_then(Entry::of_parts) {
+                Some(left) => self.put_entry(&id, Some(entry), left)?,
+                None => {
+                    self.drop_entry(&id, &entry);
+                    self.counters.dropped += 1;
+                }
+            }
+        }
+        if let Some(next) = next {
+            sweep.emptying = Some(Emptying { head: id, cursor: next });
+            return Ok(());
+        }
+        let left = head.without_clears_for_all(self.frontier()).map(Body::Head).and_then(Entry::of_parts);
+        let entry = Entry { dot, body: Body::Head(head) };
+        match left {
+            Some(left) => self.put_entry(&id, Some(entry), left),
+            None => {
+                self.drop_entry(&id, &entry);
+                self.counters.dropped += 1;
+                Ok(())
+            }
+        }
     }
 
     /// Looks for what is over and was not found by the indices, as a lost log row leaves it: two replicas that differ

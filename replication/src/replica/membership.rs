@@ -96,7 +96,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn record(&mut self, now: Now, (id, body): (EntryId, Body)) -> Result<Dot, WriteError> {
-        let dot = self.append(now, id.clone(), body.clone())?;
+        let dot = self.append(now, id.clone(), |_, _| Ok(body.clone()))?;
         self.emit(Event::Recorded { dot, id, body });
         Ok(dot)
     }

@@ -38,6 +38,7 @@ impl<S: Store> Replica<S> {
             entries: 0,
             log_rows: 0,
             let_go: BTreeSet::new(),
+            usages: super::usage::Usages::default(),
             waiting: epoch::Waiting::default(),
             epoch: Hlc::ZERO,
             sweep: None,
@@ -134,6 +135,7 @@ impl<S: Store> Replica<S> {
             log_rows,
             origins,
             settings,
+            usages,
             waiting,
             members,
             returned_wait,
@@ -150,6 +152,7 @@ impl<S: Store> Replica<S> {
                     let name = settings.digest_key.name_hash(&id);
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
+                    usages.change(&id, None, Some(&entry.body));
                     waiting.entry_came(&id, &entry);
                     named.add_all(row_key, &entry.body);
                     if id.namespace == NamespaceId::SYSTEM {

@@ -23,7 +23,7 @@ use crate::codec::Malformed;
 use crate::codec::message::Stage;
 use crate::codec::round::RepairRow;
 use crate::codec::row::{self, Identity, Summary};
-use crate::entry::{Entry, NamespaceId};
+use crate::entry::{Body, Entry, Kind, NamespaceId};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -75,9 +75,9 @@ fn own_state(
 ) -> Result<Option<RepairRow>, Malformed> {
     let entry = entry_of_row(origins, row::decode_entry(row_key, row)?)?;
     let id = keys::parse_entry(row_key).ok_or_else(|| Malformed::Form("a foreign row key".into()))?;
-    let is_own = entry.dot.replica == identity.replica && entry.dot.hlc > summary.epoch;
+    let own = entry.said_by(identity.replica).filter(|own| own.dot.hlc > summary.epoch);
     let is_about_members = id.namespace == NamespaceId::SYSTEM && crate::member::is_about_members(&id.key);
-    Ok((is_own && !is_about_members).then_some(RepairRow { id, entry }))
+    Ok(own.filter(|_| !is_about_members).map(|entry| RepairRow { id, entry }))
 }
 
 impl<S: Store> Replica<S> {
@@ -126,7 +126,13 @@ impl<S: Store> Replica<S> {
         for state in slice {
             let dot = state.entry.dot;
             let current = self.entry(&state.id)?;
+            let is_of_parts = state.id.kind != Kind::Value;
             let is_overtaken = match current.as_ref().map(|current| compare(current, &state.entry)) {
+                // Of a part too old to tell: it may have been spent, and that forgotten.
+                Some(Ordering::Less) if is_of_parts && dot.hlc <= self.epoch => {
+                    self.returned_cursor = [&keys::returned(dot)[..], &[0]].concat();
+                    continue;
+                }
                 Some(Ordering::Less) => false,
                 // It ran ahead of claims to where we copied it from, and not everyone will get it.
                 Some(Ordering::Equal) if !self.durable.covers(dot) => false,
@@ -169,8 +175,15 @@ impl<S: Store> Replica<S> {
     }
 
     fn write_anew(&mut self, now: Now, state: RepairRow) -> Result<(), WriteError> {
-        let (id, Entry { dot: old, body }) = (state.id, state.entry);
-        let new = self.write(now, id.clone(), body.clone())?;
+        self.check_not_draining()?;
+        let RepairRow { id, entry } = state;
+        let current = self.entry(&id)?;
+        let mut body = entry.body.clone();
+        let new = self.append(now, id.clone(), |_, dot| {
+            body = entry.said_anew(current.as_ref(), dot);
+            Ok(body.clone())
+        })?;
+        let old = entry.dot;
         self.counters.written_anew += 1;
         self.emit(Event::WrittenAnew { old, new, id, body });
         Ok(())
@@ -205,7 +218,12 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// Which of two states of one entry is the later.
-fn compare(a: &Entry, b: &Entry) -> Ordering {
-    a.dot.cmp(&b.dot).then_with(|| a.body.cmp(&b.body))
+/// Whether the current state is older than this one, or holds it. Of parts that is asked of the one that was carried over.
+fn compare(current: &Entry, state: &Entry) -> Ordering {
+    match state.body {
+        Body::Value(_) | Body::Tombstone => {
+            current.dot.cmp(&state.dot).then_with(|| current.body.cmp(&state.body))
+        }
+        _ => current.last_of(state.dot.replica).cmp(&state.dot.hlc),
+    }
 }

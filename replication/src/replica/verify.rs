@@ -11,10 +11,12 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::chunk_index::ChunkRows;
+use super::usage::Usages;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
 use crate::codec::{Malformed, row};
 use crate::digest::{Digest, DigestKey, DigestTree, NameHash};
+use crate::entry::{Body, EntryId};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -60,6 +62,8 @@ pub enum Mismatch {
     },
     /// The root is right, but the counts by leaf or the sketch are not those of the entries.
     Tree,
+    /// What namespaces are said to have is not what their entries add up to.
+    Usage,
     /// The chunk index is not what the states say.
     ChunkIndex {
         /// Rows of the index.
@@ -83,6 +87,9 @@ impl fmt::Display for Mismatch {
                 write!(f, "the entries have the root {found}, and those written have {expected}")
             }
             Self::Tree => f.write_str("the counts or the sketch kept of the entries are not theirs"),
+            Self::Usage => {
+                f.write_str("the keys and bytes counted for namespaces are not those of the entries")
+            }
             Self::ChunkIndex { found, expected } => {
                 write!(f, "the chunk index has {found} rows that are not the {expected} that the values say")
             }
@@ -135,6 +142,7 @@ pub(super) struct Walk {
     tree: DigestTree,
     entries: u64,
     log_rows: u64,
+    usages: Usages,
     /// The rows of the chunk index, and what they should be.
     listed: ChunkRows,
     named: ChunkRows,
@@ -159,6 +167,19 @@ impl Walk {
         if row_key < self.cursor.as_slice() {
             self.tree.replace(name, old, new);
             self.entries = step(self.entries, old.is_some(), new.is_some());
+        }
+    }
+
+    /// What an entry counts has changed.
+    pub(super) fn usage_changed(
+        &mut self,
+        row_key: &[u8],
+        id: &EntryId,
+        old: Option<&Body>,
+        new: Option<&Body>,
+    ) {
+        if row_key < self.cursor.as_slice() {
+            self.usages.change(id, old, new);
         }
     }
 
@@ -195,6 +216,7 @@ impl Walk {
             let name = key.name_hash(&id);
             self.tree.replace(name, None, Some(key.state_digest(name, &entry)));
             self.entries += 1;
+            self.usages.change(&id, None, Some(&entry.body));
             self.named.add_all(row_key, &entry.body);
         } else if row_key.first() == Some(&keys::CHUNK) {
             self.listed.add(row_key, row::decode_chunk(row_key, row)?);
@@ -229,6 +251,7 @@ impl<S: Store> Replica<S> {
             tree: DigestTree::default(),
             entries: 0,
             log_rows: 0,
+            usages: Usages::default(),
             listed: ChunkRows::default(),
             named: ChunkRows::default(),
             bytes: 0,
@@ -310,6 +333,7 @@ impl<S: Store> Replica<S> {
             (walk.log_rows != self.log_rows, log_rows),
             (root != expected, root_differs),
             (root == expected && walk.tree != self.tree, Mismatch::Tree),
+            (root == expected && walk.usages != self.usages, Mismatch::Usage),
             (walk.listed != walk.named, index_differs),
         ]
         .into_iter()

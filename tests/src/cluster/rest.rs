@@ -24,6 +24,7 @@ pub struct Rest {
     http: reqwest::Client,
     base: String,
     namespace: String,
+    token: String,
 }
 
 /// What came back.
@@ -44,13 +45,19 @@ impl Rest {
             .tls_backend_preconfigured(no_tls())
             .build()
             .expect("a client that believes nobody has nothing that could fail");
-        Self { http, base: base.to_owned(), namespace: namespace.to_owned() }
+        Self { http, base: base.to_owned(), namespace: namespace.to_owned(), token: TOKEN.to_owned() }
+    }
+
+    /// The same, with another token.
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self }
     }
 
     /// Makes a namespace and gives its id.
     pub async fn create_namespace(&self, title: &str) -> anyhow::Result<String> {
         let url = format!("{}{}", self.base, namespaces());
-        let answer = answer(self.http.post(url).bearer_auth(TOKEN).json(&json!({ "title": title }))).await?;
+        let answer =
+            answer(self.http.post(url).bearer_auth(&self.token).json(&json!({ "title": title }))).await?;
         ensure!(answer.status == 200, "creating a namespace: {} {}", answer.status, answer.text());
         let envelope: Value = serde_json::from_slice(&answer.body)?;
         Ok(envelope["result"]["id"].as_str().context("a namespace without an id")?.to_owned())
@@ -58,7 +65,7 @@ impl Rest {
 
     /// Writes a value. Keys here need no percent-encoding.
     pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<Answer, reqwest::Error> {
-        answer(self.http.put(self.value_url(key)).bearer_auth(TOKEN).body(value)).await
+        answer(self.http.put(self.value_url(key)).bearer_auth(&self.token).body(value)).await
     }
 
     /// Writes pairs in one request; an error where they are not acknowledged.
@@ -66,14 +73,14 @@ impl Rest {
         let url = format!("{}{}/{}/bulk", self.base, namespaces(), self.namespace);
         let pair = |(key, value): &(String, Vec<u8>)| json!({ "key": key, "value": BASE64_STANDARD.encode(value), "base64": true });
         let pairs: Vec<Value> = pairs.iter().map(pair).collect();
-        let answer = answer(self.http.put(url).bearer_auth(TOKEN).json(&pairs)).await?;
+        let answer = answer(self.http.put(url).bearer_auth(&self.token).json(&pairs)).await?;
         ensure!(answer.status == 200, "writing in bulk: {} {}", answer.status, answer.text());
         Ok(())
     }
 
     /// Deletes a key.
     pub async fn delete(&self, key: &str) -> Result<Answer, reqwest::Error> {
-        answer(self.http.delete(self.value_url(key)).bearer_auth(TOKEN)).await
+        answer(self.http.delete(self.value_url(key)).bearer_auth(&self.token)).await
     }
 
     /// Reads a value: the bytes, `None` where the node says that there is no such key, and an error for
@@ -89,12 +96,12 @@ impl Rest {
 
     /// Reads a value and gives the answer as it came.
     pub async fn read_raw(&self, key: &str) -> Result<Answer, reqwest::Error> {
-        answer(self.http.get(self.value_url(key)).bearer_auth(TOKEN)).await
+        answer(self.http.get(self.value_url(key)).bearer_auth(&self.token)).await
     }
 
     /// Reads a page outside the account, such as `/readyz`.
     pub async fn page(&self, path: &str) -> Result<Answer, reqwest::Error> {
-        answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(TOKEN)).await
+        answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token)).await
     }
 
     fn value_url(&self, key: &str) -> String {

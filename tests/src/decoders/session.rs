@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 use replication::codec::message::Message;
+use replication::entry::Kind;
+use replication::kinds::{Change, ChangeError, Content};
 use replication::link::MAX_FRAME_BYTES;
 use replication::replica::{MAX_AHEAD_MS, MessageError, WriteError};
 use replication::store::memory::MemoryStore;
@@ -170,9 +172,21 @@ impl Session {
 
     /// Stages a write; every third is left to a later flush.
     fn write(&mut self, node: usize, key: usize, len: Option<usize>) {
-        let id = EntryId::value(NamespaceId([(key % 3) as u8 * 9; 16]), format!("key-{}", key % 12));
-        let body = len.map_or(Body::Tombstone, |len| Body::Value(value(len)));
-        match self.replicas[node].write(self.now, id, body) {
+        let written = match key % 5 {
+            4 => {
+                let (id, change) = change(key, len);
+                self.replicas[node].change(self.now, id, change)
+            }
+            _ => {
+                let id = EntryId::value(NamespaceId([(key % 3) as u8 * 9; 16]), format!("key-{}", key % 12));
+                let body = len.map_or(Body::Tombstone, |len| Body::Value(value(len)));
+                self.replicas[node].write(self.now, id, body)
+            }
+        };
+        match written {
+            // Also of a counter: no frame may have made it count that far.
+            Err(error @ WriteError::Change(ChangeError::WrongKind)) => panic!("{error}"),
+            Err(WriteError::Change(ChangeError::TooFar)) => {}
             Ok(_) | Err(WriteError::ClockSkew { .. } | WriteError::NotMember | WriteError::Draining) => {}
             Err(WriteError::Store(error)) => self.expect_told_to_stop(node, &error.reason),
             // Time only goes forward here, so a peer has led the clock away.
@@ -292,6 +306,28 @@ fn settings() -> Settings {
 }
 
 /// A value whose form follows from its length.
+/// A change of a counter, set or map.
+fn change(key: usize, len: Option<usize>) -> (EntryId, Change) {
+    let namespace = NamespaceId([9; 16]);
+    let content = |len: usize| Content { bytes: Bytes::from(vec![7; len % 100]), expires_at_s: None };
+    match (key % 3, len) {
+        (0, Some(len)) => {
+            let change = Change::Add {
+                amount: len as i64 - 40,
+                expires_at_s: (len % 7 == 0).then_some(2_000_000_000),
+            };
+            (EntryId::whole(namespace, Kind::Counter, "count"), change)
+        }
+        (0, None) => (EntryId::whole(namespace, Kind::Counter, "count"), Change::Clear),
+        (kind, Some(len)) => {
+            let kind = if kind == 1 { Kind::Set } else { Kind::Map };
+            (EntryId::element(namespace, kind, "of", format!("{}", len % 4)), Change::Put(content(len)))
+        }
+        (_, None) if key.is_multiple_of(2) => (EntryId::whole(namespace, Kind::Set, "of"), Change::Clear),
+        (_, None) => (EntryId::element(namespace, Kind::Map, "of", "1"), Change::Remove),
+    }
+}
+
 fn value(len: usize) -> Value {
     let payload = match len {
         250.. => Payload::Chunked(Manifest { len: 17 << 10, chunks: vec![ChunkId([len as u8; 32])] }),

@@ -8,7 +8,7 @@ use replication::codec::row;
 use replication::digest::DigestTree;
 use replication::store::Batch;
 use replication::store::memory::MemoryStore;
-use replication::{Body, DigestKey, Dot, Entry, EntryId, Hlc, Store, keys};
+use replication::{Body, DigestKey, Dot, EntryId, Hlc, Store, keys};
 
 use super::oracle::NAMESPACE;
 use super::scenario::Amnesia;
@@ -59,8 +59,7 @@ pub(super) fn forget(
                 doomed.push(row_key.to_vec());
             } else {
                 let name = key.name_hash(&id);
-                let entry = Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body };
-                tree.replace(name, None, Some(key.state_digest(name, &entry)));
+                tree.replace(name, None, Some(key.state_digest(name, &row.entry(replica))));
             }
         }
         ControlFlow::Continue(())

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use replication::codec::message::Stage;
 use replication::replica::returned;
-use replication::{Dot, Entry, Replica, ReplicaId};
+use replication::{Body, Dot, Entry, Replica, ReplicaId};
 
 use super::disk::Disk;
 use super::nodes::Node;
@@ -197,6 +197,9 @@ impl Simulation {
             self.oracle.check_end(replica)?;
             self.oracle.check_no_older_copy(replica)?;
             self.oracle.check_accounts(replica, &letters, &out)?;
+            if !self.forgot && !is_doubtful {
+                self.oracle.check_changes(replica, self.now(0).wall_ms / 1000)?;
+            }
         }
         self.check_disks()
     }
@@ -212,8 +215,10 @@ fn only_orphans_wait(replica: &Replica<Disk>) -> bool {
 /// The states that are over, or will be, and wait to be dropped.
 fn waiting(replica: &Replica<Disk>) -> Vec<Dot> {
     let entries = rows::entries(replica.store()).unwrap_or_default();
-    let waiting = entries
-        .into_values()
-        .filter(|(dot, body)| Entry { dot: *dot, body: body.clone() }.is_over_at().is_some());
+    let waits = |dot: Dot, body: &Body| match body {
+        Body::Value(_) | Body::Tombstone => Entry { dot, body: body.clone() }.is_over_at().is_some(),
+        parts => parts.is_tombstone() || parts.next_expiry().is_some(),
+    };
+    let waiting = entries.into_values().filter(|(dot, body)| waits(*dot, body));
     waiting.map(|(dot, _)| dot).collect()
 }

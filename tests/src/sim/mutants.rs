@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 26] = [
+const HUNTS: [Hunt; 31] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 0),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -69,6 +69,11 @@ const HUNTS: [Hunt; 26] = [
     hunt("OlderCopyUnnoticed", "restore", 0),
     hunt("ChunkRowStays", "swarm", 0),
     hunt("RelayKeepsEvents", "regions", 0),
+    hunt("RemovalSpendsNothing", "swarm", 0),
+    hunt("PartDroppedOnceSpent", "gc-partition", 0),
+    hunt("PartsReplacedNotJoined", "swarm", 0),
+    hunt("StaleJoinedAgain", "gc-partition", 0),
+    hunt("ResetForgotten", "swarm", 0),
     hunt("SalvageSkipped", "evicted", 0),
 ];
 

@@ -8,6 +8,7 @@ use replication::link::MAX_FRAME_BYTES;
 use replication::replica::WriteError;
 use replication::{Body, ChunkId, Dot, EntryId, Lane, Manifest, Payload, Replica, ReplicaId, Value};
 
+use super::changes::CHANGES_PERMILLE;
 use super::disk::Disk;
 use super::oracle::NAMESPACE;
 use super::{Happening, Simulation, rows};
@@ -33,7 +34,7 @@ const CHUNKS: u64 = 12;
 const MAX_TTL_S: u64 = 5;
 
 /// Of 1,000 writes, how many are committed with their group at once.
-const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
+pub(super) const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
 
 /// One node: a disk, a clock, and a replica while it is up.
 pub(super) struct Node {
@@ -100,6 +101,9 @@ impl Simulation {
         let reader = self.any_node();
         let read = self.any_entry();
         self.read(reader, &read)?;
+        if self.rng.permille(CHANGES_PERMILLE) {
+            return self.change();
+        }
         let node = self.any_node();
         let now = self.now(node);
         let (id, body) = (self.any_entry(), self.any_body(node, now.wall_ms / 1000));

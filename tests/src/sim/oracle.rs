@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use replication::entry::Kind;
 use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
 
 mod claims;
 mod ending;
+pub(super) mod kinds;
 
 /// The namespace that clients of a simulation write to.
 pub(super) const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
@@ -20,6 +22,8 @@ pub(crate) struct Oracle {
     durable: BTreeMap<Dot, (EntryId, Body)>,
     /// The dots of those, by entry.
     by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
+    /// What was asked for by events on counters, sets and maps, some of which never came to be durable.
+    changes: BTreeMap<Dot, kinds::Changed>,
     /// Staged when their node crashed, with its number: its store tells at the next start whether they survived. Of two
     /// clones each has its own.
     unsettled: BTreeMap<(usize, Dot), (EntryId, Body)>,
@@ -96,7 +100,8 @@ impl Oracle {
         let unsettled = self.unsettled.iter().filter(|((_, dot), _)| *dot == old).map(|(_, write)| write);
         let others = self.durable.get(&old).into_iter().chain(unsettled);
         let mut written = known.chain(others.map(|(id, body)| (id, body)));
-        if !written.any(|written| written == (id, body)) {
+        let is_told = |told: (&EntryId, &Body)| told.0 == id && (id.kind != Kind::Value || told.1 == body);
+        if !written.any(is_told) {
             return Err(format!("{old:?} on {:?} was written anew, and nobody issued it", id.key));
         }
         self.written_anew.insert(old, new);
@@ -150,6 +155,11 @@ impl Oracle {
     pub(crate) fn was_let_in_by_a_removed_one(&self, id: ReplicaId) -> bool {
         let joined = self.members.get(&id).and_then(|(joined, _)| *joined);
         joined.is_some_and(|dot| dot.replica != id && self.was_removed(dot.replica))
+    }
+
+    /// The values that were written, with their events.
+    fn values(&self) -> impl Iterator<Item = (&EntryId, &BTreeSet<Dot>)> {
+        self.by_entry.iter().filter(|(id, _)| id.kind == Kind::Value)
     }
 
     /// The newest state of an entry that this vector covers.

@@ -14,6 +14,17 @@ pub(super) fn entry(disk: &impl Store, id: &EntryId) -> Result<Option<(Dot, Body
     row.map(|row| decoded(&origins(disk)?, &row_key, &row)).transpose()
 }
 
+/// The state of an entry, staged changes left out.
+pub(super) fn state(disk: &impl Store, id: &EntryId) -> Result<Option<Entry>, String> {
+    Ok(entry(disk, id)?.map(|(dot, body)| Entry { dot, body }))
+}
+
+/// The states of all entries of a store.
+pub(super) fn states(disk: &impl Store) -> Result<BTreeMap<EntryId, Entry>, String> {
+    let states = entries(disk)?.into_iter();
+    Ok(states.map(|(id, (dot, body))| (id, Entry { dot, body })).collect())
+}
+
 /// The entries of a store, with the dots that wrote them.
 pub(super) fn entries(disk: &impl Store) -> Result<BTreeMap<EntryId, (Dot, Body)>, String> {
     let origins = origins(disk)?;
@@ -88,7 +99,8 @@ pub(super) fn shown(replica: &Replica<impl Store>, id: &EntryId) -> Result<Optio
 fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {
     let row = row::decode_entry(row_key, row).map_err(|why| why.to_string())?;
     let replica = origins.get(usize::from(row.origin_index)).ok_or("a row of an origin without a name")?;
-    Ok((Dot { hlc: row.hlc, replica: *replica }, row.body))
+    let Entry { dot, body } = row.entry(*replica);
+    Ok((dot, body))
 }
 
 /// The origins by their index in the rows of this store.

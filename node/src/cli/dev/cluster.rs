@@ -88,7 +88,11 @@ impl Cluster {
             },
             http: Http {
                 listen: here(ports.http + index),
-                tokens: vec![Token { account: self.account.clone(), token: self.token.clone() }],
+                tokens: vec![Token {
+                    account: self.account.clone(),
+                    token: self.token.clone(),
+                    cluster: true,
+                }],
                 ..Http::default()
             },
             replication: Replication {

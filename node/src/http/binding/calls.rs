@@ -14,11 +14,12 @@ use serde_json::Value as Json;
 
 use super::super::Surface;
 use super::super::attributes::{expires_at_s, now_s};
+use super::super::auth::Place;
 use super::super::body::Upload;
 use super::super::bulk::{self, MAX_READ_BODY_BYTES};
 use super::super::error::ApiError;
 use super::super::keys::{self, MAX_LIMIT};
-use super::super::query::{Query, decode_key};
+use super::super::query::Query;
 use super::super::values;
 use super::{Call, METADATA_HEADER};
 
@@ -30,9 +31,13 @@ const MIN_CACHE_TTL_S: f64 = 30.0;
 /// The one byte that JSON takes and a header does not.
 const DELETE_BYTE: u8 = 0x7f;
 
-pub(super) async fn get(surface: &Surface, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn get(
+    surface: &Surface,
+    place: &Place,
+    call: &Call<'_>,
+) -> Result<Response<Body>, ApiError> {
     check_cache_ttl(Query::parse(call.query)?.text("cache_ttl"))?;
-    let value = values::stored(surface, call.namespace, call.key)?;
+    let value = values::stored(surface, place, call.key)?;
     let mut response = values::with_payload(surface, value.payload).await?;
     if let Some(metadata) = value.metadata.as_deref().and_then(metadata_header) {
         response.headers_mut().insert(METADATA_HEADER, metadata);
@@ -45,22 +50,27 @@ pub(super) async fn get(surface: &Surface, call: &Call<'_>) -> Result<Response<B
 
 pub(super) async fn put(
     surface: &Surface,
+    place: &Place,
     call: &Call<'_>,
     headers: &HeaderMap,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
-    let key = Bytes::copy_from_slice(decode_key(call.key)?.as_bytes());
+    let key = Bytes::copy_from_slice(place.key(call.key)?.as_bytes());
     let query = Query::parse(call.query)?;
     let ack = query.ack()?;
     let expires_at_s = expires_at_s(query.float("expiration")?, query.float("expiration_ttl")?, now_s())?;
     let metadata = call.metadata(headers)?;
     let received = values::receive_verbatim(surface, upload).await?;
-    values::store(surface, call.namespace, key, received, metadata, expires_at_s, ack).await?;
+    values::store(surface, place, key, received, metadata, expires_at_s, ack).await?;
     Ok(Response::default())
 }
 
-pub(super) async fn delete(surface: &Surface, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    values::delete(surface, call.namespace, call.key, call.query).await?;
+pub(super) async fn delete(
+    surface: &Surface,
+    place: &Place,
+    call: &Call<'_>,
+) -> Result<Response<Body>, ApiError> {
+    values::delete(surface, place, call.key, call.query).await?;
     Ok(Response::default())
 }
 
@@ -74,14 +84,14 @@ struct List<'a> {
     cursor: Option<String>,
 }
 
-pub(super) fn list(surface: &Surface, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+pub(super) fn list(surface: &Surface, place: &Place, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(call.query)?;
     let limit = query.number("key_count_limit")?.unwrap_or(MAX_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         let wanted = format!("Please specify a number from 1 to {MAX_LIMIT}.");
         return Err(ApiError::invalid(format!("Invalid key_count_limit of {limit}. {wanted}")));
     }
-    let page = keys::page(surface, call.namespace, &query, limit)?;
+    let page = keys::page(surface, place, &query, limit)?;
     let keys = keys::rows(&page, |json| std::str::from_utf8(json?).ok());
     let cursor = page.next_after.as_ref().map(|after| keys::encode_cursor(after));
     Ok(json(&List { keys, list_complete: cursor.is_none(), cursor }))
@@ -97,7 +107,7 @@ struct CacheTtl {
 
 pub(super) async fn bulk_get(
     surface: &Surface,
-    call: &Call<'_>,
+    place: &Place,
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let body = upload.collect(MAX_READ_BODY_BYTES).await?;
@@ -105,7 +115,7 @@ pub(super) async fn bulk_get(
         let text = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
         check_cache_ttl(Some(&text))?;
     }
-    Ok(json(&bulk::values_of(surface, call.namespace, &body, false).await?))
+    Ok(json(&bulk::values_of(surface, place, &body, false).await?))
 }
 
 fn check_cache_ttl(given: Option<&str>) -> Result<(), ApiError> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::NamespaceId;
 use crate::clock::{Hlc, ReplicaId};
 use crate::codec::message::Message;
 use crate::entry::{Body, Payload, Value};
@@ -66,7 +67,7 @@ fn the_encoding_of_each_step_stays_what_it_is() {
     let row = RepairRow { id: EntryId::value(NamespaceId([1; 16]), "k"), entry };
     check(
         Step::Rows(Rows { rows: vec![row], more: false }),
-        &format!("0801{}016b{}09000000000001000176 00", "01".repeat(16), "07".repeat(16)).replace(' ', ""),
+        &format!("0801{}01016b{}09000000000001000176 00", "01".repeat(16), "07".repeat(16)).replace(' ', ""),
     );
 }
 

@@ -9,7 +9,7 @@ use crate::clock::{Now, ReplicaId};
 use crate::codec::round::{Ids, Listing, MAX_IDS_A_MESSAGE, RepairRow, Rows, Step};
 use crate::codec::row;
 use crate::digest::{LEAVES, NameHash};
-use crate::entry::{Body, Entry, EntryId, Payload};
+use crate::entry::{Entry, EntryId};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -161,7 +161,7 @@ impl<S: Store> Replica<S> {
                 }
                 let entry = replica.walked_entry(row_key, row)?;
                 if pick.takes(|| replica.short_id(name, &entry))
-                    && replica.is_settled_dot(&theirs, entry.dot)
+                    && replica.is_settled_state(&theirs, &entry)
                     && !replica.is_droppable(&entry)
                 {
                     *rows_bytes += row_bytes(&id, &entry);
@@ -267,12 +267,5 @@ type Visit<'a, S> =
 
 /// About how many bytes a repaired entry takes in a message.
 fn row_bytes(id: &EntryId, entry: &Entry) -> usize {
-    let payload = match &entry.body {
-        Body::Tombstone => 0,
-        Body::Value(value) => match &value.payload {
-            Payload::Inline(bytes) => bytes.len(),
-            Payload::Chunked(manifest) => 32 * manifest.chunks.len(),
-        },
-    };
-    64 + id.key.len() + payload
+    64 + id.user_bytes() + entry.body.frame_bytes()
 }

@@ -32,8 +32,7 @@ impl Pair {
     }
 
     fn entry_exists(&self, side: usize, key: &str) -> bool {
-        let row_key =
-            crate::keys::entry_parts(NamespaceId([9; 16]), crate::entry::Kind::Value, key.as_bytes());
+        let row_key = crate::keys::key_parts(NamespaceId([9; 16]), crate::entry::Kind::Value, key.as_bytes());
         self.replicas[side].store().read(&row_key).unwrap().is_some()
     }
 }

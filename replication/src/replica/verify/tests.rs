@@ -192,6 +192,19 @@ fn a_count_in_the_wrong_leaf_is_found() {
 }
 
 #[test]
+fn a_wrong_count_of_what_a_namespace_has_is_found() {
+    check_replica(
+        |replica| replica.usages.change(&id(500), Some(&Body::Tombstone), Some(&counted())),
+        |found| matches!(found, [Mismatch::Usage]),
+    );
+}
+
+/// A value that is in no row.
+fn counted() -> Body {
+    Body::Value(Value { payload: Payload::Inline("x".into()), metadata: None, expires_at_s: None })
+}
+
+#[test]
 fn a_damaged_row_ends_it() {
     for key in [keys::entry(&id(500)), keys::entry(&id(999))] {
         check(

@@ -1,7 +1,9 @@
 //! What holds at any moment: claims, origins, lag, epochs.
 
 use replication::codec::message::Stage;
-use replication::{Dot, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
+use replication::entry::{Kind, Settled};
+use replication::kinds::Frontier;
+use replication::{Body, Dot, Entry, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
 
 use super::{NAMESPACE, Oracle};
 use crate::sim::rows;
@@ -81,7 +83,7 @@ impl Oracle {
     /// the newest of them is over at the replica's epoch.
     pub(crate) fn check_claims(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let entries = rows::entries(replica.store())?;
-        for id in self.by_entry.keys() {
+        for (id, _) in self.values() {
             let Some((newest, body)) = self.newest_covered(id, replica.vector()) else { continue };
             let held = entries.get(id).map(|(dot, _)| *dot);
             let is_right = match held {
@@ -97,7 +99,7 @@ impl Oracle {
                 ));
             }
         }
-        Ok(())
+        self.check_claimed_changes(replica)
     }
 
     /// What a replica holds of another was durable there before it left.
@@ -161,6 +163,23 @@ impl Oracle {
             Some((id, (dot, _))) => {
                 Err(format!("{:?} still has {:?} by {dot:?} after epoch {epoch}", replica.id(), id.key))
             }
+            None => self.check_settled(replica),
+        }
+    }
+
+    /// As [`Oracle::check_swept`], of what is made of parts.
+    fn check_settled(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let frontier = Frontier { epoch: replica.epoch(), held: replica.vector() };
+        let is_emptied = |entry: &Entry| matches!(&entry.body, Body::Head(head) if head.cleared_for_all(frontier).is_some());
+        let states = rows::states(replica.store())?.into_iter().filter(|(id, _)| id.kind != Kind::Value);
+        let mut left =
+            states.filter(|(_, entry)| entry.settled(frontier) != Settled::Same || is_emptied(entry));
+        match left.next() {
+            Some((id, entry)) => Err(format!(
+                "{:?} still has {entry:?} of {id:?} after epoch {}",
+                replica.id(),
+                frontier.epoch
+            )),
             None => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use replication::entry::Kind;
 use replication::{Dot, EntryId, Replica, ReplicaId, Store};
 
 use super::{NAMESPACE, Oracle};
@@ -12,7 +13,7 @@ impl Oracle {
     /// its replica claims; or it is gone, and was over.
     pub(crate) fn check_end(&self, replica: &Replica<impl Store>) -> Result<(), String> {
         let entries = rows::entries(replica.store())?;
-        for id in self.by_entry.keys() {
+        for (id, _) in self.values() {
             let newest = self.newest_covered(id, replica.vector());
             let Some((dot, body)) = entries.get(id) else {
                 match newest.filter(|(dot, body)| !self.may_be_absent(id, *dot, body, replica.epoch())) {
@@ -59,7 +60,7 @@ impl Oracle {
         let is_kept = |dot: &Dot| self.written_anew.contains_key(dot) || letters.contains(dot);
         let held = |id: &EntryId| entries.get(id).map(|(dot, _)| *dot);
         // What a replica said about the cluster itself goes with it.
-        for (id, dots) in self.by_entry.iter().filter(|(id, _)| id.namespace == NAMESPACE) {
+        for (id, dots) in self.values().filter(|(id, _)| id.namespace == NAMESPACE) {
             let top = dots.iter().rev().find(|dot| !out.contains(&dot.replica));
             let Some(top) = top.copied() else { continue };
             let is_covered = replica.vector().covers(top);
@@ -75,7 +76,8 @@ impl Oracle {
                 ));
             }
         }
-        for (dot, id, _) in self.doubtful_writes.iter().filter(|(_, id, _)| id.namespace == NAMESPACE) {
+        let is_value = |id: &EntryId| id.namespace == NAMESPACE && id.kind == Kind::Value;
+        for (dot, id, _) in self.doubtful_writes.iter().filter(|(_, id, _)| is_value(id)) {
             let excused = self.is_gone(*dot) || out.contains(&dot.replica);
             let later_kept = self.dots_of(id).into_iter().any(|later| later >= *dot && is_kept(&later));
             if !excused

@@ -1,0 +1,280 @@
+//! Reading counters, sets and maps straight from a store.
+//!
+//! A state names the replica of its dot by a number of the store's summary, which is read only where that matters: where a
+//! set or map was emptied, or several replicas have written to one element.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::{MAX_ROWS_LOOKED_AT, damaged_row};
+use crate::clock::ReplicaId;
+use crate::codec::row::{self, EntryRow};
+use crate::entry::{Body, EntryId, Kind, NamespaceId};
+use crate::keys;
+use crate::kinds::{Content, Counter, Element, Head, Times};
+use crate::store::{Store, StoreError};
+
+/// A counter as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterView {
+    /// What it stands at.
+    pub count: i128,
+    /// Serialised JSON.
+    pub metadata: Option<Bytes>,
+    /// When all of it will have expired, in Unix seconds.
+    pub expires_at_s: Option<u64>,
+}
+
+/// The counter under `key` as of `now_s` (Unix seconds); `None` where nobody has counted, or all of it was reset or has
+/// expired.
+pub fn counter<S: Store>(
+    store: &S,
+    namespace: NamespaceId,
+    key: &[u8],
+    now_s: u64,
+) -> Result<Option<CounterView>, StoreError> {
+    let id = EntryId::whole(namespace, Kind::Counter, Bytes::copy_from_slice(key));
+    let Some(Body::Counter(counter)) = body(store, &keys::entry(&id))? else { return Ok(None) };
+    Ok(view(&counter, now_s))
+}
+
+fn view(counter: &Counter, now_s: u64) -> Option<CounterView> {
+    let count = counter.count(now_s)?;
+    Some(CounterView {
+        count,
+        metadata: counter.metadata().cloned(),
+        expires_at_s: counter.expires_at_s(now_s),
+    })
+}
+
+/// The content of a member (for which it is empty) or field, as of `now_s`; `None` where it is not there.
+pub fn element<S: Store>(store: &S, id: &EntryId, now_s: u64) -> Result<Option<Content>, StoreError> {
+    let cleared = cleared(store, id.namespace, id.kind, &id.key)?;
+    let row_key = keys::entry(id);
+    let Some(row) = store.read(&row_key)? else { return Ok(None) };
+    let row = row::decode_entry(&row_key, &row).map_err(|why| damaged_row(&why))?;
+    shown(store, row, &cleared, now_s)
+}
+
+/// The metadata of a set or map.
+pub fn metadata<S: Store>(
+    store: &S,
+    namespace: NamespaceId,
+    kind: Kind,
+    key: &[u8],
+) -> Result<Option<Bytes>, StoreError> {
+    Ok(head(store, namespace, kind, key)?.and_then(|head| head.metadata().cloned()))
+}
+
+/// One page of the members of a set, or fields of a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElementPage {
+    /// Members or fields with their content, in the order of their bytes.
+    pub rows: Vec<(Bytes, Content)>,
+    /// The page after this one lists what comes after this element; `None` where nothing may come.
+    pub next_after: Option<Bytes>,
+}
+
+/// Up to `limit` members or fields that start with `prefix` and come after `after`. A page may be short, even empty, and
+/// still have a next one.
+pub fn elements<S: Store>(
+    store: &S,
+    (namespace, kind, key): (NamespaceId, Kind, &[u8]),
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+    now_s: u64,
+) -> Result<ElementPage, StoreError> {
+    let cleared = cleared(store, namespace, kind, key)?;
+    let head_key = keys::entry(&EntryId::whole(namespace, kind, Bytes::copy_from_slice(key)));
+    let range = [&head_key[..], prefix].concat();
+    // Beyond the head itself.
+    let from = match after {
+        Some(after) if after >= prefix => [&head_key[..], after, &[0]].concat(),
+        _ if prefix.is_empty() => [&head_key[..], &[0]].concat(),
+        _ => range.clone(),
+    };
+    let mut page = ElementPage::default();
+    let mut looked_at = 0;
+    let mut last: Option<Bytes> = None;
+    let mut fault = None;
+    store.scan(&from, &mut |row_key, row| {
+        if !row_key.starts_with(&range) {
+            return ControlFlow::Break(());
+        }
+        if page.rows.len() == limit || looked_at == MAX_ROWS_LOOKED_AT {
+            page.next_after = last.take();
+            return ControlFlow::Break(());
+        }
+        looked_at += 1;
+        let element = Bytes::copy_from_slice(&row_key[head_key.len()..]);
+        last = Some(element.clone());
+        let found = row::decode_entry(row_key, &row).map_err(|why| damaged_row(&why));
+        match found.and_then(|row| shown(store, row, &cleared, now_s)) {
+            Ok(Some(content)) => page.rows.push((element, content)),
+            Ok(None) => {}
+            Err(error) => {
+                fault = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    fault.map_or(Ok(page), Err)
+}
+
+/// One page of keys of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// Keys under which there is something, in the order of their bytes.
+    pub keys: Vec<KeyRow>,
+    /// The page after this one lists what comes after this key; `None` where nothing may come.
+    pub next_after: Option<Bytes>,
+}
+
+/// A key with what a listing says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The key.
+    pub key: Bytes,
+    /// Serialised JSON.
+    pub metadata: Option<Bytes>,
+    /// When all of it will have expired, in Unix seconds; of counters only.
+    pub expires_at_s: Option<u64>,
+}
+
+/// Up to `limit` keys of counters, sets or maps that start with `prefix` and come after `after`. Sets and maps without a
+/// member or field are not there. A page may be short, even empty, and still have a next one.
+pub fn keys_page<S: Store>(
+    store: &S,
+    (namespace, kind): (NamespaceId, Kind),
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+    now_s: u64,
+) -> Result<KeyPage, StoreError> {
+    let range = keys::key_parts(namespace, kind, prefix);
+    let mut from = match after {
+        Some(after) if after >= prefix => beyond(namespace, kind, after),
+        _ => range.clone(),
+    };
+    let mut page = KeyPage::default();
+    for _ in 0..MAX_KEYS_LOOKED_AT {
+        let Some(key) = first_key(store, &from, &range)? else {
+            page.next_after = None;
+            return Ok(page);
+        };
+        if page.keys.len() == limit {
+            return Ok(page);
+        }
+        let found = match kind {
+            Kind::Counter => counter(store, namespace, &key, now_s)?.map(|found| KeyRow {
+                key: key.clone(),
+                metadata: found.metadata,
+                expires_at_s: found.expires_at_s,
+            }),
+            _ if has_elements(store, (namespace, kind, &key), now_s)? => {
+                let metadata = metadata(store, namespace, kind, &key)?;
+                Some(KeyRow { key: key.clone(), metadata, expires_at_s: None })
+            }
+            _ => None,
+        };
+        page.keys.extend(found);
+        from = beyond(namespace, kind, &key);
+        page.next_after = Some(key);
+    }
+    Ok(page)
+}
+
+/// The keys a listing may look at before it gives what it has.
+const MAX_KEYS_LOOKED_AT: usize = 2_000;
+
+/// The first row key that is of a later key than this one.
+fn beyond(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
+    let id = EntryId::whole(namespace, kind, Bytes::copy_from_slice(key));
+    if kind.has_elements() {
+        keys::after_prefix(&keys::entry(&id))
+    } else {
+        [&keys::entry(&id)[..], &[0]].concat()
+    }
+}
+
+/// The key of the first row from here on, if it is in the range.
+fn first_key<S: Store>(store: &S, from: &[u8], range: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let mut found = None;
+    store.scan(from, &mut |row_key, _| {
+        if row_key.starts_with(range) {
+            found = keys::parse_entry(row_key).map(|id| id.key);
+        }
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
+fn has_elements<S: Store>(
+    store: &S,
+    name: (NamespaceId, Kind, &[u8]),
+    now_s: u64,
+) -> Result<bool, StoreError> {
+    let mut after = None;
+    loop {
+        let page = elements(store, name, &[], after.as_deref(), 1, now_s)?;
+        if !page.rows.is_empty() || page.next_after.is_none() {
+            return Ok(!page.rows.is_empty());
+        }
+        after = page.next_after;
+    }
+}
+
+fn body<S: Store>(store: &S, row_key: &[u8]) -> Result<Option<Body>, StoreError> {
+    let Some(row) = store.read(row_key)? else { return Ok(None) };
+    row::decode_entry(row_key, &row).map(|row| Some(row.body)).map_err(|why| damaged_row(&why))
+}
+
+fn head<S: Store>(
+    store: &S,
+    namespace: NamespaceId,
+    kind: Kind,
+    key: &[u8],
+) -> Result<Option<Head>, StoreError> {
+    let id = EntryId::whole(namespace, kind, Bytes::copy_from_slice(key));
+    let Some(row) = store.read(&keys::entry(&id))? else { return Ok(None) };
+    let row = row::decode_entry(&keys::entry(&id), &row).map_err(|why| damaged_row(&why))?;
+    let replica = replica(store, row.origin_index)?;
+    Ok(match row.entry(replica).body {
+        Body::Head(head) => Some(head),
+        _ => None,
+    })
+}
+
+/// Up to where each replica's elements went with the whole.
+fn cleared<S: Store>(store: &S, namespace: NamespaceId, kind: Kind, key: &[u8]) -> Result<Times, StoreError> {
+    Ok(head(store, namespace, kind, key)?.map(|head| head.cleared()).unwrap_or_default())
+}
+
+fn shown<S: Store>(
+    store: &S,
+    row: EntryRow,
+    cleared: &Times,
+    now_s: u64,
+) -> Result<Option<Content>, StoreError> {
+    let is_simple = |element: &Element| element.parts.len() == 1 && cleared.is_empty();
+    let body = match row.body {
+        Body::Element(element) if is_simple(&element) => Body::Element(element),
+        _ => {
+            let replica = replica(store, row.origin_index)?;
+            row.entry(replica).body
+        }
+    };
+    let Body::Element(element) = body else { return Ok(None) };
+    Ok(element.alive(cleared, now_s).last().map(|(_, content)| (*content).clone()))
+}
+
+/// The replica with this number.
+fn replica<S: Store>(store: &S, index: u16) -> Result<ReplicaId, StoreError> {
+    let summary = store.read(keys::SUMMARY)?.ok_or_else(|| StoreError::new("the summary row is missing"))?;
+    let summary = row::decode_summary(&summary).map_err(|why| damaged_row(&why))?;
+    let origin = summary.origins.get(usize::from(index)).map(|(origin, _)| *origin);
+    origin.ok_or_else(|| StoreError::new("a row is by an origin outside the table; rebuild this node"))
+}
