@@ -334,7 +334,7 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         StatusCode::UNAUTHORIZED => {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         _ => {}
@@ -374,7 +374,7 @@ mod tests {
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
         let id = || "ab".repeat(16);
-        let cases: [(PageError, u16); 22] = [
+        let cases: [(PageError, u16); 24] = [
             (PageError::Busy { reason: text() }, 503),
             (LinkError::NoSuchLink { pop: text() }.into(), 404),
             (LinkError::Quarantined.into(), 503),
@@ -393,6 +393,8 @@ mod tests {
             (TokenError::Read(ReadError { reason: text() }).into(), 503),
             (NamespaceError::NotFound.into(), 404),
             (QuotaError::Write(WriteError::Draining).into(), 503),
+            (QuotaError::Write(WriteError::Overloaded { queued: 9 }).into(), 429),
+            (PageError::TooFast(TooMany { per_s: 1, retry_after_s: 1 }), 429),
             (PageError::Unauthorized, 401),
             (PageError::OrderTooLarge, 413),
             (PageError::PathNotText, 400),
@@ -403,7 +405,7 @@ mod tests {
             let response = error.into_response();
             assert_eq!(response.status(), status, "{text}");
             // Only what passes by itself is worth another try.
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{text}");
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), matches!(status, 429 | 503), "{text}");
         }
     }
 

@@ -150,7 +150,9 @@ mod tests {
                 let statuses = operation["responses"].as_object().unwrap();
                 let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
                 let refusal = if path.starts_with("/client/") { "403" } else { "401" };
-                assert_eq!(statuses.contains_key(refusal), !is_open, "{method} {path}");
+                for refusal in [refusal, "429"] {
+                    assert_eq!(statuses.contains_key(refusal), !is_open, "{method} {path} {refusal}");
+                }
                 assert!(statuses.keys().all(|status| status.parse::<u16>().is_ok()), "{method} {path}");
             }
         }
