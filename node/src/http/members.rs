@@ -79,15 +79,15 @@ pub(super) async fn settle(
     Ok(Json(native.engine.settle_dead_letter(&dot, write).await?))
 }
 
-/// The name in a path, decoded.
-pub(super) struct Named(pub(super) String);
+/// The name in a path, or a tuple of them, decoded.
+pub(super) struct Named<T = String>(pub(super) T);
 
-impl FromRequestParts<Native> for Named {
+impl<T: DeserializeOwned + Send> FromRequestParts<Native> for Named<T> {
     type Rejection = PageError;
 
     async fn from_request_parts(head: &mut Parts, native: &Native) -> Result<Self, PageError> {
-        let path = Path::<String>::from_request_parts(head, native).await;
-        path.map(|Path(name)| Self(name)).map_err(|_| PageError::PathNotText)
+        let path = Path::<T>::from_request_parts(head, native).await;
+        path.map(|Path(names)| Self(names)).map_err(|_| PageError::PathNotText)
     }
 }
 
@@ -111,5 +111,9 @@ pub(super) async fn received<T: DeserializeOwned>(body: Body, max_bytes: usize) 
         Ok(Err(_)) => return Err(PageError::OrderTooLarge),
         Err(_) => return Err(not_understood(format!("it has not come within {MAX_ORDER_MS} ms"))),
     };
+    // serde would take a list for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(not_understood("send a JSON object".to_owned()));
+    }
     serde_json::from_slice(&body).map_err(|error| not_understood(error.to_string()))
 }

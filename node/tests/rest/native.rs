@@ -74,6 +74,8 @@ async fn what_cannot_be_read_in_an_address_is_a_problem_too() {
     for (method, path) in [
         ("POST", "/v1/members/%FF/drain"),
         ("POST", "/v1/links/%ED%A0%80/pause"),
+        ("DELETE", "/v1/accounts/a/tokens/%FF"),
+        ("GET", "/v1/accounts/a/namespaces/%FF/quota"),
         ("GET", "/v1/entries?leaves=1&leaves=2"),
         ("GET", "/v1/entries?after=%FF"),
     ] {
@@ -81,6 +83,27 @@ async fn what_cannot_be_read_in_an_address_is_a_problem_too() {
         assert_eq!((answer.status, answer.json()["status"].as_u64()), (400, Some(400)), "{path} {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     }
+}
+
+/// A list was taken for the fields in their order, and an empty one for those that may be left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_object_asks_for_nothing() {
+    let node = test_node().await;
+    let (_, namespace) = node.kv.rsplit_once('/').unwrap();
+    let quota = format!("/v1/accounts/{}/namespaces/{namespace}/quota", super::ACCOUNT);
+    for (method, path, body) in [
+        ("PUT", quota.as_str(), "[]"),
+        ("PUT", &quota, "[null, 0, 0]"),
+        ("POST", "/v1/accounts", r#"["shop"]"#),
+        ("POST", "/v1/budgets", r#"["node", null]"#),
+        ("POST", "/v1/budgets", ""),
+    ] {
+        let answer = node.client.send(method, path, &[], body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("send a JSON object"), "{answer:?}");
+    }
+    let whole = node.client.send("PUT", &quota, &[], b" \n{}").await;
+    assert_eq!(whole.status, 200, "{whole:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
