@@ -175,6 +175,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn elements_lie_behind_the_head_of_their_key_and_nowhere_else() {
+        let head = |key: &'static [u8]| entry(&EntryId::whole(NamespaceId([7; 16]), Kind::Set, key));
+        let member = |key: &'static [u8], member: &'static [u8]| {
+            let id = EntryId::element(NamespaceId([7; 16]), Kind::Set, key, member);
+            assert_eq!(parse_entry(&entry(&id)), Some(id.clone()));
+            entry(&id)
+        };
+        // Zeros in keys and members are what could make one the other.
+        let row_keys = [
+            head(b"a"),
+            member(b"a", b"\0"),
+            member(b"a", b"\0\0b"),
+            member(b"a", b"\xff"),
+            head(b"a\0"),
+            member(b"a\0", b"a"),
+            head(b"a\0\0"),
+            member(b"a\0\xff", b"x"),
+            head(b"ab"),
+        ];
+        assert!(row_keys.is_sorted(), "{row_keys:?}");
+        let within = |head: &[u8]| row_keys.iter().filter(|row_key| row_key.starts_with(head)).count();
+        assert_eq!([within(&row_keys[0]), within(&row_keys[4]), within(&row_keys[6])], [4, 2, 1]);
+        for cut in 18..row_keys[0].len() {
+            assert_eq!(parse_entry(&row_keys[0][..cut]), None, "a key that has no end");
+        }
+    }
+
+    #[test]
     fn row_keys_parse_back_and_keep_the_order_of_keys_and_events() {
         let id = |key: &'static str| EntryId::value(NamespaceId([7; 16]), key);
         assert_eq!(parse_entry(&entry(&id("some/key"))), Some(id("some/key")));

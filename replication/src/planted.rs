@@ -54,12 +54,12 @@ bugs! {
     SketchCountForgotten, "sketch.rs", "what leaves the sketch is not counted out of its cells";
     EventsMiscounted, "vector.rs", "events are counted wrongly";
     ExpiryLostOnWire, "codec/delta.rs", "the expiry is lost on the wire";
-    DroppedAboveEpoch, "replica/epoch.rs", "tombstones from after the epoch are dropped";
-    DroppedOnceHeldByAll, "replica/epoch.rs", "a tombstone is dropped when all have it, whatever else is on its way";
+    DroppedAboveEpoch, "replica/sweep.rs", "tombstones from after the epoch are dropped";
+    DroppedOnceHeldByAll, "replica/sweep.rs", "a tombstone is dropped when all have it, whatever else is on its way";
     RoundOutlivesEpoch, "replica/epoch.rs", "repairs of an ended epoch count";
     EpochTakenOnTrust, "replica/epoch.rs", "an epoch is adopted without holding what it covers";
     CutFromAcknowledgements, "replica/epoch.rs", "the cut of a removed replica is taken from acknowledgements";
-    DroppedAtExpiry, "replica/epoch.rs", "an expired value is dropped at its expiry, not by the epoch";
+    DroppedAtExpiry, "replica/sweep.rs", "an expired value is dropped at its expiry, not by the epoch";
     FenceForgotten, "replica.rs", "a removed replica is still listened to";
     OlderCopyUnnoticed, "replica/peer.rs", "an older copy of a store is not noticed";
     ChunkRowStays, "replica/chunk_index.rs", "a state that goes stays in the chunk index";

@@ -26,7 +26,6 @@ use crate::codec::row::{self, Summary};
 use crate::digest::{Digest, DigestKey, DigestTree};
 use crate::entry::{Body, ChunkId, Entry, EntryId};
 use crate::keys;
-use crate::kinds::{Change, ChangeError};
 use crate::link::Lane;
 use crate::member::{MemberRecord, Members, RemovalReason};
 use crate::store::{Batch, Store, StoreError};
@@ -47,9 +46,11 @@ mod push;
 pub mod returned;
 mod skew;
 mod standing;
+mod sweep;
 mod topology;
 mod usage;
 pub mod verify;
+mod write;
 
 pub use epoch::{Garbage, Holder};
 pub use eviction::Quorum;
@@ -59,6 +60,7 @@ pub use push::MAX_AHEAD_MS;
 pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
 pub use usage::{Growth, Usage};
+pub use write::WriteError;
 
 /// The most chunks that one event names; a driver finds the others when they are read, or when it looks at all.
 const MAX_CHUNKS_TOLD: usize = 65_536;
@@ -119,36 +121,6 @@ pub enum OpenError {
     /// It belongs to another cluster.
     #[error("the store belongs to another cluster")]
     OtherCluster,
-}
-
-/// Why a write was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The change is not one that this entry can take.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    /// This replica is not a full member of its cluster: not yet, or no more.
-    #[error("this replica is no member of the cluster, or not yet")]
-    NotMember,
-    /// This member is being drained.
-    #[error("this member is being drained")]
-    Draining,
-    /// This replica's clock is further from its peers' than [`CLOCK_SKEW_LIMIT_MS`].
-    #[error("the clock is {skew_ms} ms away from the peers' median")]
-    ClockSkew {
-        /// Ours less theirs.
-        skew_ms: i64,
-    },
-    /// This replica's clock is further than [`MAX_AHEAD_MS`] behind an event it holds: it has been set back,
-    /// and peers would put off what it wrote now.
-    #[error("the clock is {behind_ms} ms behind events that are already here")]
-    ClockBehind {
-        /// How far.
-        behind_ms: u64,
-    },
 }
 
 /// Why a message was not taken.
@@ -291,7 +263,7 @@ pub struct Replica<S: Store> {
     /// All that is over at or below this is dropped, or about to be.
     epoch: Hlc,
     /// Where the sweep to this epoch stands; `None` when it is done.
-    sweep: Option<epoch::Sweep>,
+    sweep: Option<sweep::Sweep>,
     /// Since when a new epoch waits for rounds to end.
     put_off_since_us: Option<u64>,
     /// When to look whether a round has left a difference that a thorough sweep may end.
@@ -368,56 +340,6 @@ impl<S: Store> Replica<S> {
     /// Gives the store back, as it is: what was not flushed is not in it, or not durably.
     pub fn into_store(self) -> S {
         self.store
-    }
-
-    /// Stages a write of this replica's own and gives its event. It may be acknowledged as durable after
-    /// the next [`Replica::flush`].
-    pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
-        self.check_not_draining()?;
-        self.append(now, id, |_, _| Ok(body))
-    }
-
-    /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
-    pub fn change(&mut self, now: Now, id: EntryId, change: Change) -> Result<Dot, WriteError> {
-        self.check_not_draining()?;
-        let current = self.entry(&id)?;
-        let name = id.clone();
-        self.append(now, id, |replica, dot| {
-            Ok(Entry::changed(&name, current.as_ref(), change, dot, &replica.held)?)
-        })
-    }
-
-    fn check_not_draining(&self) -> Result<(), WriteError> {
-        let draining = self.members.find(self.id).is_some_and(|me| me.draining);
-        if draining { Err(WriteError::Draining) } else { Ok(()) }
-    }
-
-    /// Stages a new event of this replica, which writes what `body` makes of its dot.
-    fn append(
-        &mut self,
-        now: Now,
-        id: EntryId,
-        body: impl FnOnce(&Self, Dot) -> Result<Body, WriteError>,
-    ) -> Result<Dot, WriteError> {
-        self.check_usable()?;
-        if self.stage() != Stage::Member {
-            return Err(WriteError::NotMember);
-        }
-        self.commit_if_full()?;
-        if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
-            return Err(WriteError::ClockSkew { skew_ms });
-        }
-        let behind_ms = self.clock.last().wall_ms().saturating_sub(now.wall_ms);
-        if behind_ms > MAX_AHEAD_MS {
-            return Err(WriteError::ClockBehind { behind_ms });
-        }
-        let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
-        let entry = Entry { dot, body: body(self, dot)? };
-        let written = id.user_bytes() as u64 + entry.user_bytes();
-        let position = self.held.position(self.id).after(dot.hlc, written);
-        self.apply_event(self.id, position, &id, Some(entry))?;
-        self.claim(self.id, position)?;
-        Ok(dot)
     }
 
     /// Takes a message from a connected peer. Its effect is staged; see [`Replica::flush`].

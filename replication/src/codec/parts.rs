@@ -316,10 +316,27 @@ impl Encode for Canonical<'_> {
     }
 }
 
-/// What the digest of a state made of parts is taken of, beside its dot.
+/// What the digest of a state made of parts is taken of, beside its dot. It does not say by which event a part was spent:
+/// who was told of it by one who has dropped that part already may know of a later one only, until it drops it too.
 pub(crate) fn canonical(body: &Body, dot: Dot) -> Vec<u8> {
+    let mut body = body.clone();
+    match &mut body {
+        Body::Element(element) => {
+            for (replica, part) in &mut element.parts {
+                if let PartState::Spent { by } = &mut part.state {
+                    *by = Dot { hlc: part.hlc, replica: *replica };
+                }
+            }
+        }
+        Body::Counter(counter) => {
+            for (birth, part) in &mut counter.parts {
+                part.reset = part.reset.map(|reset| Reset { by: *birth, ..reset });
+            }
+        }
+        Body::Value(_) | Body::Tombstone | Body::Head(_) => {}
+    }
     let mut bytes = Vec::new();
-    super::encode_into(&Canonical(body, dot), &mut bytes);
+    super::encode_into(&Canonical(&body, dot), &mut bytes);
     bytes
 }
 
@@ -342,5 +359,108 @@ pub(super) fn decode_from_row(id: &EntryId, flags: u8, hlc: Hlc, bytes: &[u8]) -
     match decoder.reader().peek_read(1) {
         None => Ok(body),
         Some(_) => Err(Malformed::Form("bytes left over".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row::{EntryRow, decode_entry, encode_entry};
+    use super::*;
+    use crate::codec::delta::{Delta, DeltaRow};
+    use crate::codec::message::Message;
+    use crate::entry::NamespaceId;
+    use crate::keys;
+    use crate::kinds::Change;
+    use crate::vector::{Position, VersionVector};
+
+    const ONE: ReplicaId = ReplicaId([1; 16]);
+    const TWO: ReplicaId = ReplicaId([2; 16]);
+
+    /// The state after these changes, each by its replica, a millisecond apart.
+    fn state(id: &EntryId, changes: Vec<(ReplicaId, Change)>) -> Entry {
+        let mut held = VersionVector::default();
+        let mut current = None;
+        for (number, (replica, change)) in (0..).zip(changes) {
+            let dot = Dot { hlc: Hlc::new(1_800_000_000_000 + number, 0), replica };
+            let body = Entry::changed(id, current.as_ref(), change, dot, &held).unwrap();
+            held.advance(replica, Position { hlc: dot.hlc, ops: number, bytes: 0 });
+            current = Entry::of_parts(body);
+        }
+        current.unwrap()
+    }
+
+    /// The lengths of its row, beside its key, and of a delta of it alone.
+    fn check(id: &EntryId, entry: Entry) -> (usize, usize) {
+        let row_key = keys::entry(id);
+        let row = Bytes::from(encode_entry(&row_key, &EntryRow::of(3, entry.clone())));
+        assert_eq!(decode_entry(&row_key, &row).unwrap().entry(entry.dot.replica), entry);
+        for len in 0..row.len() {
+            assert!(decode_entry(&row_key, &row.slice(..len)).is_err());
+        }
+        let after = Position { hlc: Hlc::new(1_799_999_999_999, 0), ops: 7, bytes: 99 };
+        let position = Position { hlc: entry.dot.hlc, ops: 8, bytes: 110 };
+        let rows = vec![DeltaRow { position, id: id.clone(), entry: Some(entry.clone()) }];
+        let delta = Delta { origin: entry.dot.replica, group: 0, after, upto: position, rows };
+        let frame = Message::Delta(delta.clone().said_by(entry.dot.replica)).to_frame();
+        match Message::from_frame(&frame) {
+            Ok(Message::Delta(back)) => assert_eq!(back.heard_from(entry.dot.replica), delta),
+            other => panic!("{other:?}"),
+        }
+        (row.len(), frame.len())
+    }
+
+    fn put(bytes: &'static str) -> Change {
+        Change::Put(Content { bytes: Bytes::from(bytes), expires_at_s: None })
+    }
+
+    #[test]
+    fn states_survive_and_cost_what_is_promised() {
+        let member = EntryId::element(NamespaceId([9; 16]), Kind::Set, "some set", "member-000001");
+        let (row, frame) = check(&member, state(&member, vec![(ONE, put(""))]));
+        assert_eq!(row, 13, "a member costs its event and a check");
+        assert!(frame <= 150, "{frame} bytes for a member on the wire");
+        check(&member, state(&member, vec![(ONE, put("")), (TWO, put(""))]));
+        check(&member, state(&member, vec![(ONE, put("")), (TWO, Change::Remove), (ONE, put(""))]));
+        let field = EntryId::element(NamespaceId([9; 16]), Kind::Map, "k\0", "f");
+        let expiring = Change::Put(Content { bytes: Bytes::from("v"), expires_at_s: Some(1_900_000_000) });
+        assert_eq!(check(&field, state(&field, vec![(ONE, expiring)])).0, 13 + 5 + 2);
+        let counter = EntryId::whole(NamespaceId([9; 16]), Kind::Counter, "k");
+        let add = |amount, expires_at_s| Change::Add { amount, expires_at_s };
+        check(&counter, state(&counter, vec![(ONE, add(5, None))]));
+        check(
+            &counter,
+            state(
+                &counter,
+                vec![
+                    (ONE, add(5, None)),
+                    (TWO, add(-3, Some(1_900_000_000))),
+                    (TWO, Change::Clear),
+                    (ONE, Change::Describe(Some(Bytes::from("{}")))),
+                ],
+            ),
+        );
+        let head = EntryId::whole(NamespaceId([9; 16]), Kind::Set, "k");
+        check(&head, state(&head, vec![(ONE, Change::Clear), (TWO, Change::Clear)]));
+        check(
+            &head,
+            state(&head, vec![(ONE, Change::Describe(Some(Bytes::from("[]")))), (TWO, Change::Clear)]),
+        );
+    }
+
+    #[test]
+    fn a_state_under_the_name_of_another_kind_is_refused() {
+        let member = EntryId::element(NamespaceId([9; 16]), Kind::Set, "k", "m");
+        let entry = state(&member, vec![(ONE, put("")), (TWO, Change::Remove)]);
+        let frame = |id: &EntryId| {
+            let position = Position { hlc: entry.dot.hlc, ops: 1, bytes: 2 };
+            let rows = vec![DeltaRow { position, id: id.clone(), entry: Some(entry.clone()) }];
+            let after = Position::default();
+            Message::Delta(Delta { origin: TWO, group: 0, after, upto: position, rows }).to_frame()
+        };
+        assert!(Message::from_frame(&frame(&member)).is_ok());
+        for kind in [Kind::Counter, Kind::Value] {
+            let id = EntryId::whole(NamespaceId([9; 16]), kind, "k");
+            assert!(Message::from_frame(&frame(&id)).is_err(), "{kind:?}");
+        }
     }
 }

@@ -104,6 +104,12 @@ impl Counter {
         Some(standing.map(CounterPart::count).sum())
     }
 
+    /// What stands, part by part.
+    pub(crate) fn standing(&self, now_s: u64) -> Vec<(Dot, i128)> {
+        let standing = self.parts.iter().filter(|(_, part)| !part.is_void(now_s));
+        standing.map(|(birth, part)| (*birth, part.count())).collect()
+    }
+
     /// Its metadata.
     pub fn metadata(&self) -> Option<&bytes::Bytes> {
         self.note.as_ref().and_then(|note| note.bytes.as_ref())

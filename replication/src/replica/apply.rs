@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 
-use super::epoch::Sweep;
+use super::sweep::Sweep;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::codec::member as member_codec;
 use crate::codec::row::{self, EntryRow, LogRow};
-use crate::entry::{Entry, EntryId, Kind, NamespaceId, Settled};
+use crate::entry::{Body, Entry, EntryId, Kind, NamespaceId, Settled};
 use crate::keys;
+use crate::kinds::Times;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
 use crate::vector::{MAX_ORIGINS, Position};
 
@@ -80,7 +81,10 @@ impl<S: Store> Replica<S> {
         }
         let dots = entry.dots();
         let current = self.entry(id)?;
-        let changed = self.merge(id, current, entry)?;
+        let before = self.appearance(id, current.as_ref())?;
+        let is_merged = self.merge(id, current, entry)?;
+        let changed =
+            is_merged && (id.kind == Kind::Value || self.appearance(id, self.entry(id)?.as_ref())? != before);
         for dot in dots {
             let origin_index = self.origin_index(dot.replica)?;
             // Of what is below the epoch the log has been swept.
@@ -92,6 +96,29 @@ impl<S: Store> Replica<S> {
             }
         }
         Ok(changed)
+    }
+
+    /// What of a state made of parts can be seen. The rest may differ for a while where some have dropped already what nobody
+    /// needs, and have told others of the entry since: that is no damage.
+    fn appearance(&self, id: &EntryId, entry: Option<&Entry>) -> Result<Vec<(Dot, i128)>, StoreError> {
+        let now_s = self.clock.last().wall_ms() / 1000;
+        Ok(match entry.map(|entry| &entry.body) {
+            None | Some(Body::Value(_) | Body::Tombstone) => Vec::new(),
+            Some(Body::Counter(counter)) => counter.standing(now_s),
+            Some(Body::Element(element)) => {
+                let head = self.entry(&EntryId::whole(id.namespace, id.kind, id.key.clone()))?;
+                let cleared = match head.map(|head| head.body) {
+                    Some(Body::Head(head)) => head.cleared(),
+                    _ => Times::new(),
+                };
+                element.alive(&cleared, now_s).into_iter().map(|(dot, _)| (dot, 1)).collect()
+            }
+            Some(Body::Head(head)) => {
+                let cleared = head.cleared().into_iter().map(|(replica, hlc)| Dot { hlc, replica });
+                let note = head.note.as_ref().filter(|note| note.bytes.is_some()).map(|note| note.dot);
+                cleared.chain(note).map(|dot| (dot, 1)).collect()
+            }
+        })
     }
 
     /// Merges a state into the entry and the tree. Gives whether that changed anything.

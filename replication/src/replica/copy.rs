@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
-use super::epoch::Sweep;
 use super::membership::Progress;
+use super::sweep::Sweep;
 use super::{Event, MAX_AHEAD_MS, MessageError, Replica, entry_of_row};
 use crate::clock::{Hlc, Now, ReplicaId};
 use crate::codec::member::StageRow;

@@ -97,7 +97,7 @@ impl<S: Store> Replica<S> {
         self.held = summary.origins.iter().copied().collect();
         self.clock = Clock::after(self.held.newest());
         self.epoch = summary.epoch;
-        self.sweep = (!summary.swept).then(epoch::Sweep::thorough);
+        self.sweep = (!summary.swept).then(super::sweep::Sweep::thorough);
         let is_index_right = self.scan_rows()?;
         let found = self.summary();
         if found != summary {

@@ -99,8 +99,8 @@ impl Simulation {
                 let _ =
                     write!(text, "\n    {:?} holds {:?} up to {}", holder.member, holder.origin, holder.upto);
             }
-            for dot in waiting(replica).iter().take(2) {
-                let _ = write!(text, "\n    {dot:?} waits to be dropped");
+            for entry in waiting(replica).iter().take(2) {
+                let _ = write!(text, "\n    {entry:?} waits to be dropped");
             }
             let removed = replica.members().iter().filter(|(_, member)| member.removed.is_some());
             let _ = write!(text, "\n    removed {:?}", removed.map(|(id, _)| id).collect::<Vec<_>>());
@@ -205,20 +205,18 @@ impl Simulation {
     }
 }
 
-/// Whether all that waits to be dropped are states of removed replicas from above their cuts.
+/// Whether all that waits to be dropped are states, or parts of states, of removed replicas from above their cuts.
 fn only_orphans_wait(replica: &Replica<Disk>) -> bool {
     let is_orphan =
         |dot: &Dot| replica.members().removal(dot.replica).is_some() && !replica.vector().covers(*dot);
-    waiting(replica).iter().all(is_orphan)
+    waiting(replica).iter().all(|entry| entry.dots().iter().any(is_orphan))
 }
 
 /// The states that are over, or will be, and wait to be dropped.
-fn waiting(replica: &Replica<Disk>) -> Vec<Dot> {
-    let entries = rows::entries(replica.store()).unwrap_or_default();
-    let waits = |dot: Dot, body: &Body| match body {
-        Body::Value(_) | Body::Tombstone => Entry { dot, body: body.clone() }.is_over_at().is_some(),
+fn waiting(replica: &Replica<Disk>) -> Vec<Entry> {
+    let waits = |entry: &Entry| match &entry.body {
+        Body::Value(_) | Body::Tombstone => entry.is_over_at().is_some(),
         parts => parts.is_tombstone() || parts.next_expiry().is_some(),
     };
-    let waiting = entries.into_values().filter(|(dot, body)| waits(*dot, body));
-    waiting.map(|(dot, _)| dot).collect()
+    rows::states(replica.store()).unwrap_or_default().into_values().filter(waits).collect()
 }

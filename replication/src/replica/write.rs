@@ -1,0 +1,92 @@
+//! Writes of this replica's own.
+
+use super::Replica;
+use super::push::MAX_AHEAD_MS;
+use super::skew::CLOCK_SKEW_LIMIT_MS;
+use crate::clock::{Dot, Now};
+use crate::codec::message::Stage;
+use crate::entry::{Body, Entry, EntryId};
+use crate::kinds::{Change, ChangeError};
+use crate::store::{Store, StoreError};
+
+/// Why a write was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The change is not one that this entry can take.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// This replica is not a full member of its cluster: not yet, or no more.
+    #[error("this replica is no member of the cluster, or not yet")]
+    NotMember,
+    /// This member is being drained.
+    #[error("this member is being drained")]
+    Draining,
+    /// This replica's clock is further from its peers' than [`CLOCK_SKEW_LIMIT_MS`].
+    #[error("the clock is {skew_ms} ms away from the peers' median")]
+    ClockSkew {
+        /// Ours less theirs.
+        skew_ms: i64,
+    },
+    /// This replica's clock is further than [`MAX_AHEAD_MS`] behind an event it holds: it has been set back,
+    /// and peers would put off what it wrote now.
+    #[error("the clock is {behind_ms} ms behind events that are already here")]
+    ClockBehind {
+        /// How far.
+        behind_ms: u64,
+    },
+}
+
+impl<S: Store> Replica<S> {
+    /// Stages a write of this replica's own and gives its event. It may be acknowledged as durable after
+    /// the next [`Replica::flush`].
+    pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
+        self.check_not_draining()?;
+        self.append(now, id, |_, _| Ok(body))
+    }
+
+    /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
+    pub fn change(&mut self, now: Now, id: EntryId, change: Change) -> Result<Dot, WriteError> {
+        self.check_not_draining()?;
+        let current = self.entry(&id)?;
+        let name = id.clone();
+        self.append(now, id, |replica, dot| {
+            Ok(Entry::changed(&name, current.as_ref(), change, dot, &replica.held)?)
+        })
+    }
+
+    pub(super) fn check_not_draining(&self) -> Result<(), WriteError> {
+        let draining = self.members.find(self.id).is_some_and(|me| me.draining);
+        if draining { Err(WriteError::Draining) } else { Ok(()) }
+    }
+
+    /// Stages a new event of this replica, which writes what `body` makes of its dot.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        id: EntryId,
+        body: impl FnOnce(&Self, Dot) -> Result<Body, WriteError>,
+    ) -> Result<Dot, WriteError> {
+        self.check_usable()?;
+        if self.stage() != Stage::Member {
+            return Err(WriteError::NotMember);
+        }
+        self.commit_if_full()?;
+        if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
+            return Err(WriteError::ClockSkew { skew_ms });
+        }
+        let behind_ms = self.clock.last().wall_ms().saturating_sub(now.wall_ms);
+        if behind_ms > MAX_AHEAD_MS {
+            return Err(WriteError::ClockBehind { behind_ms });
+        }
+        let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
+        let entry = Entry { dot, body: body(self, dot)? };
+        let written = id.user_bytes() as u64 + entry.user_bytes();
+        let position = self.held.position(self.id).after(dot.hlc, written);
+        self.apply_event(self.id, position, &id, Some(entry))?;
+        self.claim(self.id, position)?;
+        Ok(dot)
+    }
+}
