@@ -42,6 +42,7 @@ pub use names::{
 pub use sections::{
     CACHE_BYTES, CHUNK_GRACE_S, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
     MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, OPENING_TIMEOUT_MS, RATE,
+    STALLED_TIMEOUT_MS,
 };
 pub use source::MAX_PROBLEMS;
 pub use tls::{HttpTls, RELOAD_S};
@@ -89,11 +90,13 @@ pub struct Http {
     pub listen: SocketAddr,
     /// How many connections may be open at once; within [`MAX_CONNECTIONS`].
     pub max_connections: u32,
-    /// How long a client may take to send a request's head; within [`HEADER_TIMEOUT_MS`].
+    /// How long a connection may be idle between two requests; within [`HEADER_TIMEOUT_MS`].
     pub header_timeout_ms: u64,
-    /// How long a new connection may take for its TLS handshake, and then for its first request's head; within
-    /// [`OPENING_TIMEOUT_MS`].
+    /// How long a new connection may take for its TLS handshake, for its first request's head, and for any later head
+    /// once it has begun; within [`OPENING_TIMEOUT_MS`].
     pub opening_timeout_ms: u64,
+    /// How long a body may stand still on its way in, and an answer on its way out; within [`STALLED_TIMEOUT_MS`].
+    pub stalled_timeout_ms: u64,
     /// How long requests being answered may take when the node stops; within [`DRAIN_S`].
     pub drain_s: u64,
     /// The certificate of the TCP ports; none where they speak plain HTTP.

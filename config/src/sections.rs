@@ -20,10 +20,12 @@ pub const MAX_TOKENS: usize = 1024;
 pub const MAX_PEERS: usize = 64;
 /// How many HTTP connections may be open at once.
 pub const MAX_CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
-/// How long a client may take to send a request's head, in milliseconds.
+/// How long a connection may be idle between two requests, in milliseconds.
 pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
-/// How long a new connection may take for its handshake, and for its first request's head, in milliseconds.
+/// How long a new connection may take for its handshake, and a head that has begun to come, in milliseconds.
 pub const OPENING_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// How long a body or an answer may stand still, in milliseconds.
+pub const STALLED_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// How long requests being answered may take when the node stops, in seconds.
 pub const DRAIN_S: RangeInclusive<u64> = 1..=3_600;
 /// Milliseconds that a write may wait for others to be sent with.
@@ -60,6 +62,7 @@ impl Default for Http {
             max_connections: 4096,
             header_timeout_ms: 60_000,
             opening_timeout_ms: 10_000,
+            stalled_timeout_ms: 30_000,
             drain_s: 10,
             tls: None,
         }
@@ -168,6 +171,8 @@ impl Http {
             source.number("http.header_timeout_ms", default.header_timeout_ms, HEADER_TIMEOUT_MS);
         let opening_timeout_ms =
             source.number("http.opening_timeout_ms", default.opening_timeout_ms, OPENING_TIMEOUT_MS);
+        let stalled_timeout_ms =
+            source.number("http.stalled_timeout_ms", default.stalled_timeout_ms, STALLED_TIMEOUT_MS);
         let drain_s = source.number("http.drain_s", default.drain_s, DRAIN_S);
         let tls = tls(source, base);
         let tokens = tokens(source);
@@ -179,6 +184,7 @@ impl Http {
             max_connections: max_connections?,
             header_timeout_ms: header_timeout_ms?,
             opening_timeout_ms: opening_timeout_ms?,
+            stalled_timeout_ms: stalled_timeout_ms?,
             drain_s: drain_s?,
             tls: tls?,
         })

@@ -8,7 +8,7 @@ use littoral_config::{
     CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS,
     HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES,
     MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
-    RATE, RELOAD_S,
+    RATE, RELOAD_S, STALLED_TIMEOUT_MS,
 };
 use toml::{Table, Value};
 
@@ -108,6 +108,7 @@ fn the_example_states_each_bound() {
     );
     check("http.header_timeout_ms", range(HEADER_TIMEOUT_MS, "milliseconds"));
     check("http.opening_timeout_ms", range(OPENING_TIMEOUT_MS, "milliseconds"));
+    check("http.stalled_timeout_ms", range(STALLED_TIMEOUT_MS, "milliseconds"));
     check("http.drain_s", range(DRAIN_S, "seconds"));
     check("http.tls.reload_s", range(RELOAD_S, "seconds"));
     check("replication.heartbeat_ms", range(HEARTBEAT_MS, "milliseconds"));
@@ -160,7 +161,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
         &format!(
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
-             opening_timeout_ms = 0x101\ndrain_s = 11\n\
+             opening_timeout_ms = 0x101\nstalled_timeout_ms = 0x102\ndrain_s = 11\n\
              tls = {{ certificate = \"c.pem\", key = \"k.pem\", reload_s = 12 }}\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\", cluster = false }}]\n\
              bindings = [{{ namespace = \"{OTHER}\", listen = \"unix:kv.sock\", access = \"socket\" }}]\n\

@@ -6,7 +6,7 @@ use littoral_config::{
     BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS,
     HEARTBEAT_MS, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES,
     MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
-    RATE, RELOAD_S,
+    RATE, RELOAD_S, STALLED_TIMEOUT_MS,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -236,7 +236,7 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 15] = [
+    let cases: [(&str, &str, u64, u64, &str); 16] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         (
@@ -244,6 +244,13 @@ fn numbers_are_refused_just_outside_their_bounds() {
             "opening_timeout_ms",
             *OPENING_TIMEOUT_MS.start(),
             *OPENING_TIMEOUT_MS.end(),
+            " milliseconds",
+        ),
+        (
+            "http",
+            "stalled_timeout_ms",
+            *STALLED_TIMEOUT_MS.start(),
+            *STALLED_TIMEOUT_MS.end(),
             " milliseconds",
         ),
         ("http", "drain_s", *DRAIN_S.start(), *DRAIN_S.end(), " seconds"),

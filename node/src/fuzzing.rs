@@ -4,13 +4,16 @@
 //! true of that for every input is said, and checked, in the tests crate (`decoders`).
 
 use hyper::Method;
+use replication::NamespaceId;
 use replication::link::MAX_FRAME_BYTES;
 
 use crate::http::attributes::{self, expires_at_s};
+use crate::http::binding;
 use crate::http::bulk;
 use crate::http::keys::{decode_cursor, encode_cursor};
 use crate::http::query::{Query, decode_key};
 use crate::http::route::{Routed, route};
+use crate::http::{Access, Door};
 use crate::identity::ClusterId;
 use crate::identity::token::{self, Contents};
 use crate::transport::chunk_fetch::Request;
@@ -73,6 +76,36 @@ pub fn key_in_path(method: &str, path: &str) -> Option<String> {
     let Routed::Call(call) = route(&Method::from_bytes(method.as_bytes()).ok()?, path) else { return None };
     // As the surface looks at it, for every operation that names one.
     (!call.key.is_empty()).then(|| decode_key(call.key).ok().map(|key| key.into_owned())).flatten()
+}
+
+/// What a request of the binding protocol is about.
+pub struct BindingRequest {
+    /// The namespace's id: 32 hexadecimal digits.
+    pub namespace: String,
+    /// Of a call that names one.
+    pub key: Option<String>,
+    /// The metadata as it would be stored, and as the header it is read from.
+    pub metadata: Option<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// What a request of the binding protocol is about; at the listener of a namespace, where that is given.
+pub fn binding_request<'a>(
+    listener: Option<[u8; 16]>,
+    method: &str,
+    target: &str,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Option<BindingRequest> {
+    let request = hyper::Request::builder().method(method).uri(target);
+    let request = headers.fold(request, |request, (name, value)| request.header(name, value));
+    let (head, ()) = request.body(()).ok()?.into_parts();
+    let of = |id| Door::Namespace { id: NamespaceId(id), access: Access::Token };
+    let meaning = binding::meaning(listener.map_or(Door::Node, of), &head).ok()?;
+    let sent = meaning.metadata_sent.map(|header| header.as_bytes().to_vec());
+    Some(BindingRequest {
+        namespace: meaning.namespace.to_string(),
+        key: meaning.key,
+        metadata: meaning.metadata.map(|stored| (stored.to_vec(), sent)),
+    })
 }
 
 /// When a write with this query, made at `now_s`, expires.

@@ -8,7 +8,7 @@
 
 pub(crate) mod attributes;
 mod auth;
-mod binding;
+pub(crate) mod binding;
 mod body;
 pub(crate) mod bulk;
 mod connection;
@@ -23,13 +23,17 @@ mod measures;
 mod members;
 mod namespaces;
 mod native;
+mod openapi;
+mod pace;
 pub(crate) mod query;
 mod quotas;
 pub(crate) mod route;
+mod seats;
 mod tls;
 mod tokens;
 mod values;
 mod verify;
+mod watched;
 
 use std::io;
 use std::pin::pin;
@@ -45,7 +49,7 @@ use hyper::{Method, Request, Response};
 use littoral::api::tokens::Action;
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
@@ -61,6 +65,7 @@ use self::connection::Service as Connections;
 use self::error::ApiError;
 use self::listener::Stream;
 use self::route::{Call, Operation, Routed};
+use self::seats::{Seat, Seats};
 use crate::accounts::Accounts;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
@@ -92,12 +97,15 @@ pub struct HttpContext {
 /// The bounds an operator sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections open at once; more of them wait to be accepted.
+    /// Connections open at once. When one more comes, one without a request is ended; where all have one, it waits.
     pub max_connections: usize,
-    /// How long a connection may take to send the head of its next request, idle time included.
+    /// How long a connection may be idle until the head of its next request has come.
     pub header_timeout_ms: u64,
-    /// How long a new connection may take for its TLS handshake, and then for the head of its first request.
+    /// How long a new connection may take for its TLS handshake, then for the head of its first request, and any later
+    /// head over HTTP/1.1 once it has begun.
     pub opening_timeout_ms: u64,
+    /// How long a body may stand still on its way in, and an answer on its way out.
+    pub stalled_timeout_ms: u64,
     /// How long requests being answered at shutdown may still take.
     pub drain_ms: u64,
 }
@@ -110,6 +118,10 @@ impl Limits {
     fn opening_timeout(&self) -> Duration {
         Duration::from_millis(self.opening_timeout_ms)
     }
+
+    fn stalled_timeout(&self) -> Duration {
+        Duration::from_millis(self.stalled_timeout_ms)
+    }
 }
 
 /// Serves all listeners, at least one, until `shutdown` completes, then lets requests being answered finish, for at most
@@ -121,22 +133,23 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (end, is_ending) = watch::channel(false);
-    let service = Connections { surface: Arc::new(Surface::new(context)), limits, is_ending };
-    let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let surface = Arc::new(Surface::new(context, limits.stalled_timeout()));
+    let service = Connections { surface, limits, is_ending };
+    let seats = Seats::new(limits.max_connections);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
-    let mut next = 0;
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            (stream, door, slot) = accept(&listeners, &mut next, &slots) => {
-                let served = service.clone().serve(stream, door);
-                connections.spawn(async move {
-                    served.await;
-                    drop(slot);
-                });
+    {
+        // Kept from one look to the next: it may hold a connection that waits for a seat.
+        let mut accepting = pin!(accept(&listeners, 0, &seats));
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                (stream, door, seat, next) = accepting.as_mut() => {
+                    connections.spawn(service.clone().serve(stream, door, seat));
+                    accepting.set(accept(&listeners, next, &seats));
+                }
+                Some(ended) = connections.join_next() => report_panic(ended),
             }
-            Some(ended) = connections.join_next() => report_panic(ended),
         }
     }
     drop(listeners);
@@ -153,22 +166,17 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next connection, once there is a slot for it. The listeners take turns, beginning with `next`: where one always
-/// has connections waiting, the others are heard too.
-async fn accept(
-    listeners: &[Listener],
-    next: &mut usize,
-    slots: &Arc<Semaphore>,
-) -> (Stream, Door, OwnedSemaphorePermit) {
-    let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+/// The next connection, once there is a seat for it, and which listener is to be asked first then. They take turns,
+/// beginning with `next`: where one always has connections waiting, the others are heard too.
+async fn accept(listeners: &[Listener], mut next: usize, seats: &Arc<Seats>) -> (Stream, Door, Seat, usize) {
     loop {
-        let (first, last) = listeners.split_at(*next);
+        let (first, last) = listeners.split_at(next);
         let accepting =
             last.iter().chain(first).map(|listener| async { (listener.accept().await, listener.door) });
         let ((accepted, door), index, _) = select_all(accepting.map(Box::pin)).await;
-        *next = (*next + index + 1) % listeners.len();
+        next = (next + index + 1) % listeners.len();
         match accepted {
-            Ok(stream) => return (stream, door, slot),
+            Ok(stream) => return (stream, door, seats.take().await, next),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -196,11 +204,13 @@ struct Surface {
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
+    /// How long a body may stand still.
+    stalled: Duration,
     native: Router,
 }
 
 impl Surface {
-    fn new(context: HttpContext) -> Self {
+    fn new(context: HttpContext, stalled: Duration) -> Self {
         let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
         let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
         let namespaces = Arc::new(Namespaces::new(engine.clone()));
@@ -222,12 +232,13 @@ impl Surface {
             namespaces,
             accounts,
             quotas,
-            chunks: large::Chunks { engine: engine.clone(), store: chunks, flights },
+            chunks: large::Chunks { engine: engine.clone(), store: chunks, flights, recent: Arc::default() },
             engine,
             tokens,
             everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
+            stalled,
             native: native::router(native),
         }
     }
@@ -249,10 +260,11 @@ impl Surface {
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (operation, answer) = match route::route(method, head.uri.path()) {
             Routed::Call(call) => (call.operation, self.answer_call(&call, &head, body).await),
-            Routed::WrongMethod { allow } => {
-                (Operation::Unrouted, Err(refuse(ApiError::MethodNotAllowed { allow }, &head, body).await))
-            }
-            Routed::Nowhere => (Operation::Unrouted, Err(refuse(no_route(&head), &head, body).await)),
+            Routed::WrongMethod { allow } => (
+                Operation::Unrouted,
+                Err(self.refuse(ApiError::MethodNotAllowed { allow }, &head, body).await),
+            ),
+            Routed::Nowhere => (Operation::Unrouted, Err(self.refuse(no_route(&head), &head, body).await)),
             Routed::Native => {
                 let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
                 (Operation::Native, Ok(response))
@@ -267,7 +279,7 @@ impl Surface {
         head: &Parts,
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
-        let mut upload = Upload::new(&head.headers, body);
+        let mut upload = Upload::new(&head.headers, body, self.stalled);
         let answer = self.dispatch(call, head, &mut upload).await;
         let drained_bytes = match call.operation {
             Operation::BulkPut | Operation::BulkDelete => bulk::MAX_BULK_BYTES + DRAIN_SLACK_BYTES,
@@ -320,6 +332,13 @@ impl Surface {
         }
     }
 
+    /// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
+    async fn refuse(&self, error: ApiError, head: &Parts, body: Incoming) -> ApiError {
+        let mut upload = Upload::new(&head.headers, body, self.stalled);
+        upload.drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
+        error
+    }
+
     /// The namespace of this id, if it is one of the account's and the token may do this there.
     fn place(&self, grant: &Arc<Grant>, account: &str, id: &str, action: Action) -> Result<Place, ApiError> {
         let id = parse_namespace(id)?;
@@ -329,12 +348,6 @@ impl Surface {
 
 fn parse_namespace(given: &str) -> Result<NamespaceId, ApiError> {
     given.parse().map_err(|_| ApiError::BadNamespaceId { given: given.to_owned() })
-}
-
-/// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
-async fn refuse(error: ApiError, head: &Parts, body: Incoming) -> ApiError {
-    Upload::new(&head.headers, body).drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
-    error
 }
 
 fn no_route(head: &Parts) -> ApiError {
@@ -359,11 +372,12 @@ mod tests {
             }
             listeners.push(Listener::tcp(listener, door));
         }
-        let slots = Arc::new(Semaphore::new(waiting.len()));
+        let seats = Seats::new(waiting.len());
         let mut next = 0;
         let mut of_namespace = 0;
         for _ in 0..8 {
-            let (_, door, _) = accept(&listeners, &mut next, &slots).await;
+            let (_, door, _, then) = accept(&listeners, next, &seats).await;
+            next = then;
             of_namespace += usize::from(matches!(door, Door::Namespace { .. }));
         }
         assert!((3..=5).contains(&of_namespace), "{of_namespace} of 8, of two in turn");

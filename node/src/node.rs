@@ -199,6 +199,7 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         max_connections: config.http.max_connections as usize,
         header_timeout_ms: config.http.header_timeout_ms,
         opening_timeout_ms: config.http.opening_timeout_ms,
+        stalled_timeout_ms: config.http.stalled_timeout_ms,
         drain_ms: config.http.drain_s * 1000,
     };
     tracing::info!(pop = %config.node.pop, %http, tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");

@@ -22,7 +22,7 @@ pub struct Target {
 }
 
 /// Every decoder of foreign bytes.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "frames", check: core::frame, max_len: 64 << 10 },
     Target { name: "rows", check: core::row, max_len: 4 << 10 },
     Target { name: "row-keys", check: core::row_key, max_len: 600 },
@@ -32,6 +32,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "packed", check: edges::packed, max_len: 8 << 10 },
     Target { name: "join-token", check: edges::join_token, max_len: 8 << 10 },
     Target { name: "request", check: edges::request, max_len: 2 << 10 },
+    Target { name: "binding", check: edges::binding, max_len: 4 << 10 },
     Target { name: "body", check: edges::body, max_len: 8 << 10 },
     Target { name: "config", check: edges::config, max_len: 16 << 10 },
 ];

@@ -12,8 +12,9 @@
 mod calls;
 
 use axum::body::Body;
+use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, UPGRADE};
+use hyper::header::{HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, Uri};
 use littoral::api::tokens::Action;
@@ -21,10 +22,12 @@ use percent_encoding::percent_decode_str;
 use replication::NamespaceId;
 
 use super::Surface;
+use super::attributes;
 use super::auth::{Owner, Place, grant_of, grant_of_token};
 use super::body::Upload;
 use super::error::ApiError;
 use super::listener::{Access, Door};
+use super::query::decode_key;
 use super::route::Operation;
 use crate::namespaces::NamespaceError;
 
@@ -58,7 +61,7 @@ pub(super) async fn answer(
     head: &Parts,
     body: Incoming,
 ) -> (Operation, Response<Body>) {
-    let mut upload = Upload::new(&head.headers, body);
+    let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let (operation, answer) = match forwarded_url(&head.headers) {
         Ok(url) => match Call::parse(door, head, url.as_ref()) {
             Ok(call) => (call.operation, call.carry_out(surface, door, &head.headers, &mut upload).await),
@@ -125,6 +128,12 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The metadata that the request carries. As bytes: workerd sends UTF-8 as it is.
+    fn metadata(&self, headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
+        let json = headers.get(&self.metadata_header);
+        Ok(json.map(|json| attributes::metadata(json.as_bytes())).transpose()?.flatten())
+    }
+
     /// The namespace, if there is one and who asks may do this there.
     fn place(&self, surface: &Surface, door: Door, headers: &HeaderMap) -> Result<Place, ApiError> {
         let action = match self.operation {
@@ -147,6 +156,30 @@ impl<'a> Call<'a> {
         let owner = named.as_deref().map_or(Owner::OfToken, Owner::Account);
         Place::enter(surface, grant, owner, self.namespace, action)
     }
+}
+
+/// What a request is about, as far as its head says.
+pub(crate) struct Meaning {
+    pub(crate) namespace: NamespaceId,
+    /// Of a call that names one.
+    pub(crate) key: Option<String>,
+    /// As it would be stored.
+    pub(crate) metadata: Option<Bytes>,
+    /// The same as it would be sent to who reads it.
+    pub(crate) metadata_sent: Option<HeaderValue>,
+}
+
+/// What a request is about, for those who try what strangers send.
+pub(crate) fn meaning(door: Door, head: &Parts) -> Result<Meaning, ApiError> {
+    let url = forwarded_url(&head.headers)?;
+    let call = Call::parse(door, head, url.as_ref())?;
+    let key = match call.operation {
+        Operation::BindingList | Operation::BindingBulkGet => None,
+        _ => Some(decode_key(call.key)?.into_owned()),
+    };
+    let metadata = call.metadata(&head.headers)?;
+    let metadata_sent = metadata.as_deref().and_then(calls::metadata_header);
+    Ok(Meaning { namespace: call.namespace, key, metadata, metadata_sent })
 }
 
 /// The target of a forwarded request.

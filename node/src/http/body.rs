@@ -11,11 +11,11 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Incoming};
 use hyper::header::EXPECT;
+use tokio::time::Instant;
 
 use super::error::ApiError;
+use super::pace::MIN_PROGRESS_BYTES;
 
-/// How long a body may stand still before the request is given up.
-const MAX_IDLE_MS: u64 = 30_000;
 /// How long the draining of a refused body may take in all.
 const MAX_DRAIN_MS: u64 = 30_000;
 /// What a refused request may have beyond the limit it broke and still be drained: room for a multipart
@@ -32,11 +32,19 @@ pub(crate) struct Upload {
     waits_to_be_asked: bool,
     /// It broke off or stood still: nothing more is expected of it.
     failed: bool,
+    /// For how long it may stand still.
+    stalled: Duration,
+    /// For how long it was waited for since enough of it came, and how much did.
+    waited: Duration,
+    came: u64,
 }
 
 impl Upload {
-    pub(crate) fn new(headers: &HeaderMap, body: Incoming) -> Self {
-        Self { body, received: 0, waits_to_be_asked: headers.contains_key(EXPECT), failed: false }
+    /// A body that is given up when it stands still for this long.
+    pub(crate) fn new(headers: &HeaderMap, body: Incoming, stalled: Duration) -> Self {
+        let waits_to_be_asked = headers.contains_key(EXPECT);
+        let waited = Duration::ZERO;
+        Self { body, received: 0, waits_to_be_asked, failed: false, stalled, waited, came: 0 }
     }
 
     /// How many bytes are still to come, where the request has said so.
@@ -48,12 +56,16 @@ impl Upload {
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, ApiError> {
         self.waits_to_be_asked = false;
         loop {
-            match tokio::time::timeout(Duration::from_millis(MAX_IDLE_MS), self.body.frame()).await {
+            let began = Instant::now();
+            let left = self.stalled.saturating_sub(self.waited);
+            let frame = tokio::time::timeout(left, self.body.frame()).await;
+            self.waited += began.elapsed();
+            match frame {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => {
                     // A frame that is no data is a trailer, which nothing here has a use for.
                     if let Ok(bytes) = frame.into_data() {
-                        self.received += bytes.len() as u64;
+                        self.note(bytes.len() as u64);
                         return Ok(Some(bytes));
                     }
                 }
@@ -64,9 +76,18 @@ impl Upload {
                 }
                 Err(_) => {
                     self.failed = true;
-                    return Err(ApiError::BodyTooSlow { idle_ms: MAX_IDLE_MS });
+                    return Err(ApiError::BodyTooSlow { stalled_ms: self.stalled.as_millis() as u64 });
                 }
             }
+        }
+    }
+
+    /// Bytes have come.
+    fn note(&mut self, bytes: u64) {
+        self.received += bytes;
+        self.came += bytes;
+        if self.came >= MIN_PROGRESS_BYTES {
+            (self.came, self.waited) = (0, Duration::ZERO);
         }
     }
 

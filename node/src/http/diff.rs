@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Json, Response};
 use base64::Engine as _;
@@ -77,14 +78,15 @@ pub(crate) async fn leaves(State(native): State<Native>, headers: HeaderMap) -> 
 
 pub(crate) async fn entries(
     State(native): State<Native>,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     let grant = match native.authorize(&headers) {
         Ok(grant) => grant,
         Err(refused) => return refused.into_response(),
     };
-    let (leaves, from) = match asked.parse() {
+    let parsed = asked.map_err(|error| error.body_text()).and_then(|Query(asked)| asked.parse());
+    let (leaves, from) = match parsed {
         Ok(parsed) => parsed,
         Err(reason) => return problem(StatusCode::BAD_REQUEST, &reason),
     };

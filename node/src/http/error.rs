@@ -30,6 +30,7 @@ use hyper::{Response, StatusCode};
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use serde_json::json;
 
+use super::pace::MIN_PROGRESS_BYTES;
 use crate::accounts::AccountError;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
@@ -91,8 +92,8 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit: u64 },
     #[error("{reason}")]
     BadBody { reason: String },
-    #[error("the request body stopped coming for {idle_ms} ms")]
-    BodyTooSlow { idle_ms: u64 },
+    #[error("the request body stopped coming: fewer than {MIN_PROGRESS_BYTES} bytes in {stalled_ms} ms")]
+    BodyTooSlow { stalled_ms: u64 },
     #[error("too many bulk requests are being read; try again in a second")]
     Busy,
     #[error(
@@ -242,6 +243,8 @@ impl ApiError {
 pub(crate) enum PageError {
     #[error("send \"Authorization: Bearer TOKEN\" with a token of this node")]
     Unauthorized,
+    #[error("a name in the path is not percent-encoded UTF-8")]
+    PathNotText,
     #[error(
         "this page needs a token of the cluster: one of the configuration ([[http.tokens]]) without cluster = false"
     )]
@@ -300,7 +303,7 @@ impl IntoResponse for PageError {
             | Self::Token(TokenError::Write(error))
             | Self::Quota(QuotaError::Write(error)) => write_status(error),
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
+            Self::PathNotText | Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Link(LinkError::NoSuchLink { .. }) => StatusCode::NOT_FOUND,
             Self::Link(LinkError::Quarantined) => StatusCode::SERVICE_UNAVAILABLE,
@@ -331,7 +334,7 @@ pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
         StatusCode::UNAUTHORIZED => {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         _ => {}
@@ -371,7 +374,7 @@ mod tests {
     fn what_an_operator_is_refused_has_a_status_that_says_who_must_act() {
         let text = String::new;
         let id = || "ab".repeat(16);
-        let cases: [(PageError, u16); 21] = [
+        let cases: [(PageError, u16); 24] = [
             (PageError::Busy { reason: text() }, 503),
             (LinkError::NoSuchLink { pop: text() }.into(), 404),
             (LinkError::Quarantined.into(), 503),
@@ -390,8 +393,11 @@ mod tests {
             (TokenError::Read(ReadError { reason: text() }).into(), 503),
             (NamespaceError::NotFound.into(), 404),
             (QuotaError::Write(WriteError::Draining).into(), 503),
+            (QuotaError::Write(WriteError::Overloaded { queued: 9 }).into(), 429),
+            (PageError::TooFast(TooMany { per_s: 1, retry_after_s: 1 }), 429),
             (PageError::Unauthorized, 401),
             (PageError::OrderTooLarge, 413),
+            (PageError::PathNotText, 400),
             (PageError::OrderNotUnderstood { reason: text() }, 400),
         ];
         for (error, status) in cases {
@@ -399,7 +405,7 @@ mod tests {
             let response = error.into_response();
             assert_eq!(response.status(), status, "{text}");
             // Only what passes by itself is worth another try.
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503, "{text}");
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), matches!(status, 429 | 503), "{text}");
         }
     }
 

@@ -2,10 +2,12 @@
 //!
 //! The rule this file upholds: a reader gets the whole value or an error. Bytes are sent only once they are
 //! checked, and when a later chunk cannot be had the connection breaks off short of its Content-Length.
-//! Memory stays at one chunk per request.
+//! Memory stays at one chunk per request that writes; of those that read, all together hold [`MAX_RECENT_CHUNKS`], and
+//! each a piece of [`PIECE_BYTES`], however slowly its client takes it.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -19,29 +21,61 @@ use crate::chunks::{ChunkStore, Pin};
 use crate::engine::{Ack, Engine};
 use crate::transport::Urgency;
 
+/// How much of a value is handed out at a time.
+const PIECE_BYTES: usize = 64 << 10;
+/// The most chunks in memory for those who are reading them: 64 MiB.
+const MAX_RECENT_CHUNKS: usize = 128;
+
 /// Where chunks are kept, and where missing ones come from.
 #[derive(Clone)]
 pub(crate) struct Chunks {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<ChunkStore>,
     pub(crate) flights: Arc<ChunkFlights>,
+    pub(crate) recent: Arc<Recent>,
+}
+
+/// The chunks that were read last, the one read longest ago in front. Whoever is slow reads a chunk again for its next
+/// piece; 300 slow readers held 200 MB before.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<VecDeque<(ChunkId, Bytes)>>);
+
+impl Recent {
+    fn find(&self, id: &ChunkId) -> Option<Bytes> {
+        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = chunks.iter().position(|(held, _)| held == id).and_then(|at| chunks.remove(at))?;
+        let bytes = found.1.clone();
+        chunks.push_back(found);
+        Some(bytes)
+    }
+
+    fn keep(&self, id: ChunkId, bytes: Bytes) {
+        let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if chunks.iter().any(|(held, _)| *held == id) {
+            return;
+        }
+        if chunks.len() == MAX_RECENT_CHUNKS {
+            chunks.pop_front();
+        }
+        chunks.push_back((id, bytes));
+    }
 }
 
 impl Chunks {
-    /// A value as the body of an answer. The first chunk is at hand when this returns.
+    /// A value as the body of an answer. The first piece is at hand when this returns.
     pub(crate) async fn body(&self, manifest: Manifest) -> Result<Body, ApiError> {
-        let first = self.chunk(&manifest, 0).await?;
+        let first = self.piece(&manifest, 0).await?;
         let chunks = self.clone();
-        let rest = stream::try_unfold((1, manifest), move |(index, manifest)| {
+        let rest = stream::try_unfold((first.len() as u64, manifest), move |(start, manifest)| {
             let chunks = chunks.clone();
             async move {
-                if index == manifest.chunks.len() {
+                if start == manifest.len {
                     return Ok::<_, ApiError>(None);
                 }
-                let bytes = chunks.chunk(&manifest, index).await.inspect_err(|error| {
+                let bytes = chunks.piece(&manifest, start).await.inspect_err(|error| {
                     tracing::warn!(%error, "a large value broke off while it was sent");
                 })?;
-                Ok(Some((bytes, (index + 1, manifest))))
+                Ok(Some((bytes.clone(), (start + bytes.len() as u64, manifest))))
             }
         });
         let first = stream::once(std::future::ready(Ok(first)));
@@ -61,6 +95,15 @@ impl Chunks {
         Ok(whole.freeze())
     }
 
+    /// What a value has from `start` on, at least a byte. A copy: a part of the chunk would keep all of it.
+    async fn piece(&self, manifest: &Manifest, start: u64) -> Result<Bytes, ApiError> {
+        let index = (start / CHUNK_BYTES as u64) as usize;
+        let chunk = self.chunk(manifest, index).await?;
+        self.recent.keep(manifest.chunks[index], chunk.clone());
+        let from = (start % CHUNK_BYTES as u64) as usize;
+        Ok(Bytes::copy_from_slice(&chunk[from..chunk.len().min(from + PIECE_BYTES)]))
+    }
+
     /// One chunk of a value, from here or else from a peer. A manifest may have come from a peer, so its
     /// length is not taken on trust.
     async fn chunk(&self, manifest: &Manifest, index: usize) -> Result<Bytes, ApiError> {
@@ -73,9 +116,12 @@ impl Chunks {
             return Err(unavailable("its list of chunks does not match its length".to_owned()));
         }
         let id = manifest.chunks[index];
-        let bytes = match self.stored(id).await? {
+        let bytes = match self.recent.find(&id) {
             Some(bytes) => bytes,
-            None => self.flights.fetch(id, Urgency::Reader).await.map_err(unavailable)?,
+            None => match self.stored(id).await? {
+                Some(bytes) => bytes,
+                None => self.flights.fetch(id, Urgency::Reader).await.map_err(unavailable)?,
+            },
         };
         if bytes.len() as u64 != (manifest.len - start).min(CHUNK_BYTES as u64) {
             return Err(unavailable(format!(
@@ -161,5 +207,26 @@ impl<'a> ValueWriter<'a> {
         let chunk = self.buffer.split().freeze();
         self.stored.push(self.chunks.keep(chunk).await?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_longest_ago_is_let_go_when_there_are_too_many() {
+        let recent = Recent::default();
+        let chunk = |n: usize| Bytes::from(n.to_string());
+        let id = |n: usize| ChunkId::of(&chunk(n));
+        for n in 0..MAX_RECENT_CHUNKS {
+            recent.keep(id(n), chunk(n));
+            recent.keep(id(n), chunk(n));
+        }
+        assert_eq!(recent.find(&id(0)), Some(chunk(0)));
+        recent.keep(id(MAX_RECENT_CHUNKS), chunk(MAX_RECENT_CHUNKS));
+        assert_eq!(recent.find(&id(0)), Some(chunk(0)), "it was read after the next one");
+        assert_eq!(recent.find(&id(1)), None);
+        assert_eq!(recent.0.lock().unwrap().len(), MAX_RECENT_CHUNKS);
     }
 }

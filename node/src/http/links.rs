@@ -4,7 +4,7 @@
 //! the configuration.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Json;
 use hyper::HeaderMap;
 use littoral::api::links::{
@@ -14,7 +14,7 @@ use littoral::api::{Lag, Status};
 use replication::budget::{BURST_MS, Burst, LinkClass, MAX_RATE, MIN_RATE, Rate, Scope};
 
 use super::error::PageError;
-use super::members::order;
+use super::members::{Named, order};
 use super::native::Native;
 use crate::transport::{self, LinkError, LinkView, SharedBudget};
 
@@ -70,7 +70,7 @@ pub(super) async fn set_burst(State(native): State<Native>, headers: HeaderMap, 
 
 pub(super) async fn set_own(
     State(native): State<Native>,
-    Path(pop): Path<String>,
+    Named(pop): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Page {
@@ -82,7 +82,7 @@ pub(super) async fn set_own(
 
 pub(super) async fn pause(
     State(native): State<Native>,
-    Path(pop): Path<String>,
+    Named(pop): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Page {

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::response::Json;
 use hyper::HeaderMap;
+use hyper::http::request::Parts;
 use littoral::api::members::{
     ChunkGarbage, DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle,
 };
@@ -31,7 +32,7 @@ pub(super) async fn list(State(native): State<Native>, headers: HeaderMap) -> Pa
 
 pub(super) async fn drain(
     State(native): State<Native>,
-    Path(replica): Path<String>,
+    Named(replica): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Page<MembersReport> {
@@ -41,7 +42,7 @@ pub(super) async fn drain(
 
 pub(super) async fn remove(
     State(native): State<Native>,
-    Path(replica): Path<String>,
+    Named(replica): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Page<MembersReport> {
@@ -70,12 +71,24 @@ pub(super) async fn dead_letters(State(native): State<Native>, headers: HeaderMa
 
 pub(super) async fn settle(
     State(native): State<Native>,
-    Path(dot): Path<String>,
+    Named(dot): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Page<DeadLetters> {
     let Settle { write } = order(&native, &headers, body).await?;
     Ok(Json(native.engine.settle_dead_letter(&dot, write).await?))
+}
+
+/// The name in a path, or a tuple of them, decoded.
+pub(super) struct Named<T = String>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Native> for Named<T> {
+    type Rejection = PageError;
+
+    async fn from_request_parts(head: &mut Parts, native: &Native) -> Result<Self, PageError> {
+        let path = Path::<T>::from_request_parts(head, native).await;
+        path.map(|Path(names)| Self(names)).map_err(|_| PageError::PathNotText)
+    }
 }
 
 /// What the body asks for, if the request may ask for anything.
@@ -98,5 +111,9 @@ pub(super) async fn received<T: DeserializeOwned>(body: Body, max_bytes: usize) 
         Ok(Err(_)) => return Err(PageError::OrderTooLarge),
         Err(_) => return Err(not_understood(format!("it has not come within {MAX_ORDER_MS} ms"))),
     };
+    // serde would take a list for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(not_understood("send a JSON object".to_owned()));
+    }
     serde_json::from_slice(&body).map_err(|error| not_understood(error.to_string()))
 }

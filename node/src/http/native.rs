@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::handler::Handler;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, http::HeaderMap};
-use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
+use hyper::{Method, StatusCode};
 use littoral::api::{LagReport, Status};
 
 use super::auth::grant_of;
 use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, quotas, tokens, verify};
+use super::{diff, links, openapi, quotas, tokens, verify};
 use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
@@ -27,6 +28,7 @@ use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
 const MAX_STATUS_MS: u64 = 2_000;
+const QUOTA_PATH: &str = "/v1/accounts/{account}/namespaces/{namespace}/quota";
 
 /// What these pages are made from.
 #[derive(Clone)]
@@ -43,33 +45,55 @@ pub(crate) struct Native {
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
+/// A page: its method, its path, and who makes it.
+type Page = (Method, &'static str, MethodRouter<Native>);
+
+/// Every page, also those of `openapi.json`.
+pub(super) fn pages() -> Vec<Page> {
+    vec![
+        page(Method::GET, "/healthz", || async { "ok\n" }),
+        page(Method::GET, "/readyz", ready),
+        page(Method::GET, "/metrics", metrics),
+        page(Method::GET, "/v1/openapi.json", openapi::document),
+        page(Method::GET, "/v1/status", status),
+        page(Method::GET, "/v1/lag", lag),
+        page(Method::GET, "/v1/verify", verify::report),
+        page(Method::POST, "/v1/verify", verify::begin),
+        page(Method::GET, "/v1/leaves", diff::leaves),
+        page(Method::GET, "/v1/entries", diff::entries),
+        page(Method::GET, "/v1/members", members::list),
+        page(Method::POST, "/v1/members/{replica}/drain", members::drain),
+        page(Method::POST, "/v1/members/{replica}/remove", members::remove),
+        page(Method::GET, "/v1/links", links::list),
+        page(Method::POST, "/v1/links/{pop}/budget", links::set_own),
+        page(Method::POST, "/v1/links/{pop}/pause", links::pause),
+        page(Method::GET, "/v1/budgets", links::list),
+        page(Method::POST, "/v1/budgets", links::set_shared),
+        page(Method::POST, "/v1/budgets/burst", links::set_burst),
+        page(Method::GET, "/v1/gc", members::garbage),
+        page(Method::GET, "/v1/dead-letters", members::dead_letters),
+        page(Method::POST, "/v1/dead-letters/{dot}", members::settle),
+        page(Method::GET, "/v1/token", tokens::presented),
+        page(Method::GET, "/v1/accounts", tokens::accounts),
+        page(Method::POST, "/v1/accounts", tokens::create_account),
+        page(Method::DELETE, "/v1/accounts/{account}", tokens::delete_account),
+        page(Method::GET, "/v1/accounts/{account}/tokens", tokens::list),
+        page(Method::POST, "/v1/accounts/{account}/tokens", tokens::create),
+        page(Method::DELETE, "/v1/accounts/{account}/tokens/{token}", tokens::revoke),
+        page(Method::GET, QUOTA_PATH, quotas::report),
+        page(Method::PUT, QUOTA_PATH, quotas::set),
+    ]
+}
+
+fn page<H: Handler<T, Native>, T: 'static>(method: Method, path: &'static str, handler: H) -> Page {
+    let filter = MethodFilter::try_from(method.clone()).expect("pages have methods of HTTP's own");
+    (method, path, on(filter, handler))
+}
+
 pub(crate) fn router(native: Native) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/lag", get(lag))
-        .route("/v1/verify", get(verify::report).post(verify::begin))
-        .route("/v1/leaves", get(diff::leaves))
-        .route("/v1/entries", get(diff::entries))
-        .route("/v1/members", get(members::list))
-        .route("/v1/members/{replica}/drain", post(members::drain))
-        .route("/v1/members/{replica}/remove", post(members::remove))
-        .route("/v1/links", get(links::list))
-        .route("/v1/links/{pop}/budget", post(links::set_own))
-        .route("/v1/links/{pop}/pause", post(links::pause))
-        .route("/v1/budgets", get(links::list).post(links::set_shared))
-        .route("/v1/budgets/burst", post(links::set_burst))
-        .route("/v1/gc", get(members::garbage))
-        .route("/v1/dead-letters", get(members::dead_letters))
-        .route("/v1/dead-letters/{dot}", post(members::settle))
-        .route("/v1/token", get(tokens::presented))
-        .route("/v1/accounts", get(tokens::accounts).post(tokens::create_account))
-        .route("/v1/accounts/{account}", delete(tokens::delete_account))
-        .route("/v1/accounts/{account}/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/accounts/{account}/tokens/{token}", delete(tokens::revoke))
-        .route("/v1/accounts/{account}/namespaces/{namespace}/quota", get(quotas::report).put(quotas::set))
+    pages()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, page)| router.route(path, page))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method")

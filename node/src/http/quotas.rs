@@ -3,14 +3,14 @@
 //! The rule this file upholds: a quota is set by who runs the cluster, and not by those that it bounds, who may look at it.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Json;
 use hyper::HeaderMap;
 use littoral::api::quotas::{Quota, QuotaReport};
 use replication::NamespaceId;
 
 use super::error::PageError;
-use super::members::order;
+use super::members::{Named, order};
 use super::native::Native;
 use crate::namespaces::NamespaceError;
 
@@ -18,7 +18,7 @@ type Page = Result<Json<QuotaReport>, PageError>;
 
 pub(super) async fn report(
     State(native): State<Native>,
-    Path((account, namespace)): Path<(String, String)>,
+    Named((account, namespace)): Named<(String, String)>,
     headers: HeaderMap,
 ) -> Page {
     let grant = native.grant(&headers)?;
@@ -31,7 +31,7 @@ pub(super) async fn report(
 
 pub(super) async fn set(
     State(native): State<Native>,
-    Path((account, namespace)): Path<(String, String)>,
+    Named((account, namespace)): Named<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Page {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Json;
 use hyper::{HeaderMap, Response, StatusCode};
 use littoral::api::tokens::{
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::envelope;
 use super::error::PageError;
-use super::members::received;
+use super::members::{Named, received};
 use super::native::Native;
 use crate::accounts::{AccountError, parse_id};
 use crate::tokens::Grant;
@@ -62,7 +62,7 @@ pub(super) async fn create_account(
 
 pub(super) async fn delete_account(
     State(native): State<Native>,
-    Path(account): Path<String>,
+    Named(account): Named,
     headers: HeaderMap,
 ) -> Page<AccountsReport> {
     native.authorize(&headers)?;
@@ -73,7 +73,7 @@ pub(super) async fn delete_account(
 
 pub(super) async fn list(
     State(native): State<Native>,
-    Path(account): Path<String>,
+    Named(account): Named,
     headers: HeaderMap,
 ) -> Page<TokensReport> {
     let (_, account) = native.administered(&headers, &account)?;
@@ -82,7 +82,7 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     State(native): State<Native>,
-    Path(account): Path<String>,
+    Named(account): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Made<CreatedToken> {
@@ -97,7 +97,7 @@ pub(super) async fn create(
 
 pub(super) async fn revoke(
     State(native): State<Native>,
-    Path((account, token)): Path<(String, String)>,
+    Named((account, token)): Named<(String, String)>,
     headers: HeaderMap,
 ) -> Page<TokensReport> {
     let (_, account) = native.administered(&headers, &account)?;

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use super::client::{head, read_answer};
 use super::{LIMITS, Limits, TOKEN, TestNode, noise, test_node, test_node_with};
 
+const HALF_A_HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: ";
+
 fn request(node: &TestNode, method: &str, path: &str, more: &[(&str, String)]) -> Vec<u8> {
     let mut headers = vec![("Authorization", format!("Bearer {TOKEN}"))];
     headers.extend_from_slice(more);
@@ -23,13 +25,39 @@ async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 
 /// A connection that sends a part of a head, and one that sends nothing.
 async fn check_closed_after_a_second(node: &TestNode) {
-    for sent in [&b"GET / HTTP/1.1\r\nHost: "[..], b""] {
-        let started = Instant::now();
-        let mut stream = node.client.connect().await;
-        stream.write_all(sent).await.unwrap();
-        read_to_end(&mut stream).await;
-        assert!(started.elapsed() >= Duration::from_secs(1));
+    for sent in [HALF_A_HEAD, b""] {
+        let stream = node.client.connect().await;
+        check_closed_a_second_after(stream, sent).await;
     }
+}
+
+async fn check_closed_a_second_after(mut stream: TcpStream, sent: &[u8]) {
+    let started = Instant::now();
+    stream.write_all(sent).await.unwrap();
+    read_to_end(&mut stream).await;
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+/// A connection on which a request was answered.
+async fn used(node: &TestNode) -> TcpStream {
+    let mut stream = node.client.connect().await;
+    check_answers(node, &mut stream).await;
+    stream
+}
+
+async fn check_answers(node: &TestNode, stream: &mut TcpStream) {
+    stream.write_all(&request(node, "GET", "/values/none", &[])).await.unwrap();
+    assert_eq!(read_answer(stream).await.unwrap().status, 404);
+}
+
+/// A connection with a request under way, and what is left to send of it.
+async fn busy(node: &TestNode) -> (TcpStream, &'static [u8]) {
+    let mut stream = node.client.connect().await;
+    let length = [("Content-Length", "5".to_owned()), ("Expect", "100-continue".to_owned())];
+    stream.write_all(&request(node, "PUT", "/values/k", &length)).await.unwrap();
+    // The node has begun to read the body once it asks for it.
+    stream.read_exact(&mut [0; 25]).await.unwrap();
+    (stream, b"12345")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,31 +69,65 @@ async fn a_slow_head_and_an_idle_connection_are_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_without_a_first_request_ends_and_one_with_stays() {
     let node = test_node_with(Limits { opening_timeout_ms: 1_000, ..LIMITS }).await;
-    let get = request(&node, "GET", "/values/none", &[]);
-    let mut used = node.client.connect().await;
-    used.write_all(&get).await.unwrap();
-    assert_eq!(read_answer(&mut used).await.unwrap().status, 404);
+    let mut used = used(&node).await;
     check_closed_after_a_second(&node).await;
-    used.write_all(&get).await.unwrap();
-    assert_eq!(read_answer(&mut used).await.unwrap().status, 404);
+    check_answers(&node, &mut used).await;
+}
+
+/// It had the time that an idle connection has, a minute, for each head.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_head_that_has_begun_has_the_time_of_the_first() {
+    let node = test_node_with(Limits { opening_timeout_ms: 1_000, ..LIMITS }).await;
+    let [slow, mut idle] = [used(&node).await, used(&node).await];
+    let before = Instant::now();
+    check_closed_a_second_after(slow, HALF_A_HEAD).await;
+    assert!(before.elapsed() < Duration::from_millis(LIMITS.header_timeout_ms));
+    check_answers(&node, &mut idle).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_beyond_the_limit_wait_for_a_place() {
-    let node = test_node_with(Limits { max_connections: 2, ..LIMITS }).await;
-    let get = request(&node, "GET", "/values/none", &[]);
-    let mut first = node.client.connect().await;
-    let mut second = node.client.connect().await;
-    for stream in [&mut first, &mut second] {
-        stream.write_all(&get).await.unwrap();
-        assert_eq!(read_answer(stream).await.unwrap().status, 404);
+async fn with_requests_under_way_on_all_connections_one_more_waits_for_a_place() {
+    let node = test_node_with(Limits { max_connections: 3, ..LIMITS }).await;
+    let [mut first, mut second, mut third] = [busy(&node).await, busy(&node).await, busy(&node).await];
+    let mut fourth = node.client.connect().await;
+    fourth.write_all(&request(&node, "GET", "/values/none", &[])).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), read_answer(&mut fourth)).await;
+    assert!(waiting.is_err(), "the fourth connection is not served while all have requests under way");
+    for (stream, rest) in [&mut first, &mut second, &mut third] {
+        stream.write_all(rest).await.unwrap();
+        assert_eq!(read_answer(stream).await.unwrap().status, 200);
     }
-    let mut third = node.client.connect().await;
-    third.write_all(&get).await.unwrap();
-    let waiting = tokio::time::timeout(Duration::from_millis(100), read_answer(&mut third)).await;
-    assert!(waiting.is_err(), "the third connection is not served while two are open");
-    drop(first);
-    assert_eq!(read_answer(&mut third).await.unwrap().status, 404);
+    assert_eq!(read_answer(&mut fourth).await.unwrap().status, 404);
+    let mut closed = 0;
+    for (stream, _) in [&mut first, &mut second, &mut third] {
+        let end = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut [0])).await;
+        closed += usize::from(end.is_ok());
+    }
+    assert_eq!(closed, 1, "one of the idle ones has gone for it");
+}
+
+/// Connections without a request held every place, and nobody else was served until they timed out.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_request_lock_nobody_out() {
+    let node = test_node_with(Limits { max_connections: 8, ..LIMITS }).await;
+    let (mut working, rest) = busy(&node).await;
+    let mut idle = used(&node).await;
+    let mut hostile = Vec::new();
+    for sent in [HALF_A_HEAD, b""].repeat(10) {
+        let mut stream = node.client.connect().await;
+        stream.write_all(sent).await.unwrap();
+        hostile.push(stream);
+    }
+    for _ in 0..10 {
+        check_answers(&node, &mut node.client.connect().await).await;
+    }
+    // They went in the order in which they came, before the one that had come to a request.
+    for stream in &mut hostile[..14] {
+        assert_eq!(read_to_end(stream).await, b"");
+    }
+    check_answers(&node, &mut idle).await;
+    working.write_all(rest).await.unwrap();
+    assert_eq!(read_answer(&mut working).await.unwrap().status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,20 +218,51 @@ async fn an_upload_without_end_is_drained_to_a_bound() {
     }
 }
 
-/// Takes the 30 s that a body may stand still for.
+/// Less than 4 KiB in a second is none, whether it comes at once or in drops.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stands_still_is_cut_with_408() {
-    let node = test_node().await;
-    let started = Instant::now();
-    let mut stream = node.client.connect().await;
-    let length = [("Content-Length", "10".to_owned())];
-    stream.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
-    stream.write_all(b"half").await.unwrap();
-    let answer = read_answer(&mut stream).await.unwrap();
-    answer.assert_error(408, 20_007, "the request body stopped coming for 30000 ms");
-    assert!(started.elapsed() >= Duration::from_secs(30));
-    assert_eq!(read_to_end(&mut stream).await, b"", "the connection is closed");
+    let node = test_node_with(Limits { stalled_timeout_ms: 1_000, ..LIMITS }).await;
+    for drops in [1, 4_095, 4_096 + 2_048] {
+        let started = Instant::now();
+        let mut stream = node.client.connect().await;
+        let length = [("Content-Length", "10000".to_owned())];
+        stream.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let dropping = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
+            for piece in noise(drops).chunks(drops.div_ceil(9)) {
+                ticks.tick().await;
+                let _ = writing.write_all(piece).await;
+            }
+        };
+        let (answer, ()) = tokio::join!(read_answer(&mut reading), dropping);
+        let text = "the request body stopped coming: fewer than 4096 bytes in 1000 ms";
+        answer.unwrap().assert_error(408, 20_007, text);
+        let has_moved = drops >= 4_096;
+        assert!(started.elapsed() >= Duration::from_millis(if has_moved { 1_500 } else { 1_000 }));
+        assert_eq!(read_to_end(&mut stream).await, b"", "the connection is closed");
+    }
     assert_eq!(node.send("GET", "/values/k", "").await.status, 404);
+}
+
+/// Whoever did not read held the connection, half a megabyte of memory, and what the system keeps to send, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_takes_is_cut_and_one_that_is_taken_slowly_is_not() {
+    let node = test_node_with(Limits { stalled_timeout_ms: 1_000, ..LIMITS }).await;
+    let large = noise(25 << 20);
+    node.send("PUT", "/values/large", &large).await.ok();
+    let get = request(&node, "GET", "/values/large", &[]);
+    let [mut stalled, mut slow] = [node.client.connect().await, node.client.connect().await];
+    stalled.write_all(&get).await.unwrap();
+    slow.write_all(&get).await.unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(300));
+    let mut taken = 0;
+    let mut piece = vec![0; 2 << 20];
+    while taken < large.len() {
+        ticks.tick().await;
+        taken += slow.read(&mut piece).await.unwrap();
+    }
+    assert!(read_to_end(&mut stalled).await.len() < large.len(), "it was cut off");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,18 +290,12 @@ async fn a_client_that_asks_first_is_told_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_lets_a_request_finish_and_closes_idle_connections() {
     let mut node = test_node().await;
-    let mut idle = node.client.connect().await;
-    idle.write_all(&request(&node, "GET", "/values/none", &[])).await.unwrap();
-    read_answer(&mut idle).await.unwrap();
-    let mut busy = node.client.connect().await;
-    let length = [("Content-Length", "5".to_owned()), ("Expect", "100-continue".to_owned())];
-    busy.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
-    // The node has begun to read the body once it asks for it.
-    busy.read_exact(&mut [0; 25]).await.unwrap();
+    let mut idle = used(&node).await;
+    let (mut busy, rest) = busy(&node).await;
 
     drop(node.running.stop.take());
     assert_eq!(read_to_end(&mut idle).await, b"");
-    busy.write_all(b"12345").await.unwrap();
+    busy.write_all(rest).await.unwrap();
     // An idle client would use the connection again: it is told not to.
     let answer = read_to_end(&mut busy).await;
     let answer = String::from_utf8(answer).unwrap().to_lowercase();
@@ -220,10 +307,7 @@ async fn stopping_lets_a_request_finish_and_closes_idle_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_cuts_off_what_does_not_end_in_time() {
     let mut node = test_node_with(Limits { drain_ms: 200, ..LIMITS }).await;
-    let mut busy = node.client.connect().await;
-    let length = [("Content-Length", "5".to_owned()), ("Expect", "100-continue".to_owned())];
-    busy.write_all(&request(&node, "PUT", "/values/k", &length)).await.unwrap();
-    busy.read_exact(&mut [0; 25]).await.unwrap();
+    let (mut busy, _) = busy(&node).await;
     drop(node.running.stop.take());
     node.running.serving.await.unwrap().unwrap();
     assert_eq!(read_to_end(&mut busy).await, b"");

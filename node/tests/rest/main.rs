@@ -9,6 +9,7 @@ mod binding;
 mod bulk;
 mod client;
 mod connections;
+mod http2;
 mod keys;
 mod large;
 mod multipart;
@@ -46,8 +47,13 @@ const TOKEN: &str = "test-token";
 const OTHER_TOKEN: &str = "other-token";
 /// One of the configuration, for the account and nothing else.
 const ACCOUNT_TOKEN: &str = "account-token";
-const LIMITS: Limits =
-    Limits { max_connections: 64, header_timeout_ms: 10_000, opening_timeout_ms: 10_000, drain_ms: 10_000 };
+const LIMITS: Limits = Limits {
+    max_connections: 64,
+    header_timeout_ms: 10_000,
+    opening_timeout_ms: 10_000,
+    stalled_timeout_ms: 30_000,
+    drain_ms: 10_000,
+};
 
 /// A node that serves HTTP, with one namespace.
 struct TestNode {

@@ -1,5 +1,7 @@
 //! The node's own pages.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::client::head;
 use super::test_node;
 
@@ -33,6 +35,75 @@ async fn status_and_lag_need_a_token_and_errors_are_problems() {
     }
     let elsewhere = node.client.send("GET", "/client/v4/user", &[], b"").await;
     elsewhere.assert_error(404, 7003, "Could not route to /client/v4/user");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_needs_no_token_and_is_sent_once() {
+    let node = test_node().await;
+    let ask =
+        async |headers: &[(&str, String)]| node.client.raw(&head("GET", "/v1/openapi.json", headers)).await;
+    let document = ask(&[]).await;
+    assert_eq!((document.status, document.header("content-type")), (200, Some("application/json")));
+    assert_eq!(document.json()["openapi"], "3.1.0");
+    let tag = document.header("etag").unwrap();
+    let cases = [
+        (tag.to_owned(), true),
+        (format!("\"x\", W/{tag}"), true),
+        ("*".to_owned(), true),
+        ("\"x\"".to_owned(), false),
+        (tag.trim_matches('"').to_owned(), false),
+    ];
+    for (known, is_known) in cases {
+        let mut stream = node.client.connect().await;
+        stream
+            .write_all(&head("GET", "/v1/openapi.json", &[("If-None-Match", known.clone())]))
+            .await
+            .unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line == b"HTTP/1.1 304", is_known, "{known}");
+    }
+    let wrong_method = node.client.send("POST", "/v1/openapi.json", &[], b"").await;
+    assert_eq!((wrong_method.status, wrong_method.header("allow")), (405, Some("GET,HEAD")));
+}
+
+/// They were said in plain text, which no client of these pages reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_in_an_address_is_a_problem_too() {
+    let node = test_node().await;
+    for (method, path) in [
+        ("POST", "/v1/members/%FF/drain"),
+        ("POST", "/v1/links/%ED%A0%80/pause"),
+        ("DELETE", "/v1/accounts/a/tokens/%FF"),
+        ("GET", "/v1/accounts/a/namespaces/%FF/quota"),
+        ("GET", "/v1/entries?leaves=1&leaves=2"),
+        ("GET", "/v1/entries?after=%FF"),
+    ] {
+        let answer = node.client.send(method, path, &[], br#"{"paused":true}"#).await;
+        assert_eq!((answer.status, answer.json()["status"].as_u64()), (400, Some(400)), "{path} {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
+}
+
+/// A list was taken for the fields in their order, and an empty one for those that may be left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_object_asks_for_nothing() {
+    let node = test_node().await;
+    let (_, namespace) = node.kv.rsplit_once('/').unwrap();
+    let quota = format!("/v1/accounts/{}/namespaces/{namespace}/quota", super::ACCOUNT);
+    for (method, path, body) in [
+        ("PUT", quota.as_str(), "[]"),
+        ("PUT", &quota, "[null, 0, 0]"),
+        ("POST", "/v1/accounts", r#"["shop"]"#),
+        ("POST", "/v1/budgets", r#"["node", null]"#),
+        ("POST", "/v1/budgets", ""),
+    ] {
+        let answer = node.client.send(method, path, &[], body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{path} {body}: {answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("send a JSON object"), "{answer:?}");
+    }
+    let whole = node.client.send("PUT", &quota, &[], b" \n{}").await;
+    assert_eq!(whole.status, 200, "{whole:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,15 +24,15 @@ use super::{ACCOUNT, LIMITS, Peer, Running, TOKEN, namespaces_path, start};
 const RELOAD_EVERY: Duration = Duration::from_millis(20);
 
 /// A node with a port that speaks TLS.
-struct Secured {
+pub(crate) struct Secured {
     running: Running,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     files: TlsFiles,
-    certificate: CertificateDer<'static>,
+    pub(crate) certificate: CertificateDer<'static>,
     folder: tempfile::TempDir,
 }
 
-async fn secured(limits: Limits) -> Secured {
+pub(crate) async fn secured(limits: Limits) -> Secured {
     let folder = tempfile::tempdir().unwrap();
     let files = files_in(folder.path());
     let certificate = write_pair(&files);
@@ -62,8 +62,13 @@ fn write_pair(files: &TlsFiles) -> CertificateDer<'static> {
 }
 
 impl Secured {
+    /// Its certificate as it is on the disk.
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        fs::read(&self.files.certificate).unwrap()
+    }
+
     /// A connection that believes in this certificate alone.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         certificate: &CertificateDer<'static>,
         protocol: &str,
@@ -141,8 +146,7 @@ async fn http_1_and_http_2_are_served() {
 async fn the_client_believes_in_the_authority_it_is_given_and_in_no_other() {
     let node = secured(LIMITS).await;
     let url = format!("https://localhost:{}", node.address.port());
-    let pem = fs::read(&node.files.certificate).unwrap();
-    let client = littoral::Client::builder().authorities(pem).build(&url, TOKEN).unwrap();
+    let client = littoral::Client::builder().authorities(node.pem()).build(&url, TOKEN).unwrap();
     assert_eq!(client.status().await.unwrap().pop, "test");
     let namespace = client.account(ACCOUNT).create_namespace("t").await.unwrap();
     let kv = client.account(ACCOUNT).namespace(&namespace.id);

@@ -64,6 +64,7 @@ pub fn make() -> Inputs {
     add(&mut inputs, "chunk-request", chunk_requests());
     add(&mut inputs, "join-token", join_tokens());
     add(&mut inputs, "request", requests());
+    add(&mut inputs, "binding", binding_requests());
     add(&mut inputs, "body", bodies());
     add(&mut inputs, "config", configs());
     let mut seen = BTreeSet::new();
@@ -184,6 +185,24 @@ fn requests() -> Named {
         format!("GET\n{}\nprefix=a+b%2B&limit=10&cursor={cursor}\n{cursor}", path("keys")),
         format!("GET\n{}\npage=2&per_page=5&order=title\n", path("metadata/%C3%BC")),
         format!("POST\n{}\n\n", path("bulk/delete")),
+    ];
+    numbered(texts)
+}
+
+fn binding_requests() -> Named {
+    let id = "0f".repeat(16);
+    let named = format!("X-KV-Namespace-Id: {id}");
+    let texts = [
+        format!("GET\nhttps://fake-host/binding/{id}/a%2Fb%20+%C3%BC?urlencoded=true&cache_ttl=60\nHost: x"),
+        format!("GET\n/k?urlencoded=true\n{named}\nCF-KV-FLPROD-405: https://fake-host/k"),
+        format!("PUT\n/k[]|^?expiration_ttl=60\n{named}\nCF-KV-Metadata: {{\"ü\": [1, null]}}"),
+        format!("GET\n/binding/{id}/?key_count_limit=10&prefix=a&cursor=\nX-KV-Account-Id: {id}"),
+        format!("POST\n/bulk/get\n{named}\nContent-Type: application/json"),
+        format!(
+            "PUT\n/binding/{id}/to%2Fken\nMF-URL: https://fake-host/a%2Fb?urlencoded=true\nMF-Binding: KV\n\
+             MF-Header-CF-KV-Metadata: \"m\""
+        ),
+        format!("GET\n/binding/{id}?MF-Binding=KV\nUpgrade: websocket"),
     ];
     numbered(texts)
 }

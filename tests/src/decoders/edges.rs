@@ -9,6 +9,10 @@ use replication::link::MAX_FRAME_BYTES;
 const EXPIRY_S: (u64, u64) = (60, 253_402_300_799);
 /// The clock of every request here, Unix seconds.
 const NOW_S: u64 = 1_767_225_600;
+/// The namespace of a listener.
+const LISTENER: [u8; 16] = [0x0f; 16];
+/// It stands in JSON, and not in a header.
+const DELETE_BYTE: u8 = 0x7f;
 /// What ends the text of a configuration file; lines of `NAME=value` follow.
 const END_OF_FILE: char = '\0';
 
@@ -66,6 +70,37 @@ pub fn request(bytes: &[u8]) {
     }
     let made = fuzzing::real_cursor(bytes);
     assert_eq!(fuzzing::cursor(&made).is_some(), bytes.len() <= MAX_KEY_BYTES);
+}
+
+/// Lines of a request of the binding protocol: method, target, and headers. A key is one, metadata that is taken can be
+/// given back, and the listener of a namespace leads to no other.
+pub fn binding(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut line = || String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let (method, target) = (line(), line());
+    let headers: Vec<_> = lines.filter_map(header).collect();
+    for listener in [None, Some(LISTENER)] {
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), *value));
+        let Some(request) = fuzzing::binding_request(listener, &method, &target, headers) else { continue };
+        assert!(
+            listener.is_none() || request.namespace == LISTENER.map(|byte| format!("{byte:02x}")).concat()
+        );
+        if let Some(key) = &request.key {
+            check_key(key);
+        }
+        if let Some((stored, sent)) = request.metadata {
+            assert!(stored.len() <= MAX_METADATA_BYTES);
+            let sent = sent.expect("metadata that is taken fits its header");
+            assert!(stored == sent || stored.contains(&DELETE_BYTE), "{stored:?} is sent as {sent:?}");
+        }
+    }
+}
+
+/// The name and the value in a line of a head.
+fn header(line: &[u8]) -> Option<(String, &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let name = String::from_utf8(line[..colon].to_vec()).ok()?;
+    Some((name, line[colon + 1..].trim_ascii()))
 }
 
 /// A body is refused whole, or all of its keys and values are within bounds.

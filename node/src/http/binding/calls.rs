@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::super::Surface;
-use super::super::attributes::{self, expires_at_s, now_s};
+use super::super::attributes::{expires_at_s, now_s};
 use super::super::auth::Place;
 use super::super::body::Upload;
 use super::super::bulk::{self, MAX_READ_BODY_BYTES};
@@ -59,9 +59,7 @@ pub(super) async fn put(
     let query = Query::parse(call.query)?;
     let ack = query.ack()?;
     let expires_at_s = expires_at_s(query.float("expiration")?, query.float("expiration_ttl")?, now_s())?;
-    // As bytes: workerd sends UTF-8 as it is.
-    let metadata = headers.get(&call.metadata_header).map(|json| attributes::metadata(json.as_bytes()));
-    let metadata = metadata.transpose()?.flatten();
+    let metadata = call.metadata(headers)?;
     let received = values::receive_verbatim(surface, upload).await?;
     values::store(surface, place, key, received, metadata, expires_at_s, ack).await?;
     Ok(Response::default())
@@ -131,7 +129,7 @@ fn check_cache_ttl(given: Option<&str>) -> Result<(), ApiError> {
 }
 
 /// Metadata as the header it is read from.
-fn metadata_header(json: &[u8]) -> Option<HeaderValue> {
+pub(super) fn metadata_header(json: &[u8]) -> Option<HeaderValue> {
     let text = match json.contains(&DELETE_BYTE) {
         false => Cow::Borrowed(json),
         // It stands only inside of strings there.
@@ -149,6 +147,7 @@ fn json(answer: &impl Serialize) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::attributes;
     use super::*;
 
     #[test]
