@@ -53,7 +53,10 @@ pub struct EntryState {
     /// The key; absent where the token's accounts do not own the namespace.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key: Option<String>,
-    /// The replica that wrote it.
+    /// The member of a set, or the field of a map; as the key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub element: Option<String>,
+    /// The replica that wrote it; of what several have written to, the last.
     pub replica: String,
     /// When, packed: 48 bits of Unix milliseconds and a counter of 16.
     pub hlc: u64,
@@ -74,6 +77,14 @@ pub enum BodyKind {
     Value,
     /// A value in chunk files.
     LargeValue,
-    /// A delete.
+    /// A counter.
+    Counter,
+    /// A member of a set.
+    Member,
+    /// A field of a map.
+    Field,
+    /// What is said of a set or map as a whole.
+    Whole,
+    /// A delete, a removal or a reset.
     Tombstone,
 }

@@ -202,7 +202,10 @@ fn named(state: &EntryState) -> (String, String) {
         id => id.chars().take(SHORT_ID_CHARS).collect(),
     };
     let Some(key) = &state.key else { return (namespace, format!("(hidden) {}", state.name)) };
-    let key = print::name(key);
+    let key = match &state.element {
+        Some(element) => format!("{}[{}]", print::name(key), print::name(element)),
+        None => print::name(key),
+    };
     let short: String = key.chars().take(KEY_CHARS).collect();
     (namespace, if short.len() < key.len() { format!("{short}…") } else { short })
 }
@@ -214,6 +217,10 @@ fn cell(state: Option<&EntryState>, now_ms: u64) -> String {
         _ if classify::is_expired(state, now_ms / 1_000) => "expired",
         BodyKind::Value => "value",
         BodyKind::LargeValue => "large",
+        BodyKind::Counter => "counter",
+        BodyKind::Member => "member",
+        BodyKind::Field => "field",
+        BodyKind::Whole => "whole",
         BodyKind::Tombstone => "deleted",
     };
     let age = Duration::from_millis(now_ms.saturating_sub(state.hlc >> 16));
@@ -241,6 +248,7 @@ mod tests {
             namespace: "0123456789abcdef0123456789abcdef".into(),
             name: "fedcba9876543210".into(),
             key: key.map(str::to_owned),
+            element: None,
             replica: "aa".into(),
             hlc: 1_000 << 16,
             body,
@@ -278,5 +286,7 @@ mod tests {
         assert!(text.contains("(1 more; see --limit)"), "{text}");
         assert!(text.ends_with("1 diverged, 1 in flight, 0 expired, 1 dropped"), "{text}");
         assert_eq!(named(&state(None, BodyKind::Value)).1, "(hidden) fedcba9876543210");
+        let member = EntryState { element: Some("m".into()), ..state(Some("k"), BodyKind::Member) };
+        assert_eq!(named(&member).1, "k[m]");
     }
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::{HeaderMap, StatusCode};
 use littoral::api::diff::{BodyKind, EntryPage, EntryState, Holding, Leaves, MAX_LEAVES_NAMED};
 use replication::read::states;
-use replication::{NamespaceId, StoreError};
+use replication::{Kind, NamespaceId, StoreError};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -144,16 +144,22 @@ impl Native {
         for account in accounts {
             may_see = may_see || self.namespaces.owns(account, namespace)?;
         }
+        let element = Some(&state.id.element[..]).filter(|element| may_see && !element.is_empty());
         Ok(EntryState {
             namespace: namespace.to_string(),
             name: format!("{:016x}", state.name),
             key: may_see.then(|| String::from_utf8_lossy(&state.id.key).into_owned()),
+            element: element.map(|element| String::from_utf8_lossy(element).into_owned()),
             replica: state.dot.replica.to_string(),
             hlc: state.dot.hlc.to_bits(),
-            body: match state.value {
-                None => BodyKind::Tombstone,
-                Some(value) if value.is_chunked => BodyKind::LargeValue,
-                Some(_) => BodyKind::Value,
+            body: match (state.value, state.id.kind) {
+                (None, _) => BodyKind::Tombstone,
+                (Some(value), _) if value.is_chunked => BodyKind::LargeValue,
+                (Some(_), Kind::Value) => BodyKind::Value,
+                (Some(_), Kind::Counter) => BodyKind::Counter,
+                (Some(_), Kind::Set | Kind::Map) if state.id.element.is_empty() => BodyKind::Whole,
+                (Some(_), Kind::Set) => BodyKind::Member,
+                (Some(_), Kind::Map) => BodyKind::Field,
             },
             expires_at_s: state.value.and_then(|value| value.expires_at_s),
             digest: format!("{:016x}", state.digest),

@@ -93,6 +93,7 @@ mod tests {
             namespace: "n".into(),
             name: "0".into(),
             key: None,
+            element: None,
             replica: "a".into(),
             hlc: (seconds * 1_000) << 16,
             body,
