@@ -10,6 +10,7 @@ mod cluster;
 
 mod hello;
 mod http;
+mod kinds;
 mod load;
 mod machine;
 mod process;
@@ -58,6 +59,8 @@ enum Part {
     Core,
     /// Group commit on the real store, in this process
     Storage(storage::Options),
+    /// What a member costs as a set grows, beside a plain value
+    Kinds(kinds::Options),
     /// The server that `http` compares with
     #[command(hide = true)]
     Hello {
@@ -84,6 +87,7 @@ fn main() -> anyhow::Result<()> {
             one_thread()?.block_on(catch_up::run(&options, scratch.path(), &mut tables))?;
         }
         Part::AntiEntropy(options) => anti_entropy::run(&options, &mut tables)?,
+        Part::Kinds(options) => kinds::run(&options, scratch.path(), &mut tables)?,
         Part::Core => replica::run(&mut tables)?,
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;
