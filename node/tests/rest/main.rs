@@ -10,6 +10,7 @@ mod bulk;
 mod client;
 mod connections;
 mod keys;
+mod kinds;
 mod large;
 mod multipart;
 mod namespaces;
