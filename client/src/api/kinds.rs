@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -112,6 +115,25 @@ pub struct Field {
     /// Absolute expiry in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expiration: Option<u64>,
+}
+
+impl Field {
+    /// A field with these bytes.
+    pub fn new(name: impl Into<String>, bytes: &[u8], expiration: Option<u64>) -> Self {
+        let (value, base64) = match std::str::from_utf8(bytes) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode(bytes))),
+        };
+        Self { name: name.into(), value, base64, expiration }
+    }
+
+    /// The bytes of the value; `None` where it is in neither form.
+    pub fn bytes(&self) -> Option<Bytes> {
+        match (&self.value, &self.base64) {
+            (Some(text), _) => Some(Bytes::copy_from_slice(text.as_bytes())),
+            (None, base64) => STANDARD.decode(base64.as_ref()?).ok().map(Bytes::from),
+        }
+    }
 }
 
 /// `GET` of a map: a page of its fields. A map without fields is empty, not missing.

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::HeaderName;
@@ -74,11 +72,5 @@ pub(super) async fn change(map: &Whole<'_>, upload: &mut Upload) -> Result<Respo
 }
 
 fn field(name: String, content: Content) -> Field {
-    let expiration = content.expires_at_s;
-    match String::from_utf8(content.bytes.into()) {
-        Ok(text) => Field { name, value: Some(text), base64: None, expiration },
-        Err(bytes) => {
-            Field { name, value: None, base64: Some(STANDARD.encode(bytes.as_bytes())), expiration }
-        }
-    }
+    Field::new(name, &content.bytes, content.expires_at_s)
 }
