@@ -153,13 +153,14 @@ async fn is_caught_up(cluster: &Cluster) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fields_put_at_several_pops_are_all_there_and_of_one_field_the_last_value() {
     let (_cluster, namespaces) = started().await;
+    let maps: Vec<_> = namespaces.iter().map(|kv| kv.map("m")).collect();
     let all = tokio::join!(
-        namespaces[0].map("m").put("a", "0"),
-        namespaces[1].map("m").put("b", "1"),
-        namespaces[2].map("m").put("c", "2"),
-        namespaces[0].map("m").put("same", "0"),
-        namespaces[1].map("m").put("same", "1"),
-        namespaces[2].map("m").put("same", "2"),
+        maps[0].put("a", "0"),
+        maps[1].put("b", "1"),
+        maps[2].put("c", "2"),
+        maps[0].put("same", "0"),
+        maps[1].put("same", "1"),
+        maps[2].put("same", "2"),
     );
     let same = [all.3.unwrap(), all.4.unwrap(), all.5.unwrap()];
     (all.0.unwrap(), all.1.unwrap(), all.2.unwrap());

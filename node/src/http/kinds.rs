@@ -1,7 +1,7 @@
-//! Counters, sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is asked of which.
+//! Counters, sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is asked.
 //!
-//! The rule this file upholds: the path is taken apart at its slashes as it was sent, and each part is decoded once. One
-//! with an empty part leads nowhere, so that what a URL parser makes of the member ".." is no call about the whole.
+//! The rule this file upholds: the path is taken apart at its slashes as it was sent, and each part is decoded once.
+//! An empty part leads nowhere, so that what a URL parser makes of the member ".." is no call about the whole.
 
 use std::borrow::Cow;
 

@@ -88,7 +88,7 @@ pub(crate) fn decode_element<'a>(raw: &'a str, what: &'static str) -> Result<Cow
     Ok(element)
 }
 
-/// Whether a member or field is one: 1 to [`MAX_ELEMENT_BYTES`] bytes, and neither "." nor "..", which paths cannot name.
+/// Whether a member or field is one: 1 to [`MAX_ELEMENT_BYTES`] bytes, and neither "." nor "..", which no path names.
 pub(crate) fn check_element(element: &str, what: &'static str) -> Result<(), ApiError> {
     match element {
         "" => Err(ApiError::invalid(format!("{what} cannot be empty"))),
