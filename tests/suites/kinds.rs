@@ -112,7 +112,8 @@ async fn of_members_put_in_and_taken_out_at_once_all_pops_have_the_same() {
         let (one, two) = (namespaces[round % POPS].set("s"), namespaces[(round + 1) % POPS].set("s"));
         one.insert(&member).await.unwrap();
         let (put, removed) = tokio::join!(one.insert(&member), two.remove(&member));
-        (put.unwrap(), removed.unwrap());
+        put.unwrap();
+        removed.unwrap();
     }
     let deadline = Instant::now() + AGREE_WITHIN;
     loop {
@@ -163,7 +164,9 @@ async fn fields_put_at_several_pops_are_all_there_and_of_one_field_the_last_valu
         maps[2].put("same", "2"),
     );
     let same = [all.3.unwrap(), all.4.unwrap(), all.5.unwrap()];
-    (all.0.unwrap(), all.1.unwrap(), all.2.unwrap());
+    for written in [all.0, all.1, all.2] {
+        written.unwrap();
+    }
     // The receipts are in the order of the events: the last writer is known.
     let last = (0..POPS).max_by_key(|pop| same[*pop].receipt.clone().unwrap()).unwrap();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -199,4 +202,35 @@ async fn a_whole_that_is_deleted_leaves_what_was_added_elsewhere_meanwhile() {
     }
     until_everywhere(&namespaces, names(["new"]), members).await;
     until_everywhere(&namespaces, vec![("a".to_owned(), "new".to_owned())], fields).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_changes_and_shows_them() {
+    let cluster = Cluster::started(Options::default()).await.unwrap();
+    let id = cluster.rest(0, "").create_namespace("kinds").await.unwrap();
+    let at = ["--namespace", &id, "--account", ACCOUNT];
+    let run = |line: &[&str]| cluster.run(0, &[line, &at].concat());
+    assert!(run(&["counter", "get", "c"]).unwrap_err().to_string().contains("there is no counter"));
+    assert_eq!(run(&["counter", "add", "c"]).unwrap(), "1");
+    assert_eq!(run(&["counter", "add", "c", "-5", "--ttl", "1000"]).unwrap(), "-4");
+    assert_eq!(run(&["counter", "get", "c"]).unwrap(), "-4");
+    run(&["counter", "reset", "c"]).unwrap();
+    assert!(run(&["counter", "get", "c"]).is_err());
+
+    for member in ["b", "a", "gone", "line\nbreak"] {
+        run(&["set", "add", "s", member]).unwrap();
+    }
+    run(&["set", "remove", "s", "gone"]).unwrap();
+    assert_eq!(run(&["set", "list", "s"]).unwrap(), "a\nb\nline\\nbreak");
+    assert_eq!(run(&["set", "list", "s", "--limit", "1"]).unwrap(), "a");
+    assert_eq!(run(&["set", "list", "s", "--prefix", "b", "--json"]).unwrap(), r#"{"name":"b"}"#);
+    run(&["set", "contains", "s", "a"]).unwrap();
+    assert!(run(&["set", "contains", "s", "gone"]).unwrap_err().to_string().contains("is not in the set"));
+
+    run(&["map", "put", "m", "f", "v w"]).unwrap();
+    run(&["map", "put", "m", "g", ""]).unwrap();
+    assert_eq!(run(&["map", "get", "m", "f"]).unwrap(), "v w");
+    assert_eq!(run(&["map", "list", "m"]).unwrap(), "f  v w\ng");
+    run(&["map", "remove", "m", "f"]).unwrap();
+    assert!(run(&["map", "get", "m", "f"]).unwrap_err().to_string().contains("there is no field"));
 }
