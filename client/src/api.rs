@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 pub mod diff;
+pub mod kinds;
 pub mod kv;
 pub mod links;
 pub mod members;

@@ -25,17 +25,27 @@ pub mod api;
 
 mod account;
 mod client;
+mod counter;
 mod error;
 mod inspect;
 mod listing;
+mod map;
 mod namespace;
+mod pages;
 mod request;
+mod set;
 mod tls;
 mod tokens;
+mod whole;
 
 pub use account::Account;
 pub use client::{Client, ClientBuilder};
+pub use counter::Counter;
 pub use error::Error;
 pub use listing::{KeyPage, ListOptions, Listing};
+pub use map::Map;
 pub use namespace::{Ack, Namespace, PutOptions, Value};
+pub use pages::{Page, PageOptions, Pages};
 pub use request::{MAX_ATTEMPTS, MAX_RETRY_AFTER};
+pub use set::Set;
+pub use whole::ChangeOptions;

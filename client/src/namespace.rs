@@ -8,10 +8,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::account::Account;
+use crate::api::kinds::KeysPage;
 use crate::api::kv::{BulkGet, BulkPair, BulkResult, BulkValue, BulkValues};
+use crate::counter::Counter;
 use crate::error::Error;
 use crate::listing::{ListOptions, Listing};
+use crate::map::Map;
+use crate::pages::{PageOptions, Pages};
 use crate::request::{Request, random_bits, segment};
+use crate::set::Set;
+use crate::whole::Whole;
 
 /// One namespace at one PoP.
 #[derive(Clone, Debug)]
@@ -167,6 +173,46 @@ impl Namespace {
         self.account.client.result(&Request::new(Method::POST, self.path("bulk/get")?).json(&body)?).await
     }
 
+    /// The counter under this key. Sends nothing.
+    pub fn counter(&self, key: &str) -> Counter {
+        Counter { whole: Whole::new(self, "counters", key) }
+    }
+
+    /// The set under this key. Sends nothing.
+    pub fn set(&self, key: &str) -> Set {
+        Set { whole: Whole::new(self, "sets", key) }
+    }
+
+    /// The map under this key. Sends nothing.
+    pub fn map(&self, key: &str) -> Map {
+        Map { whole: Whole::new(self, "maps", key) }
+    }
+
+    /// Lists the keys of counters, in the order of their bytes. Sends nothing yet.
+    pub fn counters(&self, options: PageOptions) -> Pages<KeysPage> {
+        self.keys_of("counters", options)
+    }
+
+    /// As [`Namespace::counters`], of sets that have members.
+    pub fn sets(&self, options: PageOptions) -> Pages<KeysPage> {
+        self.keys_of("sets", options)
+    }
+
+    /// As [`Namespace::counters`], of maps that have fields.
+    pub fn maps(&self, options: PageOptions) -> Pages<KeysPage> {
+        self.keys_of("maps", options)
+    }
+
+    fn keys_of(&self, kind: &str, options: PageOptions) -> Pages<KeysPage> {
+        Pages::new(self.account.client.clone(), self.kind_path(kind), options)
+    }
+
+    /// The path of all counters, sets or maps.
+    pub(crate) fn kind_path(&self, kind: &str) -> Result<String, Error> {
+        let account = segment(&self.account.id, "account id")?;
+        Ok(format!("/v1/accounts/{account}/namespaces/{}/{kind}", segment(&self.id, "namespace id")?))
+    }
+
     pub(crate) fn path(&self, rest: &str) -> Result<String, Error> {
         Ok(format!("{}/{rest}", self.account.namespace_path(&self.id)?))
     }
@@ -181,7 +227,7 @@ impl Namespace {
 }
 
 /// A missing key is an answer, not an error.
-fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(crate) fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.is_key_not_found() => Ok(None),
@@ -189,7 +235,7 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-fn expiration(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn expiration(headers: &HeaderMap) -> Option<u64> {
     headers.get("expiration")?.to_str().ok()?.parse().ok()
 }
 

@@ -251,7 +251,7 @@ async fn refused(response: Response) -> Failed {
     let (code, message) = match serde_json::from_slice::<Envelope<Box<RawValue>, Box<RawValue>>>(&body) {
         Ok(Envelope { errors, .. }) if !errors.is_empty() => (errors[0].code, errors[0].message.clone()),
         _ => match serde_json::from_slice::<Problem>(&body) {
-            Ok(Problem { detail }) => (0, detail),
+            Ok(Problem { detail, code }) => (code, detail),
             Err(_) => (0, quoted(status, &body)),
         },
     };
@@ -262,6 +262,8 @@ async fn refused(response: Response) -> Failed {
 #[derive(Deserialize)]
 struct Problem {
     detail: String,
+    #[serde(default)]
+    code: u32,
 }
 
 /// The beginning of an answer that is neither: some proxy's, most likely.

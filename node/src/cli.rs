@@ -12,6 +12,7 @@ mod export;
 mod failure;
 mod gc;
 mod import;
+mod kinds;
 mod kv;
 mod lag;
 mod link;
@@ -44,7 +45,7 @@ Exit codes:
   1  failed
   2  the command was not understood
   3  the PoP cannot be reached
-  4  there is no such key, namespace, account or token";
+  4  there is no such key, member, field, namespace, account or token";
 
 /// An edge key-value store: a full copy at every PoP, converging.
 #[derive(Parser)]
@@ -97,6 +98,12 @@ enum Command {
     Token(token::Command),
     /// Read and write keys
     Kv(kv::Args),
+    /// Count, at every PoP at once
+    Counter(kinds::CounterArgs),
+    /// Put members into sets, and take them out
+    Set(kinds::SetArgs),
+    /// Read and write fields of maps
+    Map(kinds::MapArgs),
     /// Use namespaces in Workers
     #[command(subcommand)]
     Workers(workers::Command),
@@ -154,6 +161,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Account(command) => block_on(account::run(command, json)),
         Command::Token(command) => block_on(token::run(command, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
+        Command::Counter(args) => block_on(kinds::counter(args, json)),
+        Command::Set(args) => block_on(kinds::set(args, json)),
+        Command::Map(args) => block_on(kinds::map(args, json)),
         Command::Workers(command) => block_on(workers::run(command, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
         Command::Completions { shell } => completions(shell),
@@ -263,6 +273,19 @@ mod tests {
             ("kv namespace quota demo --max-bytes 10GiB --max-keys none --requests-per-s 100", true),
             ("kv namespace quota demo --max-bytes lots", false),
             ("kv namespace quota", false),
+            ("counter add hits", true),
+            ("counter add hits -5 --ttl 60", true),
+            ("counter add hits many", false),
+            ("counter get hits --json", true),
+            ("counter reset", false),
+            ("set add s m --ttl 1", true),
+            ("set add s", false),
+            ("set contains s m", true),
+            ("set list s --prefix p --limit 5", true),
+            ("map put m f -v", false),
+            ("map put m f v --ttl 1", true),
+            ("map get m f", true),
+            ("map list m --json", true),
             ("workers config demo --binding KV --url http://h:1", true),
             ("workers config demo --binding K-V", false),
             ("workers config", false),

@@ -30,10 +30,12 @@ mod forecast;
 mod inbox;
 mod members;
 mod quota;
+mod reads;
 mod report;
 
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
+pub(crate) use members::show_dot;
 pub use quota::StorageQuota;
 
 /// One change an application asks for.
@@ -408,40 +410,6 @@ impl Engine {
         answer
             .await
             .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))
-    }
-
-    /// The value a reader sees now; `None` when there is none (never written, deleted or expired).
-    /// Reads the store directly, without the engine thread: microseconds when the row is cached.
-    ///
-    /// # Errors
-    /// Where the node does not serve, or the row cannot be read.
-    pub fn read(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        let store = self.shared.readable()?;
-        read::value(store, namespace, key, unix_ms() / 1000).map_err(|error| self.shared.read_failed(error))
-    }
-
-    /// Up to `limit` keys that start with `prefix` and come strictly after `after`. Blocking: call it
-    /// under `tokio::task::block_in_place`. A page may hold fewer rows than `limit` (even none) and
-    /// still have a `next_after`.
-    ///
-    /// # Errors
-    /// As [`Engine::read`].
-    pub fn list(
-        &self,
-        namespace: NamespaceId,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Page, ReadError> {
-        let store = self.shared.readable()?;
-        let page = read::page(store, namespace, prefix, after, limit, unix_ms() / 1000)
-            .map_err(|error| self.shared.read_failed(error))?;
-        let listed = |(key, value): (Bytes, Value)| Listed {
-            key,
-            expires_at_s: value.expires_at_s,
-            metadata: value.metadata,
-        };
-        Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
     }
 
     /// The chunks that states here name and `lacking` picks, each once, with their lengths in bytes. Blocking: reads the

@@ -16,6 +16,7 @@ mod diff;
 mod envelope;
 mod error;
 pub(crate) mod keys;
+mod kinds;
 mod large;
 mod links;
 mod listener;
@@ -248,6 +249,8 @@ impl Surface {
         let (head, body) = request.into_parts();
         let (operation, response) = if binding::is_meant(door, &head) {
             binding::answer(self, door, &head, body).await
+        } else if let Some(asked) = kinds::route(head.uri.path()) {
+            kinds::answer(self, &asked, &head, body).await
         } else {
             self.answer_routed(head, body).await
         };
@@ -327,6 +330,9 @@ impl Surface {
             | Operation::BindingDelete
             | Operation::BindingList
             | Operation::BindingBulkGet
+            | Operation::Counters
+            | Operation::Sets
+            | Operation::Maps
             | Operation::Unrouted
             | Operation::Native => Err(no_route(head)),
         }

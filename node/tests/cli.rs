@@ -50,7 +50,7 @@ fn closed_port() -> u16 {
 fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
     let folder = folder();
     let (first, _) = check(folder.path(), &["--help"], DONE);
-    assert!(first.contains("4  there is no such key, namespace, account or token"), "{first}");
+    assert!(first.contains("4  there is no such key, member, field, namespace, account or token"), "{first}");
     for line in [
         "",
         "serve",
@@ -73,6 +73,20 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "store",
         "store rebuild",
         "store dead-letters",
+        "counter",
+        "counter add",
+        "counter get",
+        "counter reset",
+        "set",
+        "set add",
+        "set remove",
+        "set list",
+        "set contains",
+        "map",
+        "map put",
+        "map get",
+        "map remove",
+        "map list",
         "account",
         "account create",
         "account list",

@@ -12,7 +12,7 @@ const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Exit code: the PoP cannot be reached.
 const UNREACHABLE: u8 = 3;
-/// Exit code: there is no such key, namespace, account or token.
+/// Exit code: there is no such key, member, field, namespace, account or token.
 const NOT_FOUND: u8 = 4;
 
 /// Why a command ends early.

@@ -25,15 +25,25 @@ pub(crate) fn expires_at_s(
     ttl: Option<f64>,
     now_s: u64,
 ) -> Result<Option<u64>, ApiError> {
+    expires_later_than(MIN_TTL_S, expiration, ttl, now_s)
+}
+
+/// The same, of what must not expire sooner than `min_ttl_s` from now.
+pub(crate) fn expires_later_than(
+    min_ttl_s: u64,
+    expiration: Option<f64>,
+    ttl: Option<f64>,
+    now_s: u64,
+) -> Result<Option<u64>, ApiError> {
     let at_s = match (expiration, ttl) {
-        (_, Some(ttl)) if ttl < MIN_TTL_S as f64 => {
+        (_, Some(ttl)) if ttl < min_ttl_s as f64 => {
             let message = "Expiration TTL must be at least";
             return Err(ApiError::BadExpiry(format!(
-                "Invalid expiration_ttl of {ttl}. {message} {MIN_TTL_S}."
+                "Invalid expiration_ttl of {ttl}. {message} {min_ttl_s}."
             )));
         }
-        (Some(at), None) if at < (now_s + MIN_TTL_S) as f64 => {
-            let message = format!("Expiration times must be at least {MIN_TTL_S} seconds in the future.");
+        (Some(at), None) if at < (now_s + min_ttl_s) as f64 => {
+            let message = format!("Expiration times must be at least {min_ttl_s} seconds in the future.");
             return Err(ApiError::BadExpiry(format!("Invalid expiration of {at}. {message}")));
         }
         // A cast from a float saturates.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use littoral::api::tokens::Action;
-use replication::NamespaceId;
+use replication::{Dot, NamespaceId};
 
 use super::Surface;
 use super::error::ApiError;
@@ -93,18 +93,18 @@ impl Place {
         Ok(Self { grant, action, namespace, quota: quota.storage() })
     }
 
-    /// Writes within the quota of the namespace. Who writes has checked each key.
+    /// Writes within the quota of the namespace, and gives the events. Who writes has checked each key.
     pub(super) async fn write(
         &self,
         surface: &Surface,
         writes: Vec<Write>,
         ack: Ack,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Vec<Dot>, ApiError> {
         let written = surface.engine.write_within(self.quota, writes, ack).await;
         if let Err(WriteError::OverQuota { quota, .. }) = &written {
             count_over_quota(quota);
         }
-        Ok(written.map(drop)?)
+        Ok(written?)
     }
 
     /// The key of a path, decoded, where it may be acted upon.

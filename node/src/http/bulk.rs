@@ -218,7 +218,11 @@ fn text_of(bytes: Bytes, key: &str, as_json: bool) -> Result<Found, ApiError> {
         .map_err(|_| ApiError::invalid("At least one of the requested keys corresponds to a non-json value"))
 }
 
-async fn wait_for_memory<'a>(surface: &'a Surface, upload: &Upload) -> Result<SemaphorePermit<'a>, ApiError> {
+/// Waits until there is room for the body among those in memory.
+pub(super) async fn wait_for_memory<'a>(
+    surface: &'a Surface,
+    upload: &Upload,
+) -> Result<SemaphorePermit<'a>, ApiError> {
     let kib = upload.announced().unwrap_or(MAX_BULK_BYTES).min(MAX_BULK_BYTES).div_ceil(1024) as u32;
     let share = surface.bulk_memory.acquire_many(kib);
     match tokio::time::timeout(Duration::from_millis(MAX_WAIT_MS), share).await {

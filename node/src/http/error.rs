@@ -27,7 +27,10 @@ use axum::response::IntoResponse;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
+use littoral::api::kinds::MAX_AMOUNT;
+use replication::entry::{
+    MAX_ELEMENT_BYTES, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES,
+};
 use serde_json::json;
 
 use super::pace::MIN_PROGRESS_BYTES;
@@ -86,6 +89,18 @@ pub(crate) enum ApiError {
     MetadataTooLarge { len: usize },
     #[error("{given} keys exceed the limit of {limit} in one request")]
     TooManyKeys { given: usize, limit: usize },
+    #[error("{what} of {len} bytes exceeds the limit of {MAX_ELEMENT_BYTES} bytes")]
+    ElementTooLong { what: &'static str, len: usize },
+    #[error("the value of a field exceeds {MAX_INLINE_BYTES} bytes; put it under a key of its own")]
+    FieldTooLarge,
+    #[error("{given} changes exceed the limit of {limit} in one request; send several")]
+    TooManyChanges { given: usize, limit: usize },
+    #[error("add must be at most {MAX_AMOUNT} either way, not {given}")]
+    AmountTooLarge { given: i64 },
+    #[error("there is no such {what} here")]
+    NotHere { what: &'static str },
+    #[error("account {id} is not one of this token's")]
+    OtherAccount { id: String },
     #[error("the values add up to more than {limit} bytes; ask for fewer keys at once")]
     ValuesTooLarge { limit: u64 },
     #[error("the request body exceeds {limit} bytes")]
@@ -135,28 +150,32 @@ impl ApiError {
             Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
             Self::BadAuthorization => (StatusCode::BAD_REQUEST, 6003),
             // As with the real API, so that its clients say what is to be done.
-            Self::Forbidden | Self::MissingRight(_) => (StatusCode::FORBIDDEN, 10000),
+            Self::Forbidden | Self::OtherAccount { .. } | Self::MissingRight(_) => {
+                (StatusCode::FORBIDDEN, 10000)
+            }
             Self::TooFast { .. } => (StatusCode::TOO_MANY_REQUESTS, 971),
             Self::Write(WriteError::OverQuota { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20012),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, 7003),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, 10405),
             Self::NotJson { .. } => (StatusCode::BAD_REQUEST, 6008),
-            Self::KeyNotFound => (StatusCode::NOT_FOUND, 10009),
+            Self::KeyNotFound | Self::NotHere { .. } => (StatusCode::NOT_FOUND, 10009),
             Self::BadNamespaceId { .. } => (StatusCode::BAD_REQUEST, 10011),
             Self::BadBulk { .. } => (StatusCode::BAD_REQUEST, 10012),
             Self::Namespace(NamespaceError::NotFound) => (StatusCode::NOT_FOUND, 10013),
             // Never 409, which SDKs try again.
             Self::Namespace(NamespaceError::DuplicateTitle) => (StatusCode::BAD_REQUEST, 10014),
             Self::TitleRequired => (StatusCode::BAD_REQUEST, 10019),
-            Self::Invalid(_) | Self::Namespace(NamespaceError::BadTitle { .. }) => {
-                (StatusCode::BAD_REQUEST, 10021)
-            }
+            Self::Invalid(_)
+            | Self::AmountTooLarge { .. }
+            | Self::Namespace(NamespaceError::BadTitle { .. }) => (StatusCode::BAD_REQUEST, 10021),
             Self::KeyTooLong { .. } => (StatusCode::URI_TOO_LONG, 10022),
-            Self::TooManyKeys { .. } => (StatusCode::BAD_REQUEST, 10024),
+            Self::ElementTooLong { .. } => (StatusCode::BAD_REQUEST, 10022),
+            Self::TooManyKeys { .. } | Self::TooManyChanges { .. } => (StatusCode::BAD_REQUEST, 10024),
             Self::NoKeys => (StatusCode::BAD_REQUEST, 10029),
-            Self::ValueTooLarge { .. } | Self::MetadataTooLarge { .. } | Self::ValuesTooLarge { .. } => {
-                (StatusCode::PAYLOAD_TOO_LARGE, 10030)
-            }
+            Self::ValueTooLarge { .. }
+            | Self::FieldTooLarge
+            | Self::MetadataTooLarge { .. }
+            | Self::ValuesTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 10030),
             Self::BadExpiry(_) => (StatusCode::BAD_REQUEST, 10034),
             Self::Busy | Self::Write(WriteError::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20001),
             Self::Write(WriteError::DiskFull { .. }) => (StatusCode::INSUFFICIENT_STORAGE, 20002),
@@ -220,6 +239,22 @@ impl ApiError {
         let mut response = with_body(status, "text/plain; charset=utf-8", message.clone());
         response.extensions_mut().insert(reason_phrase(&message));
         self.with_advice(response)
+    }
+
+    /// The answer of a page under `/v1` about keys: problem details, with our number for it as `code`.
+    pub(crate) fn into_problem(self) -> Response<Body> {
+        if matches!(self, Self::MissingCredentials | Self::BadAuthorization | Self::Forbidden) {
+            return PageError::Unauthorized.into_response();
+        }
+        let (status, code) = self.verdict();
+        let body = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+            "code": code,
+        });
+        self.with_advice(with_body(status, "application/problem+json", body.to_string()))
     }
 
     /// Adds the headers that tell a client what it can do.

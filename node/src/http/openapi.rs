@@ -35,6 +35,7 @@ mod tests {
     use hyper::Method;
     use serde_json::Value as Json;
 
+    use super::super::kinds;
     use super::super::native;
     use super::super::route::{Operation, Routed, route};
     use super::*;
@@ -67,12 +68,27 @@ mod tests {
     fn it_has_every_page_of_the_node_and_no_other() {
         let document = parsed();
         let mut told = methods(&document);
-        told.retain(|path, _| !path.starts_with("/client/"));
+        told.retain(|path, _| !path.starts_with("/client/") && kinds::allowed(path).is_none());
         let mut served = BTreeMap::<_, BTreeSet<_>>::new();
         for (method, path, _) in native::pages() {
             assert!(served.entry(path).or_default().insert(method.clone()), "{method} {path} twice");
         }
         assert_eq!(told, served);
+    }
+
+    /// Routed by hand, since their keys are whatever stands between two slashes.
+    #[test]
+    fn it_has_every_call_of_counters_sets_and_maps() {
+        let document = parsed();
+        let mut told = 0;
+        for (template, methods) in methods(&document) {
+            let Some(allow) = kinds::allowed(template) else { continue };
+            let methods: BTreeSet<_> = methods.iter().map(Method::as_str).collect();
+            assert_eq!(allow.split(", ").collect::<BTreeSet<_>>(), methods, "{template}");
+            told += 1;
+        }
+        // Keys, a whole and its metadata, of each kind; and members and fields.
+        assert_eq!(told, 3 * 3 + 2);
     }
 
     #[test]
@@ -102,6 +118,7 @@ mod tests {
         let is_kv = |operation: &Operation| {
             !operation.name().starts_with("binding")
                 && !matches!(operation, Operation::Unrouted | Operation::Native)
+                && !matches!(operation, Operation::Counters | Operation::Sets | Operation::Maps)
         };
         let served: BTreeSet<_> =
             Operation::ALL.into_iter().filter(is_kv).map(|operation| operation as usize).collect();

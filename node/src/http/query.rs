@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use replication::entry::MAX_KEY_BYTES;
+use replication::entry::{MAX_ELEMENT_BYTES, MAX_KEY_BYTES};
 
 use super::error::ApiError;
 use crate::engine::Ack;
@@ -77,6 +77,23 @@ pub(crate) fn check_key(key: &str) -> Result<(), ApiError> {
         "" => Err(ApiError::invalid("a key name cannot be empty")),
         "." | ".." => Err(ApiError::invalid(format!("\"{key}\" is not allowed as a key name"))),
         _ if key.len() > MAX_KEY_BYTES => Err(ApiError::KeyTooLong { len: key.len() }),
+        _ => Ok(()),
+    }
+}
+
+/// The member or field in a path; `what` says which.
+pub(crate) fn decode_element<'a>(raw: &'a str, what: &'static str) -> Result<Cow<'a, str>, ApiError> {
+    let element = percent_decode(raw, what)?;
+    check_element(&element, what)?;
+    Ok(element)
+}
+
+/// Whether a member or field is one: 1 to [`MAX_ELEMENT_BYTES`] bytes, and neither "." nor "..", which no path names.
+pub(crate) fn check_element(element: &str, what: &'static str) -> Result<(), ApiError> {
+    match element {
+        "" => Err(ApiError::invalid(format!("{what} cannot be empty"))),
+        "." | ".." => Err(ApiError::invalid(format!("\"{element}\" is not allowed as {what}"))),
+        _ if element.len() > MAX_ELEMENT_BYTES => Err(ApiError::ElementTooLong { what, len: element.len() }),
         _ => Ok(()),
     }
 }

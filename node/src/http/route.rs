@@ -35,6 +35,10 @@ pub(crate) enum Operation {
     BindingDelete,
     BindingList,
     BindingBulkGet,
+    /// Under `/v1`, about counters, sets and maps.
+    Counters,
+    Sets,
+    Maps,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -43,7 +47,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -63,6 +67,9 @@ impl Operation {
         Self::BindingDelete,
         Self::BindingList,
         Self::BindingBulkGet,
+        Self::Counters,
+        Self::Sets,
+        Self::Maps,
         Self::Unrouted,
         Self::Native,
     ];
@@ -89,6 +96,9 @@ impl Operation {
             Self::BindingDelete => "binding delete",
             Self::BindingList => "binding list",
             Self::BindingBulkGet => "binding bulk get",
+            Self::Counters => "counters",
+            Self::Sets => "sets",
+            Self::Maps => "maps",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

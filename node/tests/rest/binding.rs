@@ -11,7 +11,7 @@ use super::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, TOKEN, TestNode, noise, now_s, 
 const MAX_VALUE_BYTES: usize = 25 << 20;
 
 impl TestNode {
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.kv.rsplit_once('/').unwrap().1
     }
 

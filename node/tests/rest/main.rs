@@ -11,6 +11,7 @@ mod client;
 mod connections;
 mod http2;
 mod keys;
+mod kinds;
 mod large;
 mod multipart;
 mod namespaces;

@@ -1,0 +1,75 @@
+//! A counter: what it stands at, adding to it, and beginning anew.
+
+use reqwest::Method;
+use serde::Serialize;
+
+use crate::api::kinds::{Add, CounterInfo, Written};
+use crate::error::Error;
+use crate::namespace::found;
+use crate::request::Request;
+use crate::whole::{ChangeOptions, Whole};
+
+/// A counter that every PoP adds to and takes from at once: no increment is lost to another.
+///
+/// ```no_run
+/// # async fn example(kv: littoral::Namespace) -> Result<(), littoral::Error> {
+/// let hits = kv.counter("hits");
+/// println!("{} as of this PoP", hits.add(1).await?);
+/// hits.add(-1).await?;
+/// assert_eq!(hits.count().await?, Some(0));
+/// hits.reset().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Counter {
+    pub(crate) whole: Whole,
+}
+
+impl Counter {
+    /// Its key.
+    pub fn key(&self) -> &str {
+        self.whole.key()
+    }
+
+    /// Adds this much, at most 2^53 - 1 either way, and gives the count as of this PoP. It is sent again only where it
+    /// cannot have been done.
+    ///
+    /// # Errors
+    /// After [`Error::Transport`] or a status from 500 on, it may have been done all the same.
+    pub async fn add(&self, amount: i64) -> Result<i64, Error> {
+        self.add_with(amount, ChangeOptions::default()).await
+    }
+
+    /// As [`Counter::add`]. With an expiry, what this PoP has counted counts for nothing from then on, and nothing of
+    /// what the others have goes before it.
+    ///
+    /// # Errors
+    /// As [`Counter::add`].
+    pub async fn add_with(&self, amount: i64, options: ChangeOptions) -> Result<i64, Error> {
+        let body =
+            Add { add: amount, expiration: options.expires_at_s, expiration_ttl: options.expiration_ttl_s };
+        let request = Request::new(Method::POST, self.whole.path()?).json(&body)?.not_idempotent();
+        let info: CounterInfo = self.whole.namespace.account.client.json(&options.ack_of(request)).await?;
+        Ok(info.count)
+    }
+
+    /// What it stands at, as of this PoP; `None` where nobody has counted, or all of it was reset or has expired.
+    pub async fn count(&self) -> Result<Option<i64>, Error> {
+        Ok(self.info().await?.map(|info| info.count))
+    }
+
+    /// The same, with what is stored along with it.
+    pub async fn info(&self) -> Result<Option<CounterInfo>, Error> {
+        found(self.whole.namespace.account.client.json(&Request::read(self.whole.path()?)).await)
+    }
+
+    /// Begins anew: takes away what this PoP has seen. What others add meanwhile stays.
+    pub async fn reset(&self) -> Result<Written, Error> {
+        self.whole.clear().await
+    }
+
+    /// Replaces the JSON stored along with it, at most 1,024 bytes; null, as of `&()`, takes it away.
+    pub async fn describe(&self, metadata: &impl Serialize) -> Result<Written, Error> {
+        self.whole.describe(metadata).await
+    }
+}
