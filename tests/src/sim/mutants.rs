@@ -66,7 +66,7 @@ const HUNTS: [Hunt; 31] = [
     hunt("CutFromAcknowledgements", "evicted", 0),
     hunt("DroppedAtExpiry", "ttl", 0),
     hunt("FenceForgotten", "evicted", 0),
-    hunt("OlderCopyUnnoticed", "restore", 0),
+    hunt("OlderCopyUnnoticed", "restore", 420),
     hunt("ChunkRowStays", "swarm", 0),
     hunt("RelayKeepsEvents", "regions", 0),
     hunt("RemovalSpendsNothing", "swarm", 0),
