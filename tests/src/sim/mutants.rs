@@ -63,7 +63,7 @@ const HUNTS: [Hunt; 31] = [
     hunt("DroppedOnceHeldByAll", "gc-partition", 0),
     hunt("RoundOutlivesEpoch", "stale-repairs", 0),
     hunt("EpochTakenOnTrust", "restore", 0),
-    hunt("CutFromAcknowledgements", "evicted", 0),
+    hunt("CutFromAcknowledgements", "evicted", 760),
     hunt("DroppedAtExpiry", "ttl", 0),
     hunt("FenceForgotten", "evicted", 0),
     hunt("OlderCopyUnnoticed", "restore", 420),
