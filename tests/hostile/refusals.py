@@ -13,7 +13,7 @@ import urllib.request
 
 URL = os.environ["URL"]
 # Status without a token, and with a wrong one.
-EXPECTED = {"kv": (400, 403), "node": (401, 401)}
+EXPECTED = {"kinds": (401, 401), "kv": (400, 403), "node": (401, 401)}
 
 
 def main():
