@@ -26,6 +26,7 @@ use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
 mod driver;
+pub(crate) mod feed;
 mod forecast;
 mod inbox;
 mod members;
@@ -34,6 +35,7 @@ mod report;
 
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
+pub(crate) use members::show_dot;
 pub use quota::StorageQuota;
 
 /// One change an application asks for.
@@ -277,6 +279,8 @@ struct Shared {
     verified: ArcSwapOption<Verified>,
     /// Whether this node must be started anew under a new identity, which it does by itself.
     returning: watch::Sender<bool>,
+    /// For those who watch.
+    feed: feed::Feed,
 }
 
 /// Whether the node serves, and why not.
@@ -339,6 +343,7 @@ impl Engine {
             system_version: AtomicU64::new(0),
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
+            feed: feed::Feed::default(),
         });
         driver::spawn(shared.clone(), settings, replica, chunk_news)?;
         Ok(Self { shared })
@@ -442,22 +447,6 @@ impl Engine {
             metadata: value.metadata,
         };
         Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
-    }
-
-    /// The chunks that states here name and `lacking` picks, each once, with their lengths in bytes. Blocking: reads the
-    /// whole index of chunks.
-    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<(ChunkId, u64)> {
-        let Some(store) = &self.shared.store else { return Vec::new() };
-        let mut named = Vec::new();
-        let read = read::chunks(store, &mut |chunk, bytes| {
-            if lacking(&chunk) {
-                named.push((chunk, bytes));
-            }
-        });
-        if let Err(error) = read {
-            tracing::warn!(%error, "the chunks that values name cannot be read");
-        }
-        named
     }
 
     /// A number that rises whenever entries of the system namespace may have changed, by a peer, or here: then before

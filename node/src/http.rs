@@ -30,6 +30,7 @@ mod tls;
 mod tokens;
 mod values;
 mod verify;
+mod watch;
 
 use std::io;
 use std::pin::pin;
@@ -45,8 +46,9 @@ use hyper::{Method, Request, Response};
 use littoral::api::tokens::Action;
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 pub use self::links::LinkControl;
@@ -120,8 +122,10 @@ pub async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let (end, is_ending) = watch::channel(false);
-    let service = Connections { surface: Arc::new(Surface::new(context)), limits, is_ending };
+    let (end, is_ending) = tokio::sync::watch::channel(false);
+    let surface = Arc::new(Surface::new(context));
+    let watches = surface.is_ending.clone();
+    let service = Connections { surface, limits, is_ending };
     let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -141,6 +145,7 @@ pub async fn serve(
     }
     drop(listeners);
     end.send_replace(true);
+    watches.cancel();
     let ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
@@ -196,6 +201,8 @@ struct Surface {
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
+    /// Ends the watches, which would go on for as long as the node does.
+    is_ending: CancellationToken,
     native: Router,
 }
 
@@ -228,6 +235,7 @@ impl Surface {
             everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
+            is_ending: CancellationToken::new(),
             native: native::router(native),
         }
     }
@@ -254,7 +262,13 @@ impl Surface {
             }
             Routed::Nowhere => (Operation::Unrouted, Err(refuse(no_route(&head), &head, body).await)),
             Routed::Native => {
-                let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
+                let response = match watch::target(head.uri.path()) {
+                    Some(target) => watch::answer(self, target, &head).await,
+                    None => {
+                        let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
+                        response
+                    }
+                };
                 (Operation::Native, Ok(response))
             }
         };

@@ -300,7 +300,7 @@ fn dead_letter(state: &RepairRow) -> DeadLetter {
 }
 
 /// An event's name in paths: its time in 16 hexadecimal digits, and its replica.
-fn show_dot(dot: Dot) -> String {
+pub(crate) fn show_dot(dot: Dot) -> String {
     format!("{:016x}-{}", dot.hlc.to_bits(), dot.replica)
 }
 

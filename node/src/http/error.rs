@@ -221,6 +221,16 @@ impl ApiError {
         self.with_advice(response)
     }
 
+    /// The answer on the native API.
+    pub(crate) fn into_problem(self) -> Response<Body> {
+        match &self {
+            Self::MissingCredentials | Self::BadAuthorization | Self::Forbidden => {
+                PageError::Unauthorized.into_response()
+            }
+            _ => self.with_advice(problem(self.verdict().0, &self.to_string())),
+        }
+    }
+
     /// Adds the headers that tell a client what it can do.
     fn with_advice(&self, mut response: Response<Body>) -> Response<Body> {
         let (_, code) = self.verdict();
