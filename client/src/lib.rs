@@ -32,6 +32,7 @@ mod namespace;
 mod request;
 mod tls;
 mod tokens;
+mod watch;
 
 pub use account::Account;
 pub use client::{Client, ClientBuilder};
@@ -39,3 +40,4 @@ pub use error::Error;
 pub use listing::{KeyPage, ListOptions, Listing};
 pub use namespace::{Ack, Namespace, PutOptions, Value};
 pub use request::{MAX_ATTEMPTS, MAX_RETRY_AFTER};
+pub use watch::{MAX_WATCH_OUTAGE, Watch, WatchOptions};

@@ -44,6 +44,21 @@ pub enum WatchKind {
     Map,
 }
 
+impl WatchKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 4] = [Self::Value, Self::Counter, Self::Set, Self::Map];
+
+    /// Its name in documents and URLs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Counter => "counter",
+            Self::Set => "set",
+            Self::Map => "map",
+        }
+    }
+}
+
 /// One event. What does not apply to its type is absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchEvent {
