@@ -17,6 +17,7 @@ mod replica;
 mod report;
 mod storage;
 mod text;
+mod watch;
 mod wire;
 
 use std::net::SocketAddr;
@@ -58,6 +59,8 @@ enum Part {
     Core,
     /// Group commit on the real store, in this process
     Storage(storage::Options),
+    /// Many who watch: when each hears of a write
+    Watch(watch::Options),
     /// The server that `http` compares with
     #[command(hide = true)]
     Hello {
@@ -88,6 +91,7 @@ fn main() -> anyhow::Result<()> {
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;
         }
+        Part::Watch(options) => one_thread()?.block_on(watch::run(&options, scratch.path(), &mut tables))?,
         Part::Hello { .. } => unreachable!("served above"),
     }
     println!("{}", machine::describe());

@@ -4,19 +4,21 @@
 //! Who does not come along is told so, and goes on by the log from where it was.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use metrics::gauge;
 use replication::replica::changed::{Changed, changed_bytes};
 use replication::{Entry, EntryId, Replica, VersionVector};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Engine, ReadError};
 use crate::storage::SledStore;
 
-/// The most watchers of a node at once; one more is refused.
-const MAX_WATCHERS: usize = 4_096;
+/// The most watchers of a node at once; one more is refused. Each may take a connection, and there must be some for others:
+/// this is half of the default of `http.max_connections`.
+const MAX_WATCHERS: usize = 2_048;
 /// The most changes the feed keeps for those who are behind.
 const MAX_FEED_ENTRIES: usize = 32_768;
 /// The most bytes of their names and states; as JSON they take up to twice as much again.
@@ -51,11 +53,32 @@ pub(crate) enum Next {
 }
 
 /// The feed of an engine.
+#[derive(Default)]
 pub(super) struct Feed {
     watchers: AtomicUsize,
     tail: Mutex<Tail>,
+    bell: Arc<Bell>,
+    /// Rings the bell from the first watch on.
+    ringer: OnceLock<AbortOnDropHandle<()>>,
+}
+
+/// Wakes the watchers on a task of its own: to wake a thousand takes longer than a flush, and the engine must not wait.
+#[derive(Default)]
+struct Bell {
+    published: Notify,
     /// The number of the batch that will be next.
+    end: AtomicU64,
+    /// The same, for those who wait.
     moved: watch::Sender<u64>,
+}
+
+impl Bell {
+    async fn ring(self: Arc<Self>) {
+        loop {
+            self.published.notified().await;
+            self.moved.send_replace(self.end.load(Ordering::Acquire));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -92,12 +115,6 @@ impl Tail {
     }
 }
 
-impl Default for Feed {
-    fn default() -> Self {
-        Self { watchers: AtomicUsize::new(0), tail: Mutex::default(), moved: watch::Sender::new(0) }
-    }
-}
-
 impl Feed {
     /// Takes what a flush has changed; on the engine's thread, after the flush.
     pub(super) fn publish(&self, replica: &mut Replica<SledStore>) {
@@ -119,7 +136,14 @@ impl Feed {
         } else {
             return;
         }
-        self.moved.send_replace(tail.end());
+        self.bell.end.store(tail.end(), Ordering::Release);
+        self.bell.published.notify_one();
+    }
+
+    /// Counts one more watcher, if there may be one.
+    fn admit(&self) -> bool {
+        let more = |watchers| (watchers < MAX_WATCHERS).then_some(watchers + 1);
+        self.watchers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Tail> {
@@ -160,15 +184,11 @@ struct Seat(Engine);
 
 impl Seat {
     fn take(engine: &Engine) -> Result<Self, NotWatched> {
-        let more = |watchers| (watchers < MAX_WATCHERS).then_some(watchers + 1);
-        let feed = &engine.shared.feed;
-        match feed.watchers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => {
-                gauge!("littoral_watchers").increment(1.0);
-                Ok(Self(engine.clone()))
-            }
-            Err(_) => Err(NotWatched::TooMany),
+        if !engine.shared.feed.admit() {
+            return Err(NotWatched::TooMany);
         }
+        gauge!("littoral_watchers").increment(1.0);
+        Ok(Self(engine.clone()))
     }
 }
 
@@ -238,8 +258,10 @@ impl Engine {
     pub(crate) async fn watch(&self) -> Result<Subscription, NotWatched> {
         self.shared.readable()?;
         let seat = Seat::take(self)?;
+        let feed = &self.shared.feed;
+        feed.ringer.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(feed.bell.clone().ring())));
         let (next, vector) = self.end_of_feed().await?;
-        Ok(Subscription { seat, next, moved: self.shared.feed.moved.subscribe(), vector })
+        Ok(Subscription { seat, next, moved: feed.bell.moved.subscribe(), vector })
     }
 
     /// The end of the feed, and what is durably held there, at one moment between two turns.
@@ -290,6 +312,15 @@ mod tests {
             tail.push(batch(entries, bytes));
             assert_eq!((tail.first, tail.end()), (dropped, 2), "{entries} entries, {bytes} bytes");
         }
+    }
+
+    #[test]
+    fn a_node_takes_so_many_watchers_and_no_more() {
+        let feed = Feed::default();
+        let admitted = (0..=MAX_WATCHERS).map(|_| feed.admit());
+        assert_eq!(admitted.filter(|is_admitted| *is_admitted).count(), MAX_WATCHERS);
+        feed.watchers.fetch_sub(1, Ordering::AcqRel);
+        assert!(feed.admit() && !feed.admit());
     }
 
     /// Whoever stood at the end when the feed was cut has missed what was cut.
