@@ -121,6 +121,43 @@ async fn a_watch_goes_on_over_kills_and_restarts_and_at_another_pop() {
     assert!(metrics.lines().any(|line| line == "littoral_watchers 1"), "{metrics}");
 }
 
+/// A PoP that was away hears of what the client knows already only later, and does not tell it: a client once informed never
+/// sees an entry go back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pop_that_holds_less_than_the_cursor_tells_nothing_older() {
+    let mut cluster = Cluster::started(Options { pops: 2, ..Options::default() }).await.unwrap();
+    let id = cluster.rest(0, "").create_namespace("failover").await.unwrap();
+    let (here, there) = (namespace(&cluster, 0, &id), namespace(&cluster, 1, &id));
+    let mut behind = there.watch(WatchOptions::default());
+    while behind.next().await.is_err() {
+        // The namespace is not known there yet.
+        behind = there.watch(WatchOptions::default());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    write(&here, 0).await;
+    Told::default().until(&mut behind, all_are(0)).await;
+    drop(behind);
+    assert!(cluster.stop(1).unwrap().success());
+    write(&here, 1).await;
+    let mut told = Told::default();
+    let mut watch = here.watch(WatchOptions::default());
+    told.until(&mut watch, |_, event| event.what == WatchType::Sync).await;
+    let cursor = Some(watch.cursor().unwrap().to_owned());
+    drop(watch);
+    assert!(cluster.stop(0).unwrap().success());
+    cluster.start(1).unwrap();
+    cluster.wait_ready(1).await.unwrap();
+    let mut watch = there.watch(WatchOptions { cursor, ..WatchOptions::default() });
+    assert_eq!(next(&mut watch).await.what, WatchType::Sync);
+    cluster.start(0).unwrap();
+    cluster.wait_ready(0).await.unwrap();
+    here.put("last", "2", PutOptions::default()).await.unwrap();
+    let event = next(&mut watch).await;
+    assert_eq!((event.key.as_deref(), event.value.as_deref()), (Some("last"), Some("2")), "{event:?}");
+    let missed = there.get(&key(0)).await.unwrap().unwrap();
+    assert_eq!(missed.bytes, "1", "it came by the same way, and was not told");
+}
+
 /// The log keeps what happened for about as long as somebody lacks it. Who was away for longer is told to begin anew: else
 /// the delete would never be heard of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -287,6 +287,40 @@ async fn nothing_is_lost_or_told_twice_over_twenty_reconnects() {
     assert_eq!(told.len(), 25);
 }
 
+/// More than a page, while others write: every key is there, and what was read ahead of the feed does not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_many_pages_under_writes_tells_no_state_twice() {
+    const KEYS: usize = 1_700;
+    let node = test_node().await;
+    let (engine, namespace) = (node.running.engine.clone(), node.namespace_id());
+    let put = move |n: usize, round: usize| {
+        let payload = Payload::Inline(round.to_string().into());
+        let value = Value { payload, metadata: None, expires_at_s: None };
+        Write::Put { namespace, key: format!("key-{n:04}").into(), value }
+    };
+    engine.write((0..KEYS).map(|n| put(n, 0)).collect(), Ack::Durable).await.unwrap();
+    let writer = tokio::spawn(async move {
+        for round in 1..=300 {
+            engine.write(vec![put(round * 5, round), put(KEYS - round, round)], Ack::Durable).await.unwrap();
+        }
+    });
+    let mut watch = node.watch("").await;
+    let (mut latest, mut receipts) = (BTreeMap::new(), std::collections::BTreeSet::new());
+    // What the last round writes.
+    while ["key-1400", "key-1500"].iter().any(|key| latest.get(*key).is_none_or(|value| value != "300")) {
+        let event = watch.next().await;
+        let Some(key) = event["key"].as_str() else { continue };
+        latest.insert(key.to_owned(), event["value"].as_str().unwrap().to_owned());
+        assert!(receipts.insert(event["receipt"].as_str().unwrap().to_owned()), "told twice: {event}");
+    }
+    writer.await.unwrap();
+    assert_eq!(latest.len(), KEYS);
+    for n in (0..KEYS).step_by(50) {
+        let key = format!("key-{n:04}");
+        assert_eq!(node.value(&key).await, latest[&key].as_bytes(), "{key}");
+    }
+}
+
 /// Fifty writes to twenty-five keys, some of them in one flush.
 async fn write_some(engine: Engine, namespace: NamespaceId, round: usize) {
     for n in 0..25 {
