@@ -117,6 +117,10 @@ async fn a_watch_goes_on_over_kills_and_restarts_and_at_another_pop() {
     write(&there, 11).await;
     told.until(&mut watch, all_are(11)).await;
     assert_eq!(told.resets, 0);
+    let args = ["kv", "--account", ACCOUNT, "--namespace", &id, "watch", "--key", "key-1", "--limit", "2"];
+    let shown = cluster.run(0, &args).unwrap();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, "put       value  key-1  11"), "{shown}");
     let metrics = cluster.rest(0, &id).page("/metrics").await.unwrap().text();
     assert!(metrics.lines().any(|line| line == "littoral_watchers 1"), "{metrics}");
 }
