@@ -18,6 +18,7 @@ mod replica;
 mod report;
 mod storage;
 mod text;
+mod watch;
 mod wire;
 
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ enum Part {
     Storage(storage::Options),
     /// What a member costs as a set grows, beside a plain value
     Kinds(kinds::Options),
+    /// Many who watch: when each hears of a write
+    Watch(watch::Options),
     /// The server that `http` compares with
     #[command(hide = true)]
     Hello {
@@ -92,6 +95,7 @@ fn main() -> anyhow::Result<()> {
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;
         }
+        Part::Watch(options) => one_thread()?.block_on(watch::run(&options, scratch.path(), &mut tables))?,
         Part::Hello { .. } => unreachable!("served above"),
     }
     println!("{}", machine::describe());

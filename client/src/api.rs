@@ -10,6 +10,7 @@ pub mod members;
 pub mod quotas;
 pub mod tokens;
 pub mod verify;
+pub mod watch;
 
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
 /// from the same moment's figures.

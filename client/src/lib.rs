@@ -36,6 +36,7 @@ mod request;
 mod set;
 mod tls;
 mod tokens;
+mod watch;
 mod whole;
 
 pub use account::Account;
@@ -48,4 +49,5 @@ pub use namespace::{Ack, Namespace, PutOptions, Value};
 pub use pages::{Page, PageOptions, Pages};
 pub use request::{MAX_ATTEMPTS, MAX_RETRY_AFTER};
 pub use set::Set;
+pub use watch::{MAX_WATCH_OUTAGE, Watch, WatchOptions};
 pub use whole::ChangeOptions;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,11 +51,13 @@ pub(crate) struct Request {
     /// With its content type.
     pub(crate) body: Option<(String, Bytes)>,
     pub(crate) idempotent: bool,
+    /// The form of the answer, where there are several.
+    pub(crate) accept: Option<&'static str>,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: Vec::new(), body: None, idempotent: true }
+        Self { method, path: path.into(), query: Vec::new(), body: None, idempotent: true, accept: None }
     }
 
     pub(crate) fn read(path: impl Into<String>) -> Self {
@@ -76,6 +78,11 @@ impl Request {
         let bytes = serde_json::to_vec(body)
             .map_err(|error| Error::invalid(format!("the body cannot be written as JSON: {error}")))?;
         Ok(self.body("application/json", bytes.into()))
+    }
+
+    pub(crate) fn accept(mut self, content_type: &'static str) -> Self {
+        self.accept = Some(content_type);
+        self
     }
 
     pub(crate) fn not_idempotent(mut self) -> Self {
@@ -166,6 +173,9 @@ impl Client {
         let mut builder = self.http.request(request.method.clone(), self.url(request)).query(&request.query);
         if let Some((content_type, bytes)) = &request.body {
             builder = builder.header(CONTENT_TYPE, content_type).body(bytes.clone());
+        }
+        if let Some(content_type) = request.accept {
+            builder = builder.header(ACCEPT, content_type);
         }
         let response = builder.send().await.map_err(|error| self.interrupted(request, &error))?;
         if response.status().is_success() {

@@ -26,6 +26,7 @@ mod status;
 mod store;
 mod token;
 mod verify;
+mod watch;
 mod workers;
 
 #[cfg(test)]

@@ -15,9 +15,7 @@ use littoral::api::{State, Status};
 use replication::kinds::ChangeError;
 use replication::replica::OpenError;
 use replication::replica::verify::Verified;
-use replication::{
-    Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value, read,
-};
+use replication::{Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rebuild;
@@ -26,6 +24,7 @@ use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
 mod driver;
+pub(crate) mod feed;
 mod forecast;
 mod inbox;
 mod members;
@@ -279,6 +278,8 @@ struct Shared {
     verified: ArcSwapOption<Verified>,
     /// Whether this node must be started anew under a new identity, which it does by itself.
     returning: watch::Sender<bool>,
+    /// For those who watch.
+    feed: feed::Feed,
 }
 
 /// Whether the node serves, and why not.
@@ -341,6 +342,7 @@ impl Engine {
             system_version: AtomicU64::new(0),
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
+            feed: feed::Feed::default(),
         });
         driver::spawn(shared.clone(), settings, replica, chunk_news)?;
         Ok(Self { shared })
@@ -410,22 +412,6 @@ impl Engine {
         answer
             .await
             .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))
-    }
-
-    /// The chunks that states here name and `lacking` picks, each once, with their lengths in bytes. Blocking: reads the
-    /// whole index of chunks.
-    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<(ChunkId, u64)> {
-        let Some(store) = &self.shared.store else { return Vec::new() };
-        let mut named = Vec::new();
-        let read = read::chunks(store, &mut |chunk, bytes| {
-            if lacking(&chunk) {
-                named.push((chunk, bytes));
-            }
-        });
-        if let Err(error) = read {
-            tracing::warn!(%error, "the chunks that values name cannot be read");
-        }
-        named
     }
 
     /// A number that rises whenever entries of the system namespace may have changed, by a peer, or here: then before

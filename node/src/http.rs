@@ -34,6 +34,7 @@ mod tls;
 mod tokens;
 mod values;
 mod verify;
+mod watch;
 mod watched;
 
 use std::io;
@@ -50,8 +51,9 @@ use hyper::{Method, Request, Response};
 use littoral::api::tokens::Action;
 use replication::NamespaceId;
 use replication::entry::MAX_VALUE_BYTES;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 pub use self::links::LinkControl;
@@ -133,8 +135,9 @@ pub async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let (end, is_ending) = watch::channel(false);
+    let (end, is_ending) = tokio::sync::watch::channel(false);
     let surface = Arc::new(Surface::new(context, limits.stalled_timeout()));
+    let watches = surface.is_ending.clone();
     let service = Connections { surface, limits, is_ending };
     let seats = Seats::new(limits.max_connections);
     let mut connections = JoinSet::new();
@@ -155,6 +158,7 @@ pub async fn serve(
     }
     drop(listeners);
     end.send_replace(true);
+    watches.cancel();
     let ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
@@ -207,6 +211,8 @@ struct Surface {
     measures: measures::Measures,
     /// How long a body may stand still.
     stalled: Duration,
+    /// Ends the watches, which would go on for as long as the node does.
+    is_ending: CancellationToken,
     native: Router,
 }
 
@@ -240,6 +246,7 @@ impl Surface {
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
             stalled,
+            is_ending: CancellationToken::new(),
             native: native::router(native),
         }
     }
@@ -269,7 +276,13 @@ impl Surface {
             ),
             Routed::Nowhere => (Operation::Unrouted, Err(self.refuse(no_route(&head), &head, body).await)),
             Routed::Native => {
-                let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
+                let response = match watch::target(head.uri.path()) {
+                    Some(target) => watch::answer(self, target, &head).await,
+                    None => {
+                        let Ok(response) = self.native.clone().call(Request::from_parts(head, body)).await;
+                        response
+                    }
+                };
                 (Operation::Native, Ok(response))
             }
         };

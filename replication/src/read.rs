@@ -15,6 +15,7 @@ use crate::store::{Store, StoreError};
 
 pub mod kinds;
 pub mod states;
+pub mod tail;
 
 /// The value under `key` as of `now_s` (Unix seconds); `None` when never written, deleted or expired.
 pub fn value<S: Store>(

@@ -34,6 +34,7 @@ use crate::vector::VersionVector;
 mod acknowledgement;
 pub mod anti_entropy;
 mod apply;
+pub mod changed;
 mod chunk_index;
 mod copy;
 pub mod epoch;
@@ -290,6 +291,8 @@ pub struct Replica<S: Store> {
     /// Whether peers' vectors have changed since they were last stored.
     peers_changed: bool,
     peers_stored_us: u64,
+    /// What has changed, where somebody is to be told.
+    changed: Option<changed::Changed>,
     /// The verification that is running.
     walk: Option<verify::Walk>,
     events: VecDeque<Event>,

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connection::{AccountArgs, is_id};
 use super::failure::Failure;
-use super::{export, import, print, quota, record};
+use super::{export, import, print, quota, record, watch};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,6 +44,8 @@ enum Command {
         #[arg(long)]
         limit: Option<usize>,
     },
+    /// Show what is there, then what changes, a line for each event, until Ctrl-C
+    Watch(watch::Args),
     /// Write many keys from NDJSON, one object a line:
     /// {"key", "value", "base64"?, "metadata"?, "expiration"?}
     Import(import::Args),
@@ -106,6 +108,7 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
             if json { print::json(&json!({ "key": key, "deleted": true })) } else { Ok(()) }
         }
         Command::List { prefix, limit } => list(account, prefix, limit.unwrap_or(usize::MAX), json).await,
+        Command::Watch(watch_args) => watch::run(watch_args, account, json).await,
         Command::Import(import_args) => import::run(import_args, account, json).await,
         Command::Export(export_args) => export::run(export_args, account, json).await,
         Command::Namespace(command) => namespaces(account, command, json).await,

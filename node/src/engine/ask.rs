@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use replication::replica::Usage;
 use replication::replica::verify::{Verified, Verifying};
-use replication::{ChunkId, DigestKey, NamespaceId, Now, Replica};
+use replication::{ChunkId, DigestKey, NamespaceId, Now, Replica, read};
 use tokio::sync::oneshot;
 
 use super::inbox::Command;
@@ -13,7 +13,7 @@ use crate::storage::SledStore;
 
 impl Engine {
     /// Asks the replica between two turns of its thread.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Replica<SledStore>, Now) -> T + Send + 'static,
     ) -> Result<T, ReadError> {
@@ -68,6 +68,22 @@ impl Engine {
     pub async fn unnamed_chunks(&self, chunks: Vec<ChunkId>) -> Result<Option<Vec<ChunkId>>, ReadError> {
         let unnamed = self.ask(|replica, _| replica.unnamed_chunks(chunks)).await?;
         unnamed.map_err(|error| ReadError { reason: error.reason })
+    }
+
+    /// The chunks that states here name and `lacking` picks, each once, with their lengths in bytes. Blocking: reads the
+    /// whole index of chunks.
+    pub fn chunks_named(&self, lacking: &dyn Fn(&ChunkId) -> bool) -> Vec<(ChunkId, u64)> {
+        let Some(store) = &self.shared.store else { return Vec::new() };
+        let mut named = Vec::new();
+        let read = read::chunks(store, &mut |chunk, bytes| {
+            if lacking(&chunk) {
+                named.push((chunk, bytes));
+            }
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, "the chunks that values name cannot be read");
+        }
+        named
     }
 
     /// The store, for reading states, and the key of its digests.

@@ -291,6 +291,7 @@ impl Driver {
             replica.handle_timeout(now)?;
             replica.flush()?;
         }
+        self.shared.feed.publish(replica);
         self.handle_events();
         self.transmit()?;
         self.finish_bootstrap();

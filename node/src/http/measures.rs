@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
 use super::route::Operation;
 
@@ -22,6 +22,8 @@ impl Measures {
     /// Registers with the recorder of the process, which must be in place by now.
     pub(crate) fn new() -> Self {
         describe_counter!(REQUESTS, "Requests answered, by what they asked for and class of status");
+        describe_gauge!("littoral_watchers", "Watches under way");
+        describe_counter!("littoral_watch_behind_total", "Times that a watch had to go on by the log");
         describe_counter!(OVER_QUOTA, "Requests refused because they exceed a quota, by which");
         describe_histogram!(
             SECONDS,

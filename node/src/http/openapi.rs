@@ -38,6 +38,7 @@ mod tests {
     use super::super::kinds;
     use super::super::native;
     use super::super::route::{Operation, Routed, route};
+    use super::super::watch;
     use super::*;
 
     const METHODS: [Method; 7] = [
@@ -68,12 +69,23 @@ mod tests {
     fn it_has_every_page_of_the_node_and_no_other() {
         let document = parsed();
         let mut told = methods(&document);
-        told.retain(|path, _| !path.starts_with("/client/") && kinds::allowed(path).is_none());
+        let is_page = |path: &str| {
+            !path.starts_with("/client/") && kinds::allowed(path).is_none() && !path.ends_with("/watch")
+        };
+        told.retain(|path, _| is_page(path));
         let mut served = BTreeMap::<_, BTreeSet<_>>::new();
         for (method, path, _) in native::pages() {
             assert!(served.entry(path).or_default().insert(method.clone()), "{method} {path} twice");
         }
         assert_eq!(told, served);
+    }
+
+    #[test]
+    fn it_has_the_watch() {
+        let document = parsed();
+        let all = methods(&document);
+        let told: Vec<_> = all.iter().filter(|(path, _)| watch::target(path).is_some()).collect();
+        assert!(matches!(&told[..], [(_, methods)] if methods.iter().eq([&Method::GET])), "{told:?}");
     }
 
     /// Routed by hand, since their keys are whatever stands between two slashes.

@@ -20,6 +20,7 @@ mod quotas;
 mod tls;
 mod tokens;
 mod values;
+mod watch;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use client::Client;
@@ -272,7 +273,11 @@ impl LinkControl for Peer {
 }
 
 impl ChunkFetch for Peer {
-    fn fetch(&self, id: ChunkId, _: watch::Receiver<Urgency>) -> BoxFuture<'_, Result<Bytes, String>> {
+    fn fetch(
+        &self,
+        id: ChunkId,
+        _: tokio::sync::watch::Receiver<Urgency>,
+    ) -> BoxFuture<'_, Result<Bytes, String>> {
         let found = self.0.lock().unwrap().get(&id).cloned();
         Box::pin(async move { found.ok_or_else(|| "no peer has it".to_owned()) })
     }

@@ -15,7 +15,7 @@ use super::{
 };
 
 impl TestNode {
-    fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.kv.rsplit_once('/').unwrap().1
     }
 

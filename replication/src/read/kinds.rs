@@ -248,8 +248,13 @@ fn head<S: Store>(
     })
 }
 
-/// Up to where each replica's elements went with the whole.
-fn cleared<S: Store>(store: &S, namespace: NamespaceId, kind: Kind, key: &[u8]) -> Result<Times, StoreError> {
+/// Up to where each replica's elements went with the whole set or map.
+pub fn cleared<S: Store>(
+    store: &S,
+    namespace: NamespaceId,
+    kind: Kind,
+    key: &[u8],
+) -> Result<Times, StoreError> {
     Ok(head(store, namespace, kind, key)?.map(|head| head.cleared()).unwrap_or_default())
 }
 

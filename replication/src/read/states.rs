@@ -130,7 +130,7 @@ fn short(key: &DigestKey, name: crate::digest::NameHash, entry: &Entry) -> u64 {
 }
 
 /// Visits entries from this row key on until `visit` has enough, and gives where to go on.
-fn walk<S: Store>(
+pub(super) fn walk<S: Store>(
     store: &S,
     from: &[u8],
     max_rows: usize,
@@ -163,13 +163,13 @@ fn walk<S: Store>(
     fault.map_or(Ok((holding, next)), Err)
 }
 
-fn summary<S: Store>(store: &S) -> Result<Summary, StoreError> {
+pub(super) fn summary<S: Store>(store: &S) -> Result<Summary, StoreError> {
     // A store nothing was ever written to has none.
     let Some(row) = store.read(keys::SUMMARY)? else { return Ok(Summary::default()) };
     row::decode_summary(&row).map_err(|why| damaged(keys::SUMMARY, &why))
 }
 
-fn decoded<S: Store>(
+pub(super) fn decoded<S: Store>(
     store: &S,
     summary: &mut Summary,
     row_key: &[u8],

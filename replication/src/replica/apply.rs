@@ -131,6 +131,7 @@ impl<S: Store> Replica<S> {
         if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }
+        self.note_changed(id, &entry);
         self.put_entry(id, current, entry)?;
         Ok(true)
     }
@@ -153,6 +154,7 @@ impl<S: Store> Replica<S> {
         if current.as_ref() == Some(&joined) {
             return Ok(false);
         }
+        self.note_changed(id, &joined);
         self.put_entry(id, current, joined)?;
         Ok(true)
     }

@@ -57,6 +57,7 @@ impl<S: Store> Replica<S> {
             topology: super::topology::Topology::default(),
             peers_changed: false,
             peers_stored_us: 0,
+            changed: None,
             walk: None,
             events: VecDeque::new(),
             counters: Counters::default(),

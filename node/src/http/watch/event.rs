@@ -1,0 +1,99 @@
+//! What a watcher is told of a state: one JSON object, without where to go on.
+//!
+//! The rule this file upholds: an event tells what a reader would see at that moment, not which change led there.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use littoral::api::watch::{WatchEvent, WatchKind, WatchType};
+use replication::read::kinds::cleared;
+use replication::{Body, Dot, Entry, EntryId, Kind, Payload, Store, StoreError};
+
+use crate::engine::show_dot;
+
+/// The event that tells of this state, as of `now_s` (Unix seconds).
+pub(super) fn told<S: Store>(
+    store: &S,
+    id: &EntryId,
+    entry: &Entry,
+    now_s: u64,
+) -> Result<WatchEvent, StoreError> {
+    let mut event = named(id, entry.dot);
+    match &entry.body {
+        Body::Tombstone => {}
+        Body::Value(value) if value.is_expired(now_s) => {}
+        Body::Value(value) => {
+            event.what = WatchType::Put;
+            match &value.payload {
+                Payload::Inline(bytes) => (event.value, event.base64) = text_or_base64(bytes),
+                Payload::Chunked(manifest) => event.size = Some(manifest.len),
+            }
+            event.metadata = metadata(value.metadata.as_deref());
+            event.expiration = value.expires_at_s;
+        }
+        Body::Counter(counter) => {
+            if let Some(count) = counter.count(now_s) {
+                (event.what, event.count) = (WatchType::Put, Some(count));
+                event.metadata = metadata(counter.metadata().map(|bytes| &bytes[..]));
+                event.expiration = counter.expires_at_s(now_s);
+            }
+        }
+        Body::Element(element) => {
+            let cleared = cleared(store, id.namespace, id.kind, &id.key)?;
+            if let Some((dot, content)) = element.alive(&cleared, now_s).last() {
+                event = named(id, *dot);
+                event.what = WatchType::Put;
+                if id.kind == Kind::Map {
+                    (event.value, event.base64) = text_or_base64(&content.bytes);
+                }
+                event.expiration = content.expires_at_s;
+            }
+        }
+        Body::Head(head) => {
+            // Whether the latest event on it has emptied it, is not known; told twice does no harm.
+            event.what = if head.clears.is_empty() { WatchType::Describe } else { WatchType::Clear };
+            event.metadata = metadata(head.metadata().map(|bytes| &bytes[..]));
+        }
+    }
+    Ok(event)
+}
+
+/// Whether a snapshot tells of it: of what is there.
+pub(super) fn is_in_snapshot(event: &WatchEvent) -> bool {
+    match event.what {
+        WatchType::Put => true,
+        WatchType::Clear | WatchType::Describe => event.metadata.is_some(),
+        _ => false,
+    }
+}
+
+/// A deletion, until more is known.
+fn named(id: &EntryId, dot: Dot) -> WatchEvent {
+    let mut event = WatchEvent::of(WatchType::Delete);
+    event.kind = Some(match id.kind {
+        Kind::Value => WatchKind::Value,
+        Kind::Counter => WatchKind::Counter,
+        Kind::Set => WatchKind::Set,
+        Kind::Map => WatchKind::Map,
+    });
+    // Keys are checked to be UTF-8 where they enter.
+    event.key = Some(String::from_utf8_lossy(&id.key).into_owned());
+    if !id.element.is_empty() {
+        (event.element, event.element_base64) = text_or_base64(&id.element);
+    }
+    event.origin = Some(dot.replica.to_string());
+    event.time = Some(dot.hlc.wall_ms());
+    event.receipt = Some(show_dot(dot));
+    event
+}
+
+fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(bytes))),
+    }
+}
+
+/// It was checked when it was written; what cannot be read is left out.
+fn metadata(bytes: Option<&[u8]>) -> Option<Box<serde_json::value::RawValue>> {
+    serde_json::from_slice(bytes?).ok()
+}
