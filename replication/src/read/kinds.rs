@@ -80,12 +80,24 @@ pub struct ElementPage {
 /// still have a next one.
 pub fn elements<S: Store>(
     store: &S,
-    (namespace, kind, key): (NamespaceId, Kind, &[u8]),
+    whole: (NamespaceId, Kind, &[u8]),
     prefix: &[u8],
     after: Option<&[u8]>,
     limit: usize,
     now_s: u64,
 ) -> Result<ElementPage, StoreError> {
+    Ok(elements_looked_at(store, whole, prefix, after, limit, now_s)?.0)
+}
+
+/// The same, with the number of rows that were looked at.
+fn elements_looked_at<S: Store>(
+    store: &S,
+    (namespace, kind, key): (NamespaceId, Kind, &[u8]),
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+    now_s: u64,
+) -> Result<(ElementPage, usize), StoreError> {
     let cleared = cleared(store, namespace, kind, key)?;
     let head_key = keys::entry(&EntryId::whole(namespace, kind, Bytes::copy_from_slice(key)));
     let range = [&head_key[..], prefix].concat();
@@ -121,7 +133,7 @@ pub fn elements<S: Store>(
         }
         ControlFlow::Continue(())
     })?;
-    fault.map_or(Ok(page), Err)
+    fault.map_or(Ok((page, looked_at)), Err)
 }
 
 /// One page of keys of a kind.
@@ -145,7 +157,8 @@ pub struct KeyRow {
 }
 
 /// Up to `limit` keys of counters, sets or maps that start with `prefix` and come after `after`. Sets and maps without a
-/// member or field are not there. A page may be short, even empty, and still have a next one.
+/// member or field are not there. A page may be short, even empty, and still have a next one: it ends after the set or map
+/// with which as many rows were looked at as a page may.
 pub fn keys_page<S: Store>(
     store: &S,
     (namespace, kind): (NamespaceId, Kind),
@@ -160,12 +173,13 @@ pub fn keys_page<S: Store>(
         _ => range.clone(),
     };
     let mut page = KeyPage::default();
+    let mut rows_looked_at = 0;
     for _ in 0..MAX_KEYS_LOOKED_AT {
         let Some(key) = first_key(store, &from, &range)? else {
             page.next_after = None;
             return Ok(page);
         };
-        if page.keys.len() == limit {
+        if page.keys.len() == limit || rows_looked_at >= MAX_ROWS_LOOKED_AT {
             return Ok(page);
         }
         let found = match kind {
@@ -174,7 +188,7 @@ pub fn keys_page<S: Store>(
                 metadata: found.metadata,
                 expires_at_s: found.expires_at_s,
             }),
-            _ if has_elements(store, (namespace, kind, &key), now_s)? => {
+            _ if has_elements(store, (namespace, kind, &key), now_s, &mut rows_looked_at)? => {
                 let metadata = metadata(store, namespace, kind, &key)?;
                 Some(KeyRow { key: key.clone(), metadata, expires_at_s: None })
             }
@@ -216,10 +230,12 @@ fn has_elements<S: Store>(
     store: &S,
     name: (NamespaceId, Kind, &[u8]),
     now_s: u64,
+    rows_looked_at: &mut usize,
 ) -> Result<bool, StoreError> {
     let mut after = None;
     loop {
-        let page = elements(store, name, &[], after.as_deref(), 1, now_s)?;
+        let (page, looked_at) = elements_looked_at(store, name, &[], after.as_deref(), 1, now_s)?;
+        *rows_looked_at += looked_at;
         if !page.rows.is_empty() || page.next_after.is_none() {
             return Ok(!page.rows.is_empty());
         }
@@ -282,4 +298,41 @@ fn replica<S: Store>(store: &S, index: u16) -> Result<ReplicaId, StoreError> {
     let summary = row::decode_summary(&summary).map_err(|why| damaged_row(&why))?;
     let origin = summary.origins.get(usize::from(index)).map(|(origin, _)| *origin);
     origin.ok_or_else(|| StoreError::new("a row is by an origin outside the table; rebuild this node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Now;
+    use crate::kinds::Change;
+    use crate::member::MemberRecord;
+    use crate::store::memory::MemoryStore;
+    use crate::{DigestKey, Replica, Settings};
+
+    /// A listing over many sets that were emptied once looked at all of their rows before it gave anything.
+    #[test]
+    fn a_page_of_keys_ends_when_it_has_looked_at_enough_rows_of_emptied_sets() {
+        const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
+        const MEMBERS: usize = MAX_ROWS_LOOKED_AT / 2 + 1;
+        let settings = Settings::new([7; 16], DigestKey::new([8; 32]));
+        let mut replica = Replica::open(MemoryStore::default(), settings, ReplicaId([1; 16])).unwrap();
+        let now = Now { wall_ms: 1_800_000_000_000, mono_us: 0 };
+        replica.found(now, &MemberRecord { pop: "a".into(), region: "here".into() }).unwrap();
+        let mut write = |key: &'static str, member: String, change| {
+            replica.change(now, EntryId::element(NAMESPACE, Kind::Set, key, member), change).unwrap();
+        };
+        for key in ["a", "b", "c"] {
+            (0..MEMBERS).for_each(|number| write(key, number.to_string(), Change::Remove));
+        }
+        write("d", "m".into(), Change::Put(Content::default()));
+        replica.flush().unwrap();
+        let page = |after: Option<&[u8]>| {
+            let page = keys_page(replica.store(), (NAMESPACE, Kind::Set), b"", after, 10, 1_800_000_000);
+            let page = page.unwrap();
+            (page.keys.into_iter().map(|row| row.key).collect::<Vec<_>>(), page.next_after)
+        };
+        let (keys, next_after) = page(None);
+        assert_eq!((keys, next_after.as_deref()), (vec![], Some(&b"b"[..])));
+        assert_eq!(page(next_after.as_deref()), (vec![Bytes::from("d")], None));
+    }
 }
