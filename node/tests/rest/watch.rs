@@ -159,7 +159,7 @@ async fn counters_sets_and_maps_are_told_with_what_they_hold() {
     node.change(Kind::Counter, "hits", "", Change::Add { amount: 5, expires_at_s: None }).await;
     node.change(Kind::Set, "s", "one", put("")).await;
     node.change(Kind::Map, "m", "f", put("v")).await;
-    node.change(Kind::Set, "s", "", Change::Describe(Some("{\"a\":1}".into()))).await;
+    node.change(Kind::Set, "s", "", Change::Describe(Some("{\n\"a\":1}".into()))).await;
     let mut watch = node.watch("").await;
     let expected =
         ["put counter hits 5", "describe set s {\"a\":1}", "put set s one", "put map m f v", "sync"];

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use littoral::api::watch::{WatchEvent, WatchKind, WatchType};
 use replication::read::kinds::cleared;
 use replication::{Body, Dot, Entry, EntryId, Kind, Payload, Store, StoreError};
+use serde_json::value::RawValue;
 
 use crate::engine::show_dot;
 
@@ -93,7 +94,23 @@ fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
-/// It was checked when it was written; what cannot be read is left out.
-fn metadata(bytes: Option<&[u8]>) -> Option<Box<serde_json::value::RawValue>> {
-    serde_json::from_slice(bytes?).ok()
+/// It was checked when it was written; what cannot be read is left out. An event is one line, and what breaks lines is white
+/// space in JSON.
+fn metadata(bytes: Option<&[u8]>) -> Option<Box<RawValue>> {
+    let on_one_line = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+    let line: Vec<u8> = bytes?.iter().map(on_one_line).collect();
+    serde_json::from_slice(&line).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metadata with a line of its own could otherwise pass for an event.
+    #[test]
+    fn metadata_stays_on_one_line() {
+        let hostile = b"{\n\n\"a\":\r\n\"b\\n\"}";
+        assert_eq!(metadata(Some(hostile)).unwrap().get(), "{  \"a\":  \"b\\n\"}");
+        assert!(metadata(Some(b"{\n")).is_none() && metadata(None).is_none());
+    }
 }
