@@ -45,7 +45,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 /// Every bug with the scenario that is about its like, and the first seed to try.
 const HUNTS: [Hunt; 31] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
-    hunt("SentBeforeFlush", "power-cuts", 0),
+    hunt("SentBeforeFlush", "power-cuts", 140),
     hunt("TieBreakForgotten", "partitions", 0),
     hunt("MergeReplacesAlways", "swarm", 0),
     hunt("GapIgnored", "swarm", 0),
