@@ -16,6 +16,7 @@
 
 mod bindings;
 mod budgets;
+mod documents;
 mod error;
 mod names;
 mod sections;
@@ -34,6 +35,7 @@ pub use bindings::{Binding, BindingAccess, BindingListen, MAX_BINDINGS, MAX_SOCK
 pub use budgets::{
     BURST_MS, BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule,
 };
+pub use documents::{DOCUMENT_BYTES, DOCUMENT_OPS, Documents, WARM_BYTES};
 pub use error::{ConfigError, Place, Problem};
 pub use names::{
     ACCOUNT_DIGITS, AccountId, MAX_HOST_BYTES, MAX_LABEL_BYTES, MAX_TOKEN_BYTES, NAMESPACE_DIGITS,
@@ -42,7 +44,7 @@ pub use names::{
 pub use sections::{
     CACHE_BYTES, CHUNK_GRACE_S, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
     MAX_CONNECTIONS, MAX_PEERS, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, OPENING_TIMEOUT_MS, RATE,
-    STALLED_TIMEOUT_MS,
+    SESSION_WAIT_MS, STALLED_TIMEOUT_MS,
 };
 pub use source::MAX_PROBLEMS;
 pub use tls::{HttpTls, RELOAD_S};
@@ -63,6 +65,8 @@ pub struct Config {
     pub budgets: Budgets,
     /// The store.
     pub storage: Storage,
+    /// How large documents may be.
+    pub documents: Documents,
     /// What is written to standard error.
     pub log: Log,
 }
@@ -97,6 +101,8 @@ pub struct Http {
     pub opening_timeout_ms: u64,
     /// How long a body may stand still on its way in, and an answer on its way out; within [`STALLED_TIMEOUT_MS`].
     pub stalled_timeout_ms: u64,
+    /// How long a request may wait for this PoP, or others, to hold what it asks for; within [`SESSION_WAIT_MS`].
+    pub session_wait_ms: u64,
     /// How long requests being answered may take when the node stops; within [`DRAIN_S`].
     pub drain_s: u64,
     /// The certificate of the TCP ports; none where they speak plain HTTP.

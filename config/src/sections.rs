@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::bindings::{self, bindings};
 use crate::budgets::Budgets;
+use crate::documents::Documents;
 use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
 use crate::source::Source;
@@ -26,6 +27,8 @@ pub const HEADER_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 pub const OPENING_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 /// How long a body or an answer may stand still, in milliseconds.
 pub const STALLED_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
+/// How long a request may wait for replication, in milliseconds.
+pub const SESSION_WAIT_MS: RangeInclusive<u64> = 1..=60_000;
 /// How long requests being answered may take when the node stops, in seconds.
 pub const DRAIN_S: RangeInclusive<u64> = 1..=3_600;
 /// Milliseconds that a write may wait for others to be sent with.
@@ -63,6 +66,7 @@ impl Default for Http {
             header_timeout_ms: 60_000,
             opening_timeout_ms: 10_000,
             stalled_timeout_ms: 30_000,
+            session_wait_ms: 5_000,
             drain_s: 10,
             tls: None,
         }
@@ -106,6 +110,7 @@ impl Config {
         let replication = Replication::read(source);
         let budgets = Budgets::read(source);
         let storage = Storage::read(source);
+        let documents = Documents::read(source);
         let log = Log::read(source);
         let config = Self {
             node: node?,
@@ -113,6 +118,7 @@ impl Config {
             replication: replication?,
             budgets: budgets?,
             storage: storage?,
+            documents: documents?,
             log: log?,
         };
         config.cross_check(source);
@@ -173,6 +179,7 @@ impl Http {
             source.number("http.opening_timeout_ms", default.opening_timeout_ms, OPENING_TIMEOUT_MS);
         let stalled_timeout_ms =
             source.number("http.stalled_timeout_ms", default.stalled_timeout_ms, STALLED_TIMEOUT_MS);
+        let session_wait_ms = source.number("http.session_wait_ms", default.session_wait_ms, SESSION_WAIT_MS);
         let drain_s = source.number("http.drain_s", default.drain_s, DRAIN_S);
         let tls = tls(source, base);
         let tokens = tokens(source);
@@ -185,6 +192,7 @@ impl Http {
             header_timeout_ms: header_timeout_ms?,
             opening_timeout_ms: opening_timeout_ms?,
             stalled_timeout_ms: stalled_timeout_ms?,
+            session_wait_ms: session_wait_ms?,
             drain_s: drain_s?,
             tls: tls?,
         })

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS,
-    HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES,
-    MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
-    RATE, RELOAD_S, STALLED_TIMEOUT_MS,
+    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S, EPOCH_MS,
+    GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS,
+    MAX_PEERS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS, STALLED_TIMEOUT_MS, WARM_BYTES,
 };
 use toml::{Table, Value};
 
@@ -109,6 +109,7 @@ fn the_example_states_each_bound() {
     check("http.header_timeout_ms", range(HEADER_TIMEOUT_MS, "milliseconds"));
     check("http.opening_timeout_ms", range(OPENING_TIMEOUT_MS, "milliseconds"));
     check("http.stalled_timeout_ms", range(STALLED_TIMEOUT_MS, "milliseconds"));
+    check("http.session_wait_ms", range(SESSION_WAIT_MS, "milliseconds"));
     check("http.drain_s", range(DRAIN_S, "seconds"));
     check("http.tls.reload_s", range(RELOAD_S, "seconds"));
     check("replication.heartbeat_ms", range(HEARTBEAT_MS, "milliseconds"));
@@ -128,6 +129,9 @@ fn the_example_states_each_bound() {
     check("storage.cache_bytes", range(CACHE_BYTES, "bytes"));
     check("storage.min_free_bytes", range(MIN_FREE_BYTES, "bytes"));
     check("storage.chunk_grace_s", range(CHUNK_GRACE_S, "seconds"));
+    check("documents.max_bytes", range(DOCUMENT_BYTES, "bytes"));
+    check("documents.max_ops", range(DOCUMENT_OPS, "operations"));
+    check("documents.warm_bytes", range(WARM_BYTES, "bytes"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
     check("replication.peers", format!(" {MAX_PEERS} at most"));
     check("http.bindings", format!(" {MAX_BINDINGS} at most"));
@@ -161,7 +165,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
         &format!(
             "node = {{ pop = \"a\", region = \"r\", data_dir = \"d \\\" é\", identity_dir = \"../i\" }}\n\
              [http]\nlisten = \"[::1]:1\"\nmax_connections = 7\nheader_timeout_ms = 0x100\n\
-             opening_timeout_ms = 0x101\nstalled_timeout_ms = 0x102\ndrain_s = 11\n\
+             opening_timeout_ms = 0x101\nstalled_timeout_ms = 0x102\nsession_wait_ms = 0x103\ndrain_s = 11\n\
              tls = {{ certificate = \"c.pem\", key = \"k.pem\", reload_s = 12 }}\n\
              tokens = [{{ account = \"{}\", token = \"x\\\"y\" }}, {{ account = \"{ACCOUNT}\", token = \"z\", cluster = false }}]\n\
              bindings = [{{ namespace = \"{OTHER}\", listen = \"unix:kv.sock\", access = \"socket\" }}]\n\
@@ -173,6 +177,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              monthly = {{ node_bytes = 1048577, region_bytes = 1048578, inter_region_bytes = 1048579, metered_bytes = 1048580 }}\n\
              schedules = [{{ links = \"metered\", days = [\"sat\", \"sun\"], from = \"22:30\", to = \"06:05\", bytes_per_s = 16391 }}]\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\nchunk_grace_s = 1_003\n\
+             [documents]\nmax_bytes = 1_029\nmax_ops = 1_005\nwarm_bytes = 1048580\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()
         ),

@@ -3,10 +3,10 @@
 use std::fs;
 
 use littoral_config::{
-    BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS,
-    HEARTBEAT_MS, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES,
-    MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS,
-    RATE, RELOAD_S, STALLED_TIMEOUT_MS,
+    BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S,
+    EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS,
+    MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
+    MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS, STALLED_TIMEOUT_MS, WARM_BYTES,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -91,11 +91,11 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
     check("[log]\ncolour = true", "l.toml:2: log.colour is unknown: known here: format, level");
     check(
         "[htpp]\nlisten = \"\"\n[htp-2]\n",
-        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: budgets, http, log, node, replication, storage",
+        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: budgets, documents, http, log, node, replication, storage",
     );
     check(
         "[metrics]",
-        "l.toml:1: metrics is unknown: known here: budgets, http, log, node, replication, storage",
+        "l.toml:1: metrics is unknown: known here: budgets, documents, http, log, node, replication, storage",
     );
     check("\"http.listen\" = \"\"", "l.toml:1: \"http.listen\" is unknown: no key of ours needs quotes");
     check(
@@ -236,7 +236,7 @@ fn a_log_setting_that_would_be_misread_is_refused() {
 
 #[test]
 fn numbers_are_refused_just_outside_their_bounds() {
-    let cases: [(&str, &str, u64, u64, &str); 16] = [
+    let cases: [(&str, &str, u64, u64, &str); 20] = [
         ("http", "max_connections", (*MAX_CONNECTIONS.start()).into(), (*MAX_CONNECTIONS.end()).into(), ""),
         ("http", "header_timeout_ms", *HEADER_TIMEOUT_MS.start(), *HEADER_TIMEOUT_MS.end(), " milliseconds"),
         (
@@ -253,6 +253,7 @@ fn numbers_are_refused_just_outside_their_bounds() {
             *STALLED_TIMEOUT_MS.end(),
             " milliseconds",
         ),
+        ("http", "session_wait_ms", *SESSION_WAIT_MS.start(), *SESSION_WAIT_MS.end(), " milliseconds"),
         ("http", "drain_s", *DRAIN_S.start(), *DRAIN_S.end(), " seconds"),
         ("replication", "heartbeat_ms", *HEARTBEAT_MS.start(), *HEARTBEAT_MS.end(), " milliseconds"),
         ("replication", "epoch_ms", *EPOCH_MS.start(), *EPOCH_MS.end(), " milliseconds"),
@@ -265,6 +266,9 @@ fn numbers_are_refused_just_outside_their_bounds() {
         ("storage", "cache_bytes", *CACHE_BYTES.start(), *CACHE_BYTES.end(), " bytes"),
         ("storage", "min_free_bytes", *MIN_FREE_BYTES.start(), *MIN_FREE_BYTES.end(), " bytes"),
         ("storage", "chunk_grace_s", *CHUNK_GRACE_S.start(), *CHUNK_GRACE_S.end(), " seconds"),
+        ("documents", "max_bytes", *DOCUMENT_BYTES.start(), *DOCUMENT_BYTES.end(), " bytes"),
+        ("documents", "max_ops", *DOCUMENT_OPS.start(), *DOCUMENT_OPS.end(), ""),
+        ("documents", "warm_bytes", *WARM_BYTES.start(), *WARM_BYTES.end(), " bytes"),
     ];
     for (section, key, least, most, unit) in cases {
         for number in [least, most] {

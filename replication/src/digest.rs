@@ -69,6 +69,11 @@ const MADE_OF_PARTS: u8 = 8;
 pub struct NameHash(u128);
 
 impl NameHash {
+    /// The hash itself.
+    pub const fn to_bits(self) -> u128 {
+        self.0
+    }
+
     /// The leaf it falls into.
     pub fn leaf(self) -> u16 {
         (self.0 >> (128 - 16)) as u16

@@ -16,6 +16,10 @@ use crate::clock::{Dot, Hlc, NotHex, ReplicaId, parse_hex};
 use crate::kinds::{Change, ChangeError, Counter, Element, Frontier, Head, Joined, expiry_hlc, latest};
 use crate::vector::VersionVector;
 
+mod body;
+
+pub use body::{Body, ChunkId, Manifest, Payload, Value};
+
 /// The longest key, in bytes of UTF-8 (the limit of Workers KV).
 pub const MAX_KEY_BYTES: usize = 512;
 /// The longest member of a set, or name of a field of a map, in bytes.
@@ -70,11 +74,13 @@ pub enum Kind {
     Set = 3,
     /// Fields with values: one entry each.
     Map = 4,
+    /// A document that all may edit: one entry for each chunk of its history ([`crate::doc`]).
+    Doc = 5,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 4] = [Self::Value, Self::Counter, Self::Set, Self::Map];
+    pub const ALL: [Self; 5] = [Self::Value, Self::Counter, Self::Set, Self::Map, Self::Doc];
 
     /// Its name in documents, URLs and metrics.
     pub const fn name(self) -> &'static str {
@@ -83,12 +89,13 @@ impl Kind {
             Self::Counter => "counter",
             Self::Set => "set",
             Self::Map => "map",
+            Self::Doc => "doc",
         }
     }
 
     /// Whether an entry of this kind is one of many under its key.
     pub const fn has_elements(self) -> bool {
-        matches!(self, Self::Set | Self::Map)
+        matches!(self, Self::Set | Self::Map | Self::Doc)
     }
 
     /// The kind of this number.
@@ -106,8 +113,8 @@ pub struct EntryId {
     pub kind: Kind,
     /// UTF-8, 1 to [`MAX_KEY_BYTES`] bytes; checked where it enters.
     pub key: Bytes,
-    /// The member of a set, or the field of a map, 1 to [`MAX_ELEMENT_BYTES`] bytes; empty for their heads, and for
-    /// kinds without elements.
+    /// The member of a set, the field of a map, or the name of a document's chunk, 1 to [`MAX_ELEMENT_BYTES`] bytes; empty
+    /// for their heads, and for kinds without elements.
     pub element: Bytes,
 }
 
@@ -241,18 +248,12 @@ impl Entry {
 
     /// What of this state, which has come with an event, is not dropped here already ([`Joined::fresh`]).
     pub(crate) fn fresh(&self, current: Option<&Entry>, frontier: Frontier<'_>) -> Option<Body> {
-        match (&self.body, current.map(|current| &current.body)) {
-            (Body::Counter(come), Some(Body::Counter(held))) => {
-                come.fresh(Some(held), frontier).map(Body::Counter)
-            }
-            (Body::Counter(come), _) => come.fresh(None, frontier).map(Body::Counter),
-            (Body::Element(come), Some(Body::Element(held))) => {
-                come.fresh(Some(held), frontier).map(Body::Element)
-            }
-            (Body::Element(come), _) => come.fresh(None, frontier).map(Body::Element),
-            (Body::Head(come), Some(Body::Head(held))) => come.fresh(Some(held), frontier).map(Body::Head),
-            (Body::Head(come), _) => come.fresh(None, frontier).map(Body::Head),
-            (Body::Value(_) | Body::Tombstone, _) => Some(self.body.clone()),
+        let current = current.map(|current| &current.body);
+        match &self.body {
+            Body::Counter(come) => come.fresh(current.and_then(Body::counter), frontier).map(Body::Counter),
+            Body::Element(come) => come.fresh(current.and_then(Body::element), frontier).map(Body::Element),
+            Body::Head(come) => come.fresh(current.and_then(Body::head), frontier).map(Body::Head),
+            Body::Value(_) | Body::Tombstone => Some(self.body.clone()),
         }
     }
 
@@ -271,18 +272,11 @@ impl Entry {
     pub(crate) fn said_anew(&self, current: Option<&Entry>, new: Dot) -> Body {
         let old = self.dot.replica;
         let current = current.map(|current| &current.body);
-        match (&self.body, current) {
-            (Body::Counter(said), Some(Body::Counter(current))) => {
-                said.said_anew(Some(current), old, new).into()
-            }
-            (Body::Counter(said), _) => said.said_anew(None, old, new).into(),
-            (Body::Element(said), Some(Body::Element(current))) => {
-                said.said_anew(Some(current), old, new).into()
-            }
-            (Body::Element(said), _) => said.said_anew(None, old, new).into(),
-            (Body::Head(said), Some(Body::Head(current))) => said.said_anew(Some(current), old, new).into(),
-            (Body::Head(said), _) => said.said_anew(None, old, new).into(),
-            (Body::Value(_) | Body::Tombstone, _) => self.body.clone(),
+        match &self.body {
+            Body::Counter(said) => said.said_anew(current.and_then(Body::counter), old, new).into(),
+            Body::Element(said) => said.said_anew(current.and_then(Body::element), old, new).into(),
+            Body::Head(said) => said.said_anew(current.and_then(Body::head), old, new).into(),
+            Body::Value(_) | Body::Tombstone => self.body.clone(),
         }
     }
 
@@ -295,9 +289,9 @@ impl Entry {
         held: &VersionVector,
     ) -> Result<Body, ChangeError> {
         let current = current.map(|current| &current.body);
-        let counter = if let Some(Body::Counter(counter)) = current { Some(counter) } else { None };
-        let element = if let Some(Body::Element(element)) = current { Some(element) } else { None };
-        let head = if let Some(Body::Head(head)) = current { Some(head) } else { None };
+        let counter = current.and_then(Body::counter);
+        let element = current.and_then(Body::element);
+        let head = current.and_then(Body::head);
         let is_head = id.element.is_empty();
         Ok(match (id.kind, change) {
             (Kind::Counter, Change::Add { amount, expires_at_s }) => {
@@ -305,14 +299,16 @@ impl Entry {
             }
             (Kind::Counter, Change::Clear) => Counter::reset(counter, dot).into(),
             (Kind::Counter, Change::Describe(bytes)) => Counter::describe(counter, dot, bytes).into(),
-            (Kind::Set | Kind::Map, Change::Put(content)) if !is_head => {
+            (kind, Change::Put(content)) if kind.has_elements() && !is_head => {
                 Element::put(element, dot, content).into()
             }
-            (Kind::Set | Kind::Map, Change::Remove) if !is_head => Element::remove(element, dot).into(),
-            (Kind::Set | Kind::Map, Change::Clear) if is_head => Head::clear(head, dot, held).into(),
-            (Kind::Set | Kind::Map, Change::Describe(bytes)) if is_head => {
-                Head::describe(head, dot, bytes).into()
-            }
+            (kind, Change::Remove) if kind.has_elements() && !is_head => Element::remove(element, dot).into(),
+            (kind, change) if kind.has_elements() && is_head => match change {
+                Change::Clear => Head::clear(head, dot, held).into(),
+                Change::Describe(bytes) => Head::describe(head, dot, bytes).into(),
+                Change::Expire(at_s) => Head::expire(head, dot, at_s)?.into(),
+                _ => return Err(ChangeError::WrongKind),
+            },
             _ => return Err(ChangeError::WrongKind),
         })
     }
@@ -340,187 +336,6 @@ pub enum Settled {
     Less(Entry),
     /// Nothing.
     Gone,
-}
-
-/// What an event wrote.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Body {
-    /// A put.
-    Value(Value),
-    /// A delete.
-    Tombstone,
-    /// A counter.
-    Counter(Counter),
-    /// A member of a set, or a field of a map.
-    Element(Element),
-    /// What is said of a set or map as a whole.
-    Head(Head),
-}
-
-impl Body {
-    /// The chunks of the value, if it has any.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        match self {
-            Body::Value(Value { payload: Payload::Chunked(manifest), .. }) => Some(manifest),
-            _ => None,
-        }
-    }
-
-    /// The events of its parts; `None` for what has no parts.
-    fn dots(&self) -> Option<Vec<Dot>> {
-        match self {
-            Body::Value(_) | Body::Tombstone => None,
-            Body::Counter(counter) => Some(counter.dots().collect()),
-            Body::Element(element) => Some(element.dots().collect()),
-            Body::Head(head) => Some(head.dots().collect()),
-        }
-    }
-
-    /// Whether it says only that there is nothing.
-    pub fn is_tombstone(&self) -> bool {
-        match self {
-            Body::Tombstone => true,
-            Body::Value(_) | Body::Head(_) => false,
-            Body::Counter(counter) => counter.is_dead(),
-            Body::Element(element) => element.is_dead(),
-        }
-    }
-
-    /// Bytes of application data in it.
-    pub fn user_bytes(&self) -> u64 {
-        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() as u64);
-        match self {
-            Body::Tombstone => 0,
-            Body::Value(value) => value.payload.len() + of_metadata(value.metadata.as_ref()),
-            Body::Counter(counter) => 8 + of_metadata(counter.metadata()),
-            Body::Element(element) => element.content_bytes(),
-            Body::Head(head) => of_metadata(head.metadata()),
-        }
-    }
-
-    /// When the next of it expires, in Unix seconds.
-    pub fn next_expiry(&self) -> Option<u64> {
-        match self {
-            Body::Tombstone | Body::Head(_) => None,
-            Body::Value(value) => value.expires_at_s,
-            Body::Counter(counter) => counter.next_expiry(),
-            Body::Element(element) => element.next_expiry(),
-        }
-    }
-
-    /// About how many bytes it takes in a message.
-    pub fn frame_bytes(&self) -> usize {
-        let of_metadata = |metadata: Option<&Bytes>| metadata.map_or(0, |metadata| metadata.len() + 2);
-        match self {
-            Body::Tombstone => 0,
-            Body::Value(value) => {
-                let payload = match &value.payload {
-                    Payload::Inline(bytes) => bytes.len(),
-                    Payload::Chunked(manifest) => 10 + 32 * manifest.chunks.len(),
-                };
-                payload + of_metadata(value.metadata.as_ref())
-            }
-            Body::Counter(counter) => 48 * counter.parts.len() + of_metadata(counter.metadata()),
-            Body::Element(element) => 32 * element.parts.len() + element.content_bytes() as usize,
-            Body::Head(head) => {
-                let times =
-                    head.events.len() + head.clears.values().map(|cleared| cleared.len()).sum::<usize>();
-                24 * times + of_metadata(head.metadata())
-            }
-        }
-    }
-}
-
-/// A value with all that is written along with it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Value {
-    /// The bytes, or where they are.
-    pub payload: Payload,
-    /// Serialised JSON, at most [`MAX_METADATA_BYTES`]; checked where it enters.
-    pub metadata: Option<Bytes>,
-    /// Absolute expiry in Unix seconds: from that second on, no reader sees the value.
-    pub expires_at_s: Option<u64>,
-}
-
-impl Value {
-    /// Whether no reader may see it any more.
-    pub fn is_expired(&self, now_s: u64) -> bool {
-        self.expires_at_s.is_some_and(|at| at <= now_s)
-    }
-}
-
-/// The bytes of a value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Payload {
-    /// Kept in the row; at most [`MAX_INLINE_BYTES`].
-    Inline(Bytes),
-    /// Kept in chunk files beside the store.
-    Chunked(Manifest),
-}
-
-impl Payload {
-    /// Length of the value in bytes.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> u64 {
-        match self {
-            Payload::Inline(bytes) => bytes.len() as u64,
-            Payload::Chunked(manifest) => manifest.len,
-        }
-    }
-}
-
-/// Where the bytes of a large value are: its chunks in order, each [`CHUNK_BYTES`] long but the last.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Manifest {
-    /// Length of the value in bytes.
-    pub len: u64,
-    /// The chunks in order.
-    pub chunks: Vec<ChunkId>,
-}
-
-impl Manifest {
-    /// How many chunks a value of `len` bytes has.
-    pub fn chunk_count(len: u64) -> usize {
-        len.div_ceil(CHUNK_BYTES as u64) as usize
-    }
-
-    /// The chunks in order, each with its length in bytes.
-    pub fn parts(&self) -> impl Iterator<Item = (ChunkId, u64)> {
-        let chunk_bytes = CHUNK_BYTES as u64;
-        let left = move |index: u64| self.len.saturating_sub(index * chunk_bytes).min(chunk_bytes);
-        (0..).zip(&self.chunks).map(move |(index, chunk)| (*chunk, left(index)))
-    }
-}
-
-/// A chunk's name: the BLAKE3 hash of its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkId(pub [u8; 32]);
-
-impl ChunkId {
-    /// The name of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(*blake3::hash(bytes).as_bytes())
-    }
-}
-
-impl FromStr for ChunkId {
-    type Err = NotHex;
-
-    fn from_str(text: &str) -> Result<Self, NotHex> {
-        parse_hex(text).map(Self)
-    }
-}
-
-impl fmt::Display for ChunkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ChunkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,10 @@
 //! | counter | one | sums of its increments and decrements, and up to where they were reset ([`Counter`]) |
 //! | set | one for each member, and a head | the member is in ([`Element`]) |
 //! | map | one for each field, and a head | the field's value; the last one is shown ([`Element`]) |
+//! | doc | one for each chunk of its history, and a head | the chunk ([`Element`], [`crate::doc`]) |
 //!
-//! The head of a set or map ([`Head`]) is there once the whole was deleted, or described by metadata.
+//! The head of a set, map or document ([`Head`]) is there once the whole was deleted, is to expire, or was described by
+//! metadata.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +36,7 @@ mod head;
 
 pub use counter::{Counter, CounterPart, MAX_COUNT, Reset};
 pub use element::{Content, Element, ElementPart, PartState};
-pub use head::{Head, MAX_CLEARS, Note, Times};
+pub use head::{Cleared, Head, MAX_CLEARS, MAX_EXPIRIES, Note, Times};
 
 /// What is asked of an entry that is no value. What becomes of it depends on the entry's state, which the event has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +53,12 @@ pub enum Change {
         /// goes before it. `None` leaves that as it is.
         expires_at_s: Option<u64>,
     },
-    /// The counter begins again at zero; or the whole set or map is emptied.
+    /// The counter begins again at zero; or the whole set, map or document is emptied.
     Clear,
-    /// Metadata of a counter, set or map; `None` takes it away.
+    /// Metadata of a counter, or of a whole set, map or document; `None` takes it away.
     Describe(Option<Bytes>),
+    /// From that Unix second on, all that was written to the set, map or document until then is gone. `None`: it stays.
+    Expire(Option<u64>),
 }
 
 impl Change {
@@ -66,6 +70,7 @@ impl Change {
             Self::Add { .. } => Counter::add(None, dot, 0, None).map_or(Body::Tombstone, Body::Counter),
             Self::Remove | Self::Clear => Body::Tombstone,
             Self::Describe(bytes) => Head::describe(None, dot, bytes.clone()).into(),
+            Self::Expire(at_s) => Head::expire(None, dot, *at_s).map_or(Body::Tombstone, Body::Head),
         }
     }
 }
@@ -76,6 +81,9 @@ pub enum ChangeError {
     /// A counter's part would pass [`MAX_COUNT`].
     #[error("the counter cannot count further than {MAX_COUNT} at one PoP")]
     TooFar,
+    /// When it expires was said anew too often.
+    #[error("when it expires was said {MAX_EXPIRIES} times in a minute or two; say it more rarely")]
+    TooOften,
     /// The change is not one of this kind of entry.
     #[error("an entry of this kind has no such change")]
     WrongKind,
@@ -97,7 +105,7 @@ impl Frontier<'_> {
     }
 
     /// Whether the expiry has come for everyone.
-    fn is_past(&self, expires_at_s: Option<u64>) -> bool {
+    pub(crate) fn is_past(&self, expires_at_s: Option<u64>) -> bool {
         expires_at_s.is_some_and(|at| expiry_hlc(at) <= self.epoch)
     }
 }

@@ -22,6 +22,7 @@ pub mod budget;
 pub mod clock;
 pub mod codec;
 pub mod digest;
+pub mod doc;
 pub mod entry;
 pub mod keys;
 pub mod kinds;

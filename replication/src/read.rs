@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::codec::Malformed;
 use crate::codec::row;
-use crate::entry::{Body, ChunkId, Kind, NamespaceId, Value};
+use crate::entry::{Body, ChunkId, Entry, EntryId, Kind, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -27,6 +27,14 @@ pub fn value<S: Store>(
     let row_key = keys::key_parts(namespace, Kind::Value, key);
     let Some(row) = store.read(&row_key)? else { return Ok(None) };
     visible(&row_key, &row, now_s)
+}
+
+/// All of an entry's state, whether a reader sees something in it or not; `None` where there is no row.
+pub fn entry<S: Store>(store: &S, id: &EntryId) -> Result<Option<Entry>, StoreError> {
+    let row_key = keys::entry(id);
+    let Some(row) = store.read(&row_key)? else { return Ok(None) };
+    let row = row::decode_entry(&row_key, &row).map_err(|why| damaged_row(&why))?;
+    states::named(store, &mut row::Summary::default(), &row_key, row).map(Some)
 }
 
 fn visible(row_key: &[u8], row: &Bytes, now_s: u64) -> Result<Option<Value>, StoreError> {
@@ -92,24 +100,47 @@ pub fn page<S: Store>(
         }
         _ => range.clone(),
     };
-    let mut page = Page::default();
-    let mut looked_at = 0;
-    let mut last: Option<Bytes> = None;
+    let scanned = scan_page(store, &from, &range, limit, |row_key, row| {
+        let Some(id) = keys::parse_entry(row_key) else { return Ok(None) };
+        Ok(visible(row_key, &row, now_s)?.map(|value| (id.key, value)))
+    })?;
+    let next_after = scanned.last_of_more.and_then(|row_key| keys::parse_entry(&row_key)).map(|id| id.key);
+    Ok(Page { rows: scanned.found, next_after })
+}
+
+/// What a page found in a range of rows.
+struct Scanned<T> {
+    found: Vec<T>,
+    /// How many rows were looked at.
+    looked_at: usize,
+    /// The key of the last of them, where the range goes on.
+    last_of_more: Option<Vec<u8>>,
+}
+
+/// Looks at rows from this key on whose keys start with `range`, until `limit` of them have given something, or it has
+/// looked at [`MAX_ROWS_LOOKED_AT`].
+fn scan_page<S: Store, T>(
+    store: &S,
+    from: &[u8],
+    range: &[u8],
+    limit: usize,
+    mut look: impl FnMut(&[u8], Bytes) -> Result<Option<T>, StoreError>,
+) -> Result<Scanned<T>, StoreError> {
+    let mut scanned = Scanned { found: Vec::new(), looked_at: 0, last_of_more: None };
+    let mut last = None;
     let mut fault = None;
-    store.scan(&from, &mut |row_key, row| {
-        if !row_key.starts_with(&range) {
+    store.scan(from, &mut |row_key, row| {
+        if !row_key.starts_with(range) {
             return ControlFlow::Break(());
         }
-        if page.rows.len() == limit || looked_at == MAX_ROWS_LOOKED_AT {
-            page.next_after = last.take();
+        if scanned.found.len() == limit || scanned.looked_at == MAX_ROWS_LOOKED_AT {
+            scanned.last_of_more = last.take();
             return ControlFlow::Break(());
         }
-        looked_at += 1;
-        let Some(id) = keys::parse_entry(row_key) else { return ControlFlow::Continue(()) };
-        last = Some(id.key.clone());
-        match visible(row_key, &row, now_s) {
-            Ok(Some(value)) => page.rows.push((id.key, value)),
-            Ok(None) => {}
+        scanned.looked_at += 1;
+        last = Some(row_key.to_vec());
+        match look(row_key, row) {
+            Ok(found) => scanned.found.extend(found),
             Err(error) => {
                 fault = Some(error);
                 return ControlFlow::Break(());
@@ -117,5 +148,5 @@ pub fn page<S: Store>(
         }
         ControlFlow::Continue(())
     })?;
-    fault.map_or(Ok(page), Err)
+    fault.map_or(Ok(scanned), Err)
 }

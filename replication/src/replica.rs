@@ -37,6 +37,7 @@ mod apply;
 pub mod changed;
 mod chunk_index;
 mod copy;
+pub mod documents;
 pub mod epoch;
 mod eviction;
 mod lag;
@@ -44,6 +45,7 @@ mod membership;
 mod open;
 mod peer;
 mod push;
+mod reach;
 pub mod returned;
 mod skew;
 mod standing;
@@ -177,7 +179,7 @@ pub enum Event {
     },
     /// This replica has become a full member, or its members have changed.
     MembersChanged,
-    /// This replica has staged an event of its own accord: a record about members.
+    /// This replica has staged an event of its own accord: a record about members, or the history of a document.
     Recorded {
         /// The event.
         dot: Dot,
@@ -246,6 +248,8 @@ pub struct Replica<S: Store> {
     failed: Option<StoreError>,
     /// What is held, staged events included.
     held: VersionVector,
+    /// What is here beyond that.
+    ahead: reach::Ahead,
     /// What is held durably, with the root at that moment.
     durable: VersionVector,
     durable_root: Digest,
@@ -293,6 +297,8 @@ pub struct Replica<S: Store> {
     peers_stored_us: u64,
     /// What has changed, where somebody is to be told.
     changed: Option<changed::Changed>,
+    /// Which documents have changed, and which are to be mended.
+    documents: documents::Documents,
     /// The verification that is running.
     walk: Option<verify::Walk>,
     events: VecDeque<Event>,
@@ -443,6 +449,7 @@ impl<S: Store> Replica<S> {
             self.fail_on_error(flushed)?;
             self.unflushed = false;
             self.durable = self.held.clone();
+            self.ahead.settle(&self.durable);
             self.durable_root = self.tree.root();
             self.release_chunks()?;
         }

@@ -29,9 +29,7 @@ pub(super) const CONTENT: u8 = 4;
 
 /// The flags of a state that is made of parts.
 pub(super) fn flags(body: &Body) -> u8 {
-    let Some(content) = plain(body) else { return 0 };
-    let expires = if content.expires_at_s.is_some() { EXPIRES } else { 0 };
-    PLAIN | expires | if content.bytes.is_empty() { 0 } else { CONTENT }
+    plain(body).map_or(0, |content| PLAIN | content_flags(content))
 }
 
 fn plain(body: &Body) -> Option<&Content> {
@@ -135,13 +133,15 @@ pub(super) fn decode<'de, D: BorrowDecoder<'de>>(
     let body = match id.kind {
         Kind::Value => return Err(DecodeError::Other("a value has no parts")),
         Kind::Counter => decode_counter(dot, decoder).map(Body::Counter)?,
-        Kind::Set | Kind::Map if id.element.is_empty() => decode_head(dot, decoder).map(Body::Head)?,
-        Kind::Set | Kind::Map if flags & PLAIN != 0 => {
+        Kind::Set | Kind::Map | Kind::Doc if id.element.is_empty() => {
+            decode_head(dot, decoder).map(Body::Head)?
+        }
+        Kind::Set | Kind::Map | Kind::Doc if flags & PLAIN != 0 => {
             let state = PartState::Alive(decode_content(flags, decoder)?);
             let parts = BTreeMap::from([(dot.replica, ElementPart { hlc: dot.hlc, state })]);
             return Ok(Body::Element(Element { parts }));
         }
-        Kind::Set | Kind::Map => decode_element(dot, decoder).map(Body::Element)?,
+        Kind::Set | Kind::Map | Kind::Doc => decode_element(dot, decoder).map(Body::Element)?,
     };
     // Who comes first of two at one time cannot be told, while one of them goes by another name.
     let entry = Entry { dot, body };
@@ -251,11 +251,13 @@ fn decode_counter<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Resu
         };
         parts.insert(birth, CounterPart { hlc, up, down, expires_at_s, reset });
     }
-    Ok(Counter { parts, note: decode_note(&table, decoder)? })
+    let form = u8::decode(decoder)?;
+    Ok(Counter { parts, note: decode_note(form, &table, decoder)? })
 }
 
 fn encode_head<E: Encoder>(head: &Head, dot: Dot, encoder: &mut E) -> Result<(), EncodeError> {
-    let by = head.clears.keys().chain(head.note.as_ref().map(|note| &note.dot)).map(|dot| dot.replica);
+    let said = head.note.as_ref().map(|note| note.dot).into_iter().chain(head.expiries.keys().copied());
+    let by = head.clears.keys().copied().chain(said).map(|dot| dot.replica);
     let cleared = head.clears.values().flat_map(BTreeMap::keys);
     let table = Table::of(dot, head.events.keys().chain(cleared).copied().chain(by));
     table.encode(encoder)?;
@@ -265,8 +267,19 @@ fn encode_head<E: Encoder>(head: &Head, dot: Dot, encoder: &mut E) -> Result<(),
         table.encode_dot(*by, encoder)?;
         table.encode_times(cleared, encoder)?;
     }
+    // Expiries are told of where there are any, before the note.
+    if !head.expiries.is_empty() {
+        (EXPIRIES_FOLLOW, head.expiries.len() as u32).encode(encoder)?;
+        for (by, at_s) in &head.expiries {
+            table.encode_dot(*by, encoder)?;
+            at_s.encode(encoder)?;
+        }
+    }
     encode_note(head.note.as_ref(), &table, encoder)
 }
+
+/// Where the form of a note may stand: expiries come before it.
+const EXPIRIES_FOLLOW: u8 = 4;
 
 fn decode_head<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Result<Head, DecodeError> {
     let table = Table::decode(dot, decoder)?;
@@ -280,7 +293,16 @@ fn decode_head<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Result<
         let by = table.decode_dot(decoder)?;
         clears.insert(by, table.decode_times(decoder)?);
     }
-    Ok(Head { events, clears, note: decode_note(&table, decoder)? })
+    let mut form = u8::decode(decoder)?;
+    let mut expiries = BTreeMap::new();
+    if form == EXPIRIES_FOLLOW {
+        for _ in 0..u32::decode(decoder)? {
+            let by = table.decode_dot(decoder)?;
+            expiries.insert(by, Decode::decode(decoder)?);
+        }
+        form = u8::decode(decoder)?;
+    }
+    Ok(Head { events, clears, note: decode_note(form, &table, decoder)?, expiries })
 }
 
 /// 0 for no note, 1 for one that takes the metadata away, 2 for metadata.
@@ -292,10 +314,10 @@ fn encode_note<E: Encoder>(note: Option<&Note>, table: &Table, encoder: &mut E) 
 }
 
 fn decode_note<'de, D: BorrowDecoder<'de>>(
+    form: u8,
     table: &Table,
     decoder: &mut D,
 ) -> Result<Option<Note>, DecodeError> {
-    let form = u8::decode(decoder)?;
     match form {
         0 => return Ok(None),
         1 | 2 => {}
@@ -306,17 +328,8 @@ fn decode_note<'de, D: BorrowDecoder<'de>>(
     Ok(Some(Note { dot, bytes }))
 }
 
-/// A state made of parts as bytes that are equal exactly where the states are.
-struct Canonical<'a>(&'a Body, Dot);
-
-impl Encode for Canonical<'_> {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        flags(self.0).encode(encoder)?;
-        encode(self.0, self.1, encoder)
-    }
-}
-
-/// What the digest of a state made of parts is taken of, beside its dot. It does not say by which event a part was spent:
+/// What the digest of a state made of parts is taken of, beside its dot: bytes that are equal exactly where the states are.
+/// It does not say by which event a part was spent:
 /// who was told of it by one who has dropped that part already may know of a later one only, until it drops it too.
 pub(crate) fn canonical(body: &Body, dot: Dot) -> Vec<u8> {
     let mut body = body.clone();
@@ -335,8 +348,8 @@ pub(crate) fn canonical(body: &Body, dot: Dot) -> Vec<u8> {
         }
         Body::Value(_) | Body::Tombstone | Body::Head(_) => {}
     }
-    let mut bytes = Vec::new();
-    super::encode_into(&Canonical(&body, dot), &mut bytes);
+    let mut bytes = vec![flags(&body)];
+    encode_into_row(&body, dot, &mut bytes);
     bytes
 }
 
@@ -445,6 +458,10 @@ mod tests {
             &head,
             state(&head, vec![(ONE, Change::Describe(Some(Bytes::from("[]")))), (TWO, Change::Clear)]),
         );
+        let expires = |at_s| state(&head, vec![(ONE, Change::Clear), (TWO, Change::Expire(at_s))]);
+        for at_s in [Some(1_900_000_000), None] {
+            check(&head, expires(at_s));
+        }
     }
 
     #[test]

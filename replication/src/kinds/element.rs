@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Frontier, Joined, Times, is_expired, rename};
+use super::{Cleared, Frontier, Joined, is_expired, rename};
 use crate::clock::{Dot, Hlc, ReplicaId};
 
 /// The state of a member or field.
@@ -91,15 +91,14 @@ impl Element {
         self.parts.values().all(|part| matches!(part.state, PartState::Spent { .. }))
     }
 
-    /// What stands, in the order of the events, the last one last. `cleared` says up to where the whole was emptied.
-    pub fn alive(&self, cleared: &Times, now_s: u64) -> Vec<(Dot, &Content)> {
-        let is_cleared = |dot: Dot| cleared.get(&dot.replica).is_some_and(|upto| dot.hlc <= *upto);
+    /// What stands, in the order of the events, the last one last. `cleared` says what went with the whole.
+    pub fn alive(&self, cleared: &Cleared, now_s: u64) -> Vec<(Dot, &Content)> {
         let standing = self.parts.iter().filter_map(|(replica, part)| match &part.state {
             PartState::Alive(content) => Some((Dot { hlc: part.hlc, replica: *replica }, content)),
             PartState::Spent { .. } => None,
         });
         let mut alive: Vec<_> = standing
-            .filter(|(dot, content)| !is_cleared(*dot) && !is_expired(content.expires_at_s, now_s))
+            .filter(|(dot, content)| !cleared.covers(*dot) && !is_expired(content.expires_at_s, now_s))
             .collect();
         alive.sort_unstable_by_key(|(dot, _)| *dot);
         alive
@@ -134,9 +133,9 @@ impl Element {
     }
 
     /// The state without what the whole's removal, which everyone holds, has covered; `None` if that is all.
-    pub(crate) fn without_cleared(&self, cleared: &Times) -> Option<Self> {
+    pub(crate) fn without_cleared(&self, cleared: &Cleared) -> Option<Self> {
         let stays = |(replica, part): &(&ReplicaId, &ElementPart)| {
-            cleared.get(replica).is_none_or(|upto| part.hlc > *upto)
+            !cleared.covers(Dot { hlc: part.hlc, replica: **replica })
         };
         let parts = self.parts.iter().filter(stays).map(|(replica, part)| (*replica, part.clone()));
         Some(Self { parts: parts.collect() }).filter(|element: &Self| !element.parts.is_empty())
@@ -204,7 +203,7 @@ impl Joined for Element {
         let state = match self.parts.get(&old) {
             Some(ElementPart { hlc, state: PartState::Alive(content) }) => {
                 let said = Dot { hlc: *hlc, replica: old };
-                let nothing = BTreeMap::new();
+                let nothing = Cleared::default();
                 let newest = element.alive(&nothing, 0).last().map(|(dot, newest)| (*dot, (*newest).clone()));
                 // The last writer wins, also over what is written again.
                 let newest = newest.filter(|(dot, _)| *dot > said).map(|(_, newest)| newest);

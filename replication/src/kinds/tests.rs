@@ -41,6 +41,13 @@ fn changes(kind: Kind) -> BoxedStrategy<Change> {
             1 => prop_oneof![Just(None), Just(Some(Bytes::from("{}")))].prop_map(Change::Describe),
         ]
         .boxed(),
+        // Of these the heads are tried.
+        Kind::Doc => prop_oneof![
+            2 => expiry.prop_map(Change::Expire),
+            1 => Just(Change::Clear),
+            1 => prop_oneof![Just(None), Just(Some(Bytes::from("{}")))].prop_map(Change::Describe),
+        ]
+        .boxed(),
         _ => prop_oneof![2 => put, 1 => Just(Change::Remove)].boxed(),
     }
 }
@@ -90,7 +97,7 @@ impl World {
     }
 
     fn id(&self) -> EntryId {
-        let element = if self.kind == Kind::Counter { "" } else { "member" };
+        let element = if matches!(self.kind, Kind::Counter | Kind::Doc) { "" } else { "member" };
         EntryId::element(NamespaceId([9; 16]), self.kind, "key", element)
     }
 
@@ -109,7 +116,8 @@ impl World {
 
     fn change(&mut self, at: usize, mut change: Change) {
         if let Change::Put(Content { expires_at_s: Some(after), .. })
-        | Change::Add { expires_at_s: Some(after), .. } = &mut change
+        | Change::Add { expires_at_s: Some(after), .. }
+        | Change::Expire(Some(after)) = &mut change
         {
             *after += self.now_ms / 1000;
         }
@@ -160,7 +168,7 @@ impl World {
         match &self.states[at].as_ref()?.body {
             Body::Counter(counter) => counter.count(now_s).map(|count| count.to_string()),
             Body::Element(element) => {
-                let alive = element.alive(&BTreeMap::new(), now_s);
+                let alive = element.alive(&Cleared::default(), now_s);
                 alive.last().map(|(_, content)| String::from_utf8(content.bytes.to_vec()).unwrap())
             }
             body => panic!("{body:?}"),
@@ -286,6 +294,30 @@ proptest! {
         world.converge();
         prop_assert_eq!(&world.states[0], &world.states[1]);
         prop_assert_eq!(&world.states[0], &world.states[2]);
+    }
+
+    /// Rows are dropped by what the head says at an epoch: it must say the same everywhere.
+    #[test]
+    fn what_went_with_a_whole_is_the_same_everywhere_at_one_epoch(steps in steps(Kind::Doc)) {
+        let mut world = World::new(Kind::Doc);
+        for step in steps {
+            world.apply(step);
+            let epoch = world.frontier();
+            let gone = |at: usize| match world.states[at].as_ref().map(|state| &state.body) {
+                Some(Body::Head(head)) => head.cleared_for_all(Frontier { epoch, held: &world.held[at] }),
+                _ => None,
+            };
+            prop_assert_eq!(gone(0), gone(1));
+            prop_assert_eq!(gone(0), gone(2));
+        }
+        world.converge();
+        prop_assert_eq!(&world.states[0], &world.states[1]);
+        prop_assert_eq!(&world.states[0], &world.states[2]);
+    }
+
+    #[test]
+    fn joining_heads_keeps_the_laws(states in states(Kind::Doc)) {
+        check_laws(&states);
     }
 
     #[test]

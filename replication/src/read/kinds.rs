@@ -1,18 +1,17 @@
 //! Reading counters, sets and maps straight from a store.
 //!
-//! A state names the replica of its dot by a number of the store's summary, which is read only where that matters: where a
-//! set or map was emptied, or several replicas have written to one element.
+//! A state names the replica of its dot by a number of the store's summary, which is read only where that matters, once a
+//! page: where a set or map was emptied, or several replicas have written to one element.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{MAX_ROWS_LOOKED_AT, damaged_row};
-use crate::clock::ReplicaId;
-use crate::codec::row::{self, EntryRow};
+use super::{MAX_ROWS_LOOKED_AT, damaged_row, scan_page, states};
+use crate::codec::row::{self, Summary};
 use crate::entry::{Body, EntryId, Kind, NamespaceId};
 use crate::keys;
-use crate::kinds::{Content, Counter, Element, Head, Times};
+use crate::kinds::{Cleared, Content, Counter, Element, Head};
 use crate::store::{Store, StoreError};
 
 /// A counter as a reader sees it.
@@ -50,11 +49,10 @@ fn view(counter: &Counter, now_s: u64) -> Option<CounterView> {
 
 /// The content of a member (for which it is empty) or field, as of `now_s`; `None` where it is not there.
 pub fn element<S: Store>(store: &S, id: &EntryId, now_s: u64) -> Result<Option<Content>, StoreError> {
-    let cleared = cleared(store, id.namespace, id.kind, &id.key)?;
+    let cleared = cleared(store, (id.namespace, id.kind, &id.key), now_s)?;
     let row_key = keys::entry(id);
     let Some(row) = store.read(&row_key)? else { return Ok(None) };
-    let row = row::decode_entry(&row_key, &row).map_err(|why| damaged_row(&why))?;
-    shown(store, row, &cleared, now_s)
+    shown(store, &mut Summary::default(), (&row_key, &row), &cleared, now_s)
 }
 
 /// The metadata of a set or map.
@@ -86,19 +84,20 @@ pub fn elements<S: Store>(
     limit: usize,
     now_s: u64,
 ) -> Result<ElementPage, StoreError> {
-    Ok(elements_looked_at(store, whole, prefix, after, limit, now_s)?.0)
+    let cleared = cleared(store, whole, now_s)?;
+    Ok(elements_looked_at(store, whole, &cleared, prefix, after, limit, now_s)?.0)
 }
 
-/// The same, with the number of rows that were looked at.
+/// The same, where it is known what was emptied, with the number of rows that were looked at.
 fn elements_looked_at<S: Store>(
     store: &S,
     (namespace, kind, key): (NamespaceId, Kind, &[u8]),
+    cleared: &Cleared,
     prefix: &[u8],
     after: Option<&[u8]>,
     limit: usize,
     now_s: u64,
 ) -> Result<(ElementPage, usize), StoreError> {
-    let cleared = cleared(store, namespace, kind, key)?;
     let head_key = keys::entry(&EntryId::whole(namespace, kind, Bytes::copy_from_slice(key)));
     let range = [&head_key[..], prefix].concat();
     // Beyond the head itself.
@@ -107,33 +106,14 @@ fn elements_looked_at<S: Store>(
         _ if prefix.is_empty() => [&head_key[..], &[0]].concat(),
         _ => range.clone(),
     };
-    let mut page = ElementPage::default();
-    let mut looked_at = 0;
-    let mut last: Option<Bytes> = None;
-    let mut fault = None;
-    store.scan(&from, &mut |row_key, row| {
-        if !row_key.starts_with(&range) {
-            return ControlFlow::Break(());
-        }
-        if page.rows.len() == limit || looked_at == MAX_ROWS_LOOKED_AT {
-            page.next_after = last.take();
-            return ControlFlow::Break(());
-        }
-        looked_at += 1;
-        let element = Bytes::copy_from_slice(&row_key[head_key.len()..]);
-        last = Some(element.clone());
-        let found = row::decode_entry(row_key, &row).map_err(|why| damaged_row(&why));
-        match found.and_then(|row| shown(store, row, &cleared, now_s)) {
-            Ok(Some(content)) => page.rows.push((element, content)),
-            Ok(None) => {}
-            Err(error) => {
-                fault = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
-        ControlFlow::Continue(())
+    let element = |row_key: &[u8]| Bytes::copy_from_slice(&row_key[head_key.len()..]);
+    let mut summary = Summary::default();
+    let scanned = scan_page(store, &from, &range, limit, |row_key, row| {
+        let content = shown(store, &mut summary, (row_key, &row), cleared, now_s)?;
+        Ok(content.map(|content| (element(row_key), content)))
     })?;
-    fault.map_or(Ok((page, looked_at)), Err)
+    let next_after = scanned.last_of_more.map(|row_key| element(&row_key));
+    Ok((ElementPage { rows: scanned.found, next_after }, scanned.looked_at))
 }
 
 /// One page of keys of a kind.
@@ -152,7 +132,7 @@ pub struct KeyRow {
     pub key: Bytes,
     /// Serialised JSON.
     pub metadata: Option<Bytes>,
-    /// When all of it will have expired, in Unix seconds; of counters only.
+    /// When all of it will have expired, in Unix seconds; of sets and maps only where that was said of the whole.
     pub expires_at_s: Option<u64>,
 }
 
@@ -188,11 +168,17 @@ pub fn keys_page<S: Store>(
                 metadata: found.metadata,
                 expires_at_s: found.expires_at_s,
             }),
-            _ if has_elements(store, (namespace, kind, &key), now_s, &mut rows_looked_at)? => {
-                let metadata = metadata(store, namespace, kind, &key)?;
-                Some(KeyRow { key: key.clone(), metadata, expires_at_s: None })
+            _ => {
+                let head = head(store, namespace, kind, &key)?.unwrap_or_default();
+                let whole = (namespace, kind, &key[..]);
+                has_elements(store, whole, &head.cleared(now_s), now_s, &mut rows_looked_at)?.then(|| {
+                    KeyRow {
+                        key: key.clone(),
+                        metadata: head.metadata().cloned(),
+                        expires_at_s: head.expires_at_s().filter(|at| *at > now_s),
+                    }
+                })
             }
-            _ => None,
         };
         page.keys.extend(found);
         from = beyond(namespace, kind, &key);
@@ -229,12 +215,13 @@ fn first_key<S: Store>(store: &S, from: &[u8], range: &[u8]) -> Result<Option<By
 fn has_elements<S: Store>(
     store: &S,
     name: (NamespaceId, Kind, &[u8]),
+    cleared: &Cleared,
     now_s: u64,
     rows_looked_at: &mut usize,
 ) -> Result<bool, StoreError> {
     let mut after = None;
     loop {
-        let (page, looked_at) = elements_looked_at(store, name, &[], after.as_deref(), 1, now_s)?;
+        let (page, looked_at) = elements_looked_at(store, name, cleared, &[], after.as_deref(), 1, now_s)?;
         *rows_looked_at += looked_at;
         if !page.rows.is_empty() || page.next_after.is_none() {
             return Ok(!page.rows.is_empty());
@@ -255,55 +242,50 @@ fn head<S: Store>(
     key: &[u8],
 ) -> Result<Option<Head>, StoreError> {
     let id = EntryId::whole(namespace, kind, Bytes::copy_from_slice(key));
-    let Some(row) = store.read(&keys::entry(&id))? else { return Ok(None) };
-    let row = row::decode_entry(&keys::entry(&id), &row).map_err(|why| damaged_row(&why))?;
-    let replica = replica(store, row.origin_index)?;
-    Ok(match row.entry(replica).body {
-        Body::Head(head) => Some(head),
+    let row_key = keys::entry(&id);
+    let Some(row) = store.read(&row_key)? else { return Ok(None) };
+    let row = row::decode_entry(&row_key, &row).map_err(|why| damaged_row(&why))?;
+    let names_nobody = |head: &Head| head.clears.is_empty();
+    Ok(match row.body {
+        Body::Head(head) if names_nobody(&head) => Some(head),
+        Body::Head(_) => match states::named(store, &mut Summary::default(), &row_key, row)?.body {
+            Body::Head(head) => Some(head),
+            _ => None,
+        },
         _ => None,
     })
 }
 
-/// Up to where each replica's elements went with the whole set or map.
+/// What went with the whole set, map or document as of `now_s`.
 pub fn cleared<S: Store>(
     store: &S,
-    namespace: NamespaceId,
-    kind: Kind,
-    key: &[u8],
-) -> Result<Times, StoreError> {
-    Ok(head(store, namespace, kind, key)?.map(|head| head.cleared()).unwrap_or_default())
+    (namespace, kind, key): (NamespaceId, Kind, &[u8]),
+    now_s: u64,
+) -> Result<Cleared, StoreError> {
+    Ok(head(store, namespace, kind, key)?.map(|head| head.cleared(now_s)).unwrap_or_default())
 }
 
 fn shown<S: Store>(
     store: &S,
-    row: EntryRow,
-    cleared: &Times,
+    summary: &mut Summary,
+    (row_key, row): (&[u8], &Bytes),
+    cleared: &Cleared,
     now_s: u64,
 ) -> Result<Option<Content>, StoreError> {
+    let row = row::decode_entry(row_key, row).map_err(|why| damaged_row(&why))?;
     let is_simple = |element: &Element| element.parts.len() == 1 && cleared.is_empty();
     let body = match row.body {
         Body::Element(element) if is_simple(&element) => Body::Element(element),
-        _ => {
-            let replica = replica(store, row.origin_index)?;
-            row.entry(replica).body
-        }
+        _ => states::named(store, summary, row_key, row)?.body,
     };
     let Body::Element(element) = body else { return Ok(None) };
     Ok(element.alive(cleared, now_s).last().map(|(_, content)| (*content).clone()))
 }
 
-/// The replica with this number.
-fn replica<S: Store>(store: &S, index: u16) -> Result<ReplicaId, StoreError> {
-    let summary = store.read(keys::SUMMARY)?.ok_or_else(|| StoreError::new("the summary row is missing"))?;
-    let summary = row::decode_summary(&summary).map_err(|why| damaged_row(&why))?;
-    let origin = summary.origins.get(usize::from(index)).map(|(origin, _)| *origin);
-    origin.ok_or_else(|| StoreError::new("a row is by an origin outside the table; rebuild this node"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Now;
+    use crate::clock::{Now, ReplicaId};
     use crate::kinds::Change;
     use crate::member::MemberRecord;
     use crate::store::memory::MemoryStore;

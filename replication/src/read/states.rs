@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::codec::Malformed;
-use crate::codec::row::{self, Summary};
+use crate::codec::row::{self, EntryRow, Summary};
 use crate::digest::{DigestKey, LEAVES};
 use crate::entry::{Body, Entry, EntryId};
 use crate::keys;
@@ -163,13 +163,13 @@ pub(super) fn walk<S: Store>(
     fault.map_or(Ok((holding, next)), Err)
 }
 
-pub(super) fn summary<S: Store>(store: &S) -> Result<Summary, StoreError> {
+pub(crate) fn summary<S: Store>(store: &S) -> Result<Summary, StoreError> {
     // A store nothing was ever written to has none.
     let Some(row) = store.read(keys::SUMMARY)? else { return Ok(Summary::default()) };
     row::decode_summary(&row).map_err(|why| damaged(keys::SUMMARY, &why))
 }
 
-pub(super) fn decoded<S: Store>(
+pub(crate) fn decoded<S: Store>(
     store: &S,
     summary: &mut Summary,
     row_key: &[u8],
@@ -178,6 +178,16 @@ pub(super) fn decoded<S: Store>(
     let foreign = || damaged(row_key, &Malformed::Form("a foreign row key".into()));
     let id = keys::parse_entry(row_key).ok_or_else(foreign)?;
     let row = row::decode_entry(row_key, row).map_err(|why| damaged(row_key, &why))?;
+    named(store, summary, row_key, row).map(|entry| (id, entry))
+}
+
+/// The state in a row, its replica by name. The summary is read where it does not know that one: an empty one will do.
+pub(crate) fn named<S: Store>(
+    store: &S,
+    summary: &mut Summary,
+    row_key: &[u8],
+    row: EntryRow,
+) -> Result<Entry, StoreError> {
     let index = usize::from(row.origin_index);
     if index >= summary.origins.len() {
         // Written since, by an origin that was new: a batch holds the summary that names it.
@@ -185,7 +195,7 @@ pub(super) fn decoded<S: Store>(
     }
     let replica = summary.origins.get(index).map(|(origin, _)| *origin);
     let unknown = || damaged(row_key, &Malformed::Form("an origin outside the table".into()));
-    Ok((id, row.entry(replica.ok_or_else(unknown)?)))
+    Ok(row.entry(replica.ok_or_else(unknown)?))
 }
 
 fn damaged(row_key: &[u8], why: &Malformed) -> StoreError {

@@ -12,7 +12,7 @@ use crate::codec::member as member_codec;
 use crate::codec::row::{self, EntryRow, LogRow};
 use crate::entry::{Body, Entry, EntryId, Kind, NamespaceId, Settled};
 use crate::keys;
-use crate::kinds::Times;
+use crate::kinds::Cleared;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
 use crate::vector::{MAX_ORIGINS, Position};
 
@@ -64,6 +64,7 @@ impl<S: Store> Replica<S> {
         self.origin_index(origin)?;
         let before = self.held.hlc(origin);
         self.held.advance(origin, position);
+        self.documents.claimed();
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         // Members' events come before the epoch that covers them; those of a removed replica may come after it. A sweep
         // that met their states ahead of the claims has let them be.
@@ -108,15 +109,18 @@ impl<S: Store> Replica<S> {
             Some(Body::Element(element)) => {
                 let head = self.entry(&EntryId::whole(id.namespace, id.kind, id.key.clone()))?;
                 let cleared = match head.map(|head| head.body) {
-                    Some(Body::Head(head)) => head.cleared(),
-                    _ => Times::new(),
+                    Some(Body::Head(head)) => head.cleared(now_s),
+                    _ => Cleared::default(),
                 };
                 element.alive(&cleared, now_s).into_iter().map(|(dot, _)| (dot, 1)).collect()
             }
             Some(Body::Head(head)) => {
-                let cleared = head.cleared().into_iter().map(|(replica, hlc)| Dot { hlc, replica });
+                let cleared = head.cleared_times().into_iter().map(|(replica, hlc)| Dot { hlc, replica });
                 let note = head.note.as_ref().filter(|note| note.bytes.is_some()).map(|note| note.dot);
-                cleared.chain(note).map(|dot| (dot, 1)).collect()
+                let expiry = head.expiries.last_key_value();
+                let expiry =
+                    expiry.filter(|(_, at_s)| at_s.is_some_and(|at| at > now_s)).map(|(dot, _)| *dot);
+                cleared.chain(note).chain(expiry).map(|dot| (dot, 1)).collect()
             }
         })
     }
@@ -180,6 +184,9 @@ impl<S: Store> Replica<S> {
         self.chunks_renamed(&row_key, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.usage_changed(&row_key, id, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.waiting.entry_came(id, &entry);
+        if entry.dot.replica != self.id || id.kind != Kind::Value {
+            self.ahead.note(&self.held, &entry);
+        }
         if let Some(at) = entry.body.next_expiry() {
             let expiry_key = keys::expiry(at, &row_key);
             let row = member_codec::encode_expiry(&expiry_key);
@@ -265,8 +272,11 @@ impl<S: Store> Replica<S> {
         u16::try_from(index).ok()
     }
 
-    /// The entry's current state, staged changes included.
-    pub(super) fn entry(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
+    /// The entry's current state, staged changes included: the one that the next write to it will meet.
+    ///
+    /// # Errors
+    /// Where its row cannot be read.
+    pub fn entry(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
         let row_key = keys::entry(id);
         let Some(row) = self.row(&row_key)? else { return Ok(None) };
         let row = row::decode_entry(&row_key, &row).and_then(|row| entry_of_row(&self.origins, row));

@@ -30,6 +30,7 @@ impl<S: Store> Replica<S> {
             unflushed: false,
             failed: None,
             held: VersionVector::default(),
+            ahead: super::reach::Ahead::default(),
             durable: VersionVector::default(),
             durable_root: Digest::default(),
             origins: Vec::new(),
@@ -58,6 +59,7 @@ impl<S: Store> Replica<S> {
             peers_changed: false,
             peers_stored_us: 0,
             changed: None,
+            documents: super::documents::Documents::default(),
             walk: None,
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -126,7 +128,7 @@ impl<S: Store> Replica<S> {
     /// run ahead of claims, and a write must not lose to what its writer has seen. Gives whether the chunk index is what
     /// the states say.
     fn scan_rows(&mut self) -> Result<bool, OpenError> {
-        let mut fault = None;
+        let (own, mut fault) = (self.id, None);
         let (mut listed, mut named) = (ChunkRows::default(), ChunkRows::default());
         let Self {
             store,
@@ -137,9 +139,12 @@ impl<S: Store> Replica<S> {
             origins,
             settings,
             usages,
+            documents,
             waiting,
             members,
             returned_wait,
+            held,
+            ahead,
             ..
         } = self;
         store.scan(&[], &mut |row_key, row| {
@@ -154,7 +159,9 @@ impl<S: Store> Replica<S> {
                     tree.replace(name, None, Some(settings.digest_key.state_digest(name, &entry)));
                     *entries += 1;
                     usages.change(&id, None, Some(&entry.body));
+                    documents.found(own, &id, &entry);
                     waiting.entry_came(&id, &entry);
+                    ahead.note(held, &entry);
                     named.add_all(row_key, &entry.body);
                     if id.namespace == NamespaceId::SYSTEM {
                         members.note(&id, &entry);

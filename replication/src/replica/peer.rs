@@ -48,6 +48,10 @@ pub(super) struct Peer {
     claimed_before: VersionVector,
     /// Its whole vector in its latest heartbeat; acknowledgements are not in it.
     pub(super) told: Option<VersionVector>,
+    /// Its wall clock when it said so, in Unix milliseconds.
+    pub(super) told_ms: u64,
+    /// All it wrote up to then, by its clock, was here before it said so.
+    pub(super) complete_ms: u64,
     root: Option<Digest>,
     /// How far it has come into the cluster.
     pub(super) stage: Stage,
@@ -107,8 +111,36 @@ impl Peer {
 
     /// What stays known when a link goes. A skew counts until the next link tells better.
     fn without_link(self) -> Self {
-        let Self { claims, told, root, stage, epoch, swept, carried, members, boots, clock, .. } = self;
-        Self { claims, told, root, stage, epoch, swept, carried, members, boots, clock, ..Self::default() }
+        let Self {
+            claims,
+            told,
+            told_ms,
+            complete_ms,
+            root,
+            stage,
+            epoch,
+            swept,
+            carried,
+            members,
+            boots,
+            clock,
+            ..
+        } = self;
+        Self {
+            claims,
+            told,
+            told_ms,
+            complete_ms,
+            root,
+            stage,
+            epoch,
+            swept,
+            carried,
+            members,
+            boots,
+            clock,
+            ..Self::default()
+        }
     }
 }
 
@@ -189,6 +221,7 @@ impl<S: Store> Replica<S> {
         }
         self.settle_returned(now)?;
         self.consider_thorough_sweep(now);
+        self.mend_document(now)?;
         self.sweep_slice()?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
@@ -213,9 +246,15 @@ impl<S: Store> Replica<S> {
         });
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
         let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
-        let at_once = self.sweep.is_some() || may_judge;
+        let mend = self.documents_due_us();
+        let at_once = self.sweep.is_some() && mend.is_none() || may_judge;
         let walk = self.walk.as_ref().map(verify::Walk::due_us);
-        let due = due.chain(peers).chain(walk).chain(self.membership_due_us()).chain([self.tick_due_us]);
+        let due = due
+            .chain(peers)
+            .chain(walk)
+            .chain(mend)
+            .chain(self.membership_due_us())
+            .chain([self.tick_due_us]);
         let due = due.chain(self.topology_due_us());
         due.chain(at_once.then_some(0)).min()
     }
@@ -250,6 +289,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let own_root = self.durable_root;
+        let complete_ms = self.complete_of_ms(from);
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         peer.root = Some(heartbeat.root());
         peer.differs_since_us =
@@ -267,7 +307,8 @@ impl<S: Store> Replica<S> {
             peer.clock = Some(ClockSample::of(now, heartbeat.wall_ms, rtt_us));
         }
         peer.heard = true;
-        peer.told = Some(heartbeat.vector.clone());
+        peer.complete_ms = complete_ms;
+        (peer.told, peer.told_ms) = (Some(heartbeat.vector.clone()), heartbeat.wall_ms);
         let takes_events = heartbeat.stage.takes_part();
         if !takes_events {
             peer.outgoing.clear();

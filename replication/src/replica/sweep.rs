@@ -72,7 +72,7 @@ impl<S: Store> Replica<S> {
     /// Drops a slice of what is over.
     pub(super) fn sweep_slice(&mut self) -> Result<(), StoreError> {
         // It looks at committed rows only.
-        if self.unflushed || !self.staged.is_empty() {
+        if self.unflushed || !self.staged.is_empty() || self.documents_due_us().is_some() {
             return Ok(());
         }
         let Some(mut sweep) = self.sweep.take() else { return Ok(()) };
@@ -191,6 +191,12 @@ impl<S: Store> Replica<S> {
                 Some(entry) if planted!(DroppedAtExpiry) && id.kind == Kind::Value => {
                     self.drop_entry(&id, &entry);
                 }
+                Some(entry) if self.is_emptied(&entry) => {
+                    // Its row of the index leads here again until the rows are gone.
+                    sweep.expiry_cursor = expiry_key;
+                    sweep.emptying = Some(Emptying::of(id));
+                    return Ok(false);
+                }
                 Some(entry) => self.settle_entry(&id, entry)?,
                 None => {}
             }
@@ -236,7 +242,7 @@ impl<S: Store> Replica<S> {
         Ok(sweep.entry_cursor.is_none())
     }
 
-    /// Whether this is the head of a set or map of which everyone knows that it was emptied.
+    /// Whether this is the head of a whole of which everyone knows that it was emptied, or has expired.
     fn is_emptied(&self, entry: &Entry) -> bool {
         matches!(&entry.body, Body::Head(head) if head.cleared_for_all(self.frontier()).is_some())
     }

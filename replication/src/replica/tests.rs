@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 mod members;
+mod reach;
 mod relays;
 
 use super::*;

@@ -50,10 +50,18 @@ impl<S: Store> Replica<S> {
     /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
     pub fn change(&mut self, now: Now, id: EntryId, change: Change) -> Result<Dot, WriteError> {
         self.check_not_draining()?;
-        let current = self.entry(&id)?;
-        let name = id.clone();
-        self.append(now, id, |replica, dot| {
-            Ok(Entry::changed(&name, current.as_ref(), change, dot, &replica.held)?)
+        self.append_change(now, &id, change)
+    }
+
+    pub(super) fn append_change(
+        &mut self,
+        now: Now,
+        id: &EntryId,
+        change: Change,
+    ) -> Result<Dot, WriteError> {
+        let current = self.entry(id)?;
+        self.append(now, id.clone(), |replica, dot| {
+            Ok(Entry::changed(id, current.as_ref(), change, dot, &replica.held)?)
         })
     }
 
