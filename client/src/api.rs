@@ -3,14 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 pub mod diff;
+pub mod docs;
 pub mod kinds;
 pub mod kv;
 pub mod links;
 pub mod members;
 pub mod quotas;
 pub mod tokens;
+pub mod values;
 pub mod verify;
 pub mod watch;
+pub mod whereabouts;
 
 /// `GET /v1/status`: one node, at one moment of its engine. Lag has its own page, `GET /v1/lag`, made
 /// from the same moment's figures.

@@ -1,6 +1,7 @@
 //! The client itself: one PoP's address, a token, and a pool of connections.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -9,20 +10,28 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use crate::account::Account;
 use crate::api::links::{Links, LinksReport, Pause, SetBudget, SetBurst, SetLinkBudget};
 use crate::api::members::{DeadLetters, Drain, GarbageReport, MembersReport, Remove, Settle};
+use crate::api::whereabouts::Holders;
 use crate::api::{LagReport, Status};
+use crate::endpoints::{self, Endpoints};
 use crate::error::Error;
 use crate::request::{Request, segment};
+use crate::session::{Session, Told};
 use crate::tls;
+use crate::waiting::Waiting;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Speaks to one PoP. Cheap to clone; clones share their connections.
+/// Speaks to one PoP, or to the next of several where that one does not answer. Cheap to clone; clones share their
+/// connections and their session: what one has seen or written, none reads an older state of, at whichever PoP.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) http: reqwest::Client,
-    /// No slash at its end.
-    pub(crate) base_url: String,
+    pub(crate) endpoints: Endpoints,
+    /// None where sessions are switched off.
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) told: Arc<Told>,
+    pub(crate) waiting: Waiting,
 }
 
 impl Client {
@@ -41,12 +50,14 @@ impl Client {
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             authorities: None,
+            further: Vec::new(),
+            carries_session: true,
         }
     }
 
-    /// The address this client speaks to.
+    /// The address this client speaks to; of several the first that was given.
     pub fn base_url(&self) -> &str {
-        &self.base_url
+        self.endpoints.first()
     }
 
     /// The account with this id, 32 hexadecimal digits. Sends nothing.
@@ -127,6 +138,17 @@ impl Client {
         self.json(&request.not_idempotent()).await
     }
 
+    /// Which PoPs hold a write, by its receipt (`Littoral-Receipt`, or [`crate::api::kinds::Written`]), and how far each is
+    /// behind the PoP that took it.
+    pub async fn holders(&self, receipt: &str) -> Result<Holders, Error> {
+        self.json(&Request::read("/v1/where").query("receipt", receipt)).await
+    }
+
+    /// Which PoPs hold all that a session has seen, by its token.
+    pub async fn session_holders(&self, token: &str) -> Result<Holders, Error> {
+        self.json(&Request::read("/v1/where").query("session", token)).await
+    }
+
     /// Whether the PoP serves: one question, no retries.
     pub async fn is_ready(&self) -> bool {
         self.fetch_once(&Request::read("/readyz")).await.is_ok()
@@ -139,6 +161,8 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     idle_timeout: Duration,
     authorities: Option<Vec<u8>>,
+    further: Vec<String>,
+    carries_session: bool,
 }
 
 impl ClientBuilder {
@@ -161,36 +185,50 @@ impl ClientBuilder {
         self
     }
 
-    /// See [`Client::new`].
+    /// One more PoP of the same cluster. Where the one spoken to cannot be reached, stops answering or does not serve, calls
+    /// about keys that may be made twice go on at the next one, with the session: so reads never go back in time. What
+    /// operators ask goes to the PoP that is spoken to then, and nowhere else.
+    pub fn endpoint(mut self, base_url: &str) -> Self {
+        self.further.push(base_url.to_owned());
+        self
+    }
+
+    /// Whether calls carry what the client has seen, so that a PoP which lacks some of it waits before it answers, or
+    /// refuses. Default: true.
+    pub fn sessions(mut self, carries_session: bool) -> Self {
+        self.carries_session = carries_session;
+        self
+    }
+
+    /// See [`Client::new`]. `base_url` is the PoP that is spoken to first.
     ///
     /// # Errors
     /// [`Error::Invalid`], also for authorities that are no certificates.
     pub fn build(self, base_url: &str, token: &str) -> Result<Client, Error> {
-        let url = reqwest::Url::parse(base_url)
-            .map_err(|error| Error::invalid(format!("{base_url:?} is not a URL: {error}")))?;
-        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
-            return Err(Error::invalid(format!(
-                "{base_url:?} is not of the form http://HOST:PORT or https://HOST:PORT"
-            )));
-        }
+        let given: Vec<String> = [base_url.to_owned()].into_iter().chain(self.further).collect();
+        let urls = given.iter().map(|url| endpoints::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        // The settings for TLS fit the others as well.
+        let url = urls.iter().find(|url| url.scheme() == "https").unwrap_or(&urls[0]);
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Error::invalid("the token has characters that no HTTP header can carry"))?;
         bearer.set_sensitive(true);
 
         let authorities = self.authorities.as_deref().map_or(Ok(Vec::new()), tls::authorities)?;
         let mut http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::settings(&url, authorities)?)
+            .tls_backend_preconfigured(tls::settings(url, authorities)?)
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.idle_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("littoral/", env!("CARGO_PKG_VERSION")))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]));
-        if url.host_str().is_some_and(is_loopback) {
+        if urls.iter().all(|url| url.host_str().is_some_and(is_loopback)) {
             // A proxy set in the environment cannot reach this machine's own loopback.
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Error::invalid(format!("no HTTP client: {error}")))?;
-        Ok(Client { http, base_url: base_url.trim_end_matches('/').to_owned() })
+        let session = self.carries_session.then(Arc::default);
+        let (told, waiting) = (Arc::default(), Waiting::default());
+        Ok(Client { http, endpoints: Endpoints::new(&given), session, told, waiting })
     }
 }
 

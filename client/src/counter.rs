@@ -31,11 +31,11 @@ impl Counter {
         self.whole.key()
     }
 
-    /// Adds this much, at most 2^53 - 1 either way, and gives the count as of this PoP. It is sent again only where it
-    /// cannot have been done.
+    /// Adds this much, at most 2^53 - 1 either way, and gives the count as of this PoP. Where it may have been done, it is
+    /// sent again to the same PoP only, under a key by which the node does it once.
     ///
     /// # Errors
-    /// After [`Error::Transport`] or a status from 500 on, it may have been done all the same.
+    /// After [`Error::Transport`], a status from 500 on, or 409, it may have been done all the same.
     pub async fn add(&self, amount: i64) -> Result<i64, Error> {
         self.add_with(amount, ChangeOptions::default()).await
     }

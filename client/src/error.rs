@@ -55,6 +55,11 @@ impl Error {
         self.code() == Some(code::NAMESPACE_NOT_FOUND)
     }
 
+    /// Whether the state was not the one that a conditional write was for. Nothing was written.
+    pub fn is_precondition_failed(&self) -> bool {
+        self.code() == Some(code::PRECONDITION_FAILED)
+    }
+
     /// The server's number for the error, if it was the server who refused.
     pub fn code(&self) -> Option<u32> {
         match self {

@@ -42,6 +42,10 @@ impl Listing {
         Self { namespace, options, is_done: false }
     }
 
+    pub(crate) fn into_parts(self) -> (Namespace, ListOptions) {
+        (self.namespace, self.options)
+    }
+
     /// The next page; `None` after the last. After an error the same page can be asked for again.
     pub async fn next_page(&mut self) -> Result<Option<KeyPage>, Error> {
         if self.is_done {

@@ -11,13 +11,14 @@ use crate::account::Account;
 use crate::api::kinds::KeysPage;
 use crate::api::kv::{BulkGet, BulkPair, BulkResult, BulkValue, BulkValues};
 use crate::counter::Counter;
+use crate::doc::Doc;
 use crate::error::Error;
 use crate::listing::{ListOptions, Listing};
 use crate::map::Map;
 use crate::pages::{PageOptions, Pages};
 use crate::request::{Request, random_bits, segment};
 use crate::set::Set;
-use crate::whole::Whole;
+use crate::whole::{ChangeOptions, Whole};
 
 /// One namespace at one PoP.
 #[derive(Clone, Debug)]
@@ -56,6 +57,18 @@ pub struct PutOptions {
     pub expires_at_s: Option<u64>,
     /// When the write counts as done.
     pub ack: Ack,
+    /// In which state of the value it is to be done; in any unless given.
+    pub condition: Option<Condition>,
+}
+
+/// In which state a value is to be written. The PoP that is asked decides, against what it has at that moment: at
+/// another one somebody may write at once, and then the later write wins, as ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// In this one: an `etag`, with its quotes.
+    Match(String),
+    /// Where there is none.
+    Absent,
 }
 
 impl PutOptions {
@@ -87,6 +100,24 @@ impl PutOptions {
         self.ack = ack;
         self
     }
+
+    /// What of it other kinds can be asked for, too.
+    pub(crate) fn change(&self) -> ChangeOptions {
+        let Self { expiration_ttl_s, expires_at_s, ack, .. } = *self;
+        ChangeOptions { expiration_ttl_s, expires_at_s, ack }
+    }
+
+    /// Writes only where the value is in the state of this name, as [`Entry::etag`](crate::Entry::etag) has it.
+    pub fn if_match(mut self, etag: &str) -> Self {
+        self.condition = Some(Condition::Match(etag.to_owned()));
+        self
+    }
+
+    /// Writes only where there is no value.
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Some(Condition::Absent);
+        self
+    }
 }
 
 impl Namespace {
@@ -96,17 +127,14 @@ impl Namespace {
     }
 
     /// Writes a value; returns once the PoP acknowledges it.
+    ///
+    /// # Errors
+    /// With a condition, as [`Namespace::put_versioned`].
     pub async fn put(&self, key: &str, value: impl Into<Bytes>, options: PutOptions) -> Result<(), Error> {
-        let mut request = Request::new(Method::PUT, self.key_path("values", key)?);
-        if let Some(seconds) = options.expiration_ttl_s {
-            request = request.query("expiration_ttl", seconds);
+        if options.condition.is_some() {
+            return self.put_versioned(key, value, options).await.map(drop);
         }
-        if let Some(seconds) = options.expires_at_s {
-            request = request.query("expiration", seconds);
-        }
-        if options.ack == Ack::Buffered {
-            request = request.query("ack", "buffered");
-        }
+        let request = options.change().all_of(Request::new(Method::PUT, self.key_path("values", key)?));
         let value = value.into();
         let request = match options.metadata {
             None => request.body("application/octet-stream", value),
@@ -188,6 +216,11 @@ impl Namespace {
         Map { whole: Whole::new(self, "maps", key) }
     }
 
+    /// The document under this key. Sends nothing.
+    pub fn doc(&self, key: &str) -> Doc {
+        Doc { whole: Whole::new(self, "docs", key) }
+    }
+
     /// Lists the keys of counters, in the order of their bytes. Sends nothing yet.
     pub fn counters(&self, options: PageOptions) -> Pages<KeysPage> {
         self.keys_of("counters", options)
@@ -203,11 +236,16 @@ impl Namespace {
         self.keys_of("maps", options)
     }
 
+    /// As [`Namespace::counters`], of documents.
+    pub fn docs(&self, options: PageOptions) -> Pages<KeysPage> {
+        self.keys_of("docs", options)
+    }
+
     fn keys_of(&self, kind: &str, options: PageOptions) -> Pages<KeysPage> {
         Pages::new(self.account.client.clone(), self.kind_path(kind), options)
     }
 
-    /// The path of all counters, sets or maps.
+    /// The path of all values, counters, sets or maps.
     pub(crate) fn kind_path(&self, kind: &str) -> Result<String, Error> {
         let account = segment(&self.account.id, "account id")?;
         Ok(format!("/v1/accounts/{account}/namespaces/{}/{kind}", segment(&self.id, "namespace id")?))

@@ -1,4 +1,4 @@
-//! Listings of counters, sets, maps, members and fields: pages that each say where the next one begins.
+//! Listings of values, counters, sets, maps, members and fields: pages that each say where the next one begins.
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -78,6 +78,8 @@ pub struct Pages<P> {
     /// Refused where the key cannot be sent.
     path: Result<String, String>,
     options: PageOptions,
+    /// What of each row is asked for that a page would not have.
+    include: Option<&'static str>,
     is_done: bool,
     page: PhantomData<fn() -> P>,
 }
@@ -85,7 +87,11 @@ pub struct Pages<P> {
 impl<P: Page> Pages<P> {
     pub(crate) fn new(client: Client, path: Result<String, Error>, options: PageOptions) -> Self {
         let path = path.map_err(|error| error.to_string());
-        Self { client, path, options, is_done: false, page: PhantomData }
+        Self { client, path, options, include: None, is_done: false, page: PhantomData }
+    }
+
+    pub(crate) fn including(self, what: &'static str) -> Self {
+        Self { include: Some(what), ..self }
     }
 
     /// The next page; `None` after the last. After an error the same page can be asked for again.
@@ -97,6 +103,9 @@ impl<P: Page> Pages<P> {
         let mut request = Request::read(path).query("prefix", &self.options.prefix);
         if let Some(limit) = self.options.page_limit {
             request = request.query("limit", limit);
+        }
+        if let Some(what) = self.include {
+            request = request.query("include", what);
         }
         if let Some(after) = &self.options.after {
             request = request.query("after", after);

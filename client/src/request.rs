@@ -2,15 +2,19 @@
 //!
 //! Retried are overload (429), server trouble (500, 502, 503, 504) and failures of the connection; at most
 //! [`MAX_ATTEMPTS`] times, with doubling, jittered pauses, or as long as the server's `Retry-After` asks.
-//! A call that is not idempotent is repeated only where the server cannot have carried it out.
+//! A call that is not idempotent is repeated only where the server cannot have carried it out; or, where it is about keys
+//! under `/v1`, at
+//! the same PoP under one `Idempotency-Key`, by which the node knows whether it has.
+//!
+//! Where there are several PoPs, an idempotent call about keys goes on at the next one.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +22,7 @@ use serde_json::value::RawValue;
 use crate::api::kv::Envelope;
 use crate::client::Client;
 use crate::error::Error;
+use crate::session::Session;
 
 /// The most times one call is sent.
 pub const MAX_ATTEMPTS: u32 = 5;
@@ -26,6 +31,10 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Names one call, however often it is sent.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const FIRST_SENT: &str = "littoral-first-sent-ms";
+const TIMEOUT: &str = "littoral-timeout-ms";
 /// How much of an answer that is no envelope goes into the error message.
 const MAX_QUOTED_CHARS: usize = 200;
 
@@ -53,11 +62,21 @@ pub(crate) struct Request {
     pub(crate) idempotent: bool,
     /// The form of the answer, where there are several.
     pub(crate) accept: Option<&'static str>,
+    /// Further headers.
+    pub(crate) headers: HeaderMap,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: Vec::new(), body: None, idempotent: true, accept: None }
+        Self {
+            method,
+            path: path.into(),
+            query: Vec::new(),
+            body: None,
+            idempotent: true,
+            accept: None,
+            headers: HeaderMap::new(),
+        }
     }
 
     pub(crate) fn read(path: impl Into<String>) -> Self {
@@ -80,9 +99,25 @@ impl Request {
         Ok(self.body("application/json", bytes.into()))
     }
 
+    pub(crate) fn header(mut self, name: HeaderName, value: String) -> Result<Self, Error> {
+        let value = HeaderValue::try_from(value)
+            .map_err(|_| Error::invalid(format!("{name} has characters that no HTTP header can carry")))?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
     pub(crate) fn accept(mut self, content_type: &'static str) -> Self {
         self.accept = Some(content_type);
         self
+    }
+
+    /// Whether it is about keys, which are the same at every PoP.
+    fn is_about_keys(&self) -> bool {
+        self.path.contains("/namespaces") || self.path == "/v1/where"
+    }
+
+    fn is_write(&self) -> bool {
+        self.method != Method::GET && !self.path.ends_with("/bulk/get")
     }
 
     pub(crate) fn not_idempotent(mut self) -> Self {
@@ -116,9 +151,9 @@ impl Client {
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, Error> {
         let mut attempts = Attempts::new(request);
         loop {
-            match self.send_once(request).await {
+            match self.send_once(request, &attempts.at(self)).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => attempts.pause_after(failed).await?,
+                Err(failed) => attempts.pause_after(self, failed).await?,
             }
         }
     }
@@ -127,9 +162,9 @@ impl Client {
     pub(crate) async fn fetch(&self, request: &Request) -> Result<Answer, Error> {
         let mut attempts = Attempts::new(request);
         loop {
-            match self.fetch_once(request).await {
+            match self.fetch_at(request, &attempts.at(self)).await {
                 Ok(answer) => return Ok(answer),
-                Err(failed) => attempts.pause_after(failed).await?,
+                Err(failed) => attempts.pause_after(self, failed).await?,
             }
         }
     }
@@ -163,34 +198,85 @@ impl Client {
     }
 
     pub(crate) async fn fetch_once(&self, request: &Request) -> Result<Answer, Failed> {
-        let response = self.send_once(request).await?;
+        self.fetch_at(request, &Attempts::new(request).at(self)).await
+    }
+
+    async fn fetch_at(&self, request: &Request, attempt: &Attempt) -> Result<Answer, Failed> {
+        let response = self.send_once(request, attempt).await?;
         let headers = response.headers().clone();
         let body = response.bytes().await.map_err(|error| self.interrupted(request, &error))?;
         Ok(Answer { headers, body })
     }
 
-    async fn send_once(&self, request: &Request) -> Result<Response, Failed> {
-        let mut builder = self.http.request(request.method.clone(), self.url(request)).query(&request.query);
+    async fn send_once(&self, request: &Request, attempt: &Attempt) -> Result<Response, Failed> {
+        let url = format!("{}{}", self.endpoints.url(attempt.endpoint), request.path);
+        let mut builder = self.http.request(request.method.clone(), url).query(&request.query);
         if let Some((content_type, bytes)) = &request.body {
             builder = builder.header(CONTENT_TYPE, content_type).body(bytes.clone());
         }
         if let Some(content_type) = request.accept {
             builder = builder.header(ACCEPT, content_type);
         }
+        builder = builder.headers(request.headers.clone());
+        if let Some(key) = &attempt.key {
+            builder = builder.header(IDEMPOTENCY_KEY, key);
+        }
+        if let Some(ms) = attempt.first_sent_ms {
+            builder = builder.header(FIRST_SENT, ms);
+        }
+        if request.is_about_keys() {
+            builder = self.on_terms(request, builder);
+        }
+        let session = self.session.as_ref().filter(|_| request.is_about_keys());
+        let sent = session.map(|session| session.tokens()).unwrap_or_default();
+        if session.is_some() {
+            builder = Session::carry(&sent, builder);
+        }
         let response = builder.send().await.map_err(|error| self.interrupted(request, &error))?;
+        if let Some(session) = session {
+            session.take(&sent, response.headers());
+        }
+        self.told.take(response.headers());
         if response.status().is_success() {
             return Ok(response);
         }
         Err(refused(response).await)
     }
 
+    /// Sends a body as it is made, once; gives the head of a good answer, which may come while it is sent.
+    pub(crate) async fn stream_up(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: reqwest::Body,
+    ) -> Result<Response, Error> {
+        let url = format!("{}{path}", self.endpoints.url(self.endpoints.current()));
+        let sent = self.http.post(&url).header(CONTENT_TYPE, content_type).body(body).send().await;
+        let response = sent.map_err(|error| Error::transport(&url, &error))?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(refused(response).await.error),
+        }
+    }
+
+    /// Asks for what the client's writes, and its patience, are bound to.
+    fn on_terms(&self, request: &Request, mut builder: RequestBuilder) -> RequestBuilder {
+        if let Some(wait) = self.waiting.wait.as_ref().filter(|_| request.is_write()) {
+            builder = builder.query(&[("wait", wait)]);
+        }
+        if let Some(timeout) = self.waiting.timeout {
+            builder = builder.header(TIMEOUT, timeout.as_millis() as u64);
+        }
+        builder
+    }
+
     fn interrupted(&self, request: &Request, error: &reqwest::Error) -> Failed {
         let retry = if error.is_connect() { Retry::Safe } else { Retry::IfIdempotent };
-        Failed { error: Error::transport(&self.url(request), error), retry, retry_after: None }
+        Failed { error: Error::transport(&self.url(request), error), retry, retry_after: None, is_away: true }
     }
 
     fn url(&self, request: &Request) -> String {
-        format!("{}{}", self.base_url, request.path)
+        format!("{}{}", self.endpoints.url(self.endpoints.current()), request.path)
     }
 }
 
@@ -199,6 +285,8 @@ pub(crate) struct Failed {
     error: Error,
     retry: Retry,
     retry_after: Option<Duration>,
+    /// The PoP cannot be reached, or does not serve.
+    is_away: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -211,27 +299,74 @@ enum Retry {
     Pointless,
 }
 
+/// One of them.
+struct Attempt {
+    endpoint: usize,
+    key: Option<String>,
+    /// How long ago the first was sent, if that may have been carried out.
+    first_sent_ms: Option<u64>,
+}
+
 /// The attempts at one request.
 struct Attempts {
     idempotent: bool,
+    is_about_keys: bool,
+    /// By it the node knows that it was asked before.
+    key: Option<String>,
+    began: Instant,
+    /// Where it may have been carried out, though it is not idempotent.
+    bound_to: Option<usize>,
+    endpoint: usize,
     made: u32,
 }
 
 impl Attempts {
     fn new(request: &Request) -> Self {
-        Self { idempotent: request.idempotent, made: 0 }
+        let is_about_keys = request.is_about_keys();
+        let key = || format!("{:016x}{:016x}", random_bits(), random_bits());
+        Self {
+            idempotent: request.idempotent,
+            is_about_keys,
+            // The REST API of Workers KV knows no such keys.
+            key: (is_about_keys && !request.idempotent && request.path.starts_with("/v1/")).then(key),
+            began: Instant::now(),
+            bound_to: None,
+            endpoint: 0,
+            made: 0,
+        }
+    }
+
+    /// The next one.
+    fn at(&mut self, client: &Client) -> Attempt {
+        self.endpoint = self.bound_to.unwrap_or_else(|| client.endpoints.current());
+        let ago_ms = self.began.elapsed().as_millis() as u64;
+        Attempt {
+            endpoint: self.endpoint,
+            key: self.key.clone(),
+            first_sent_ms: self.bound_to.is_some().then_some(ago_ms),
+        }
     }
 
     /// Waits until the next attempt, or gives the error back when there shall be none.
-    async fn pause_after(&mut self, failed: Failed) -> Result<(), Error> {
+    async fn pause_after(&mut self, client: &Client, failed: Failed) -> Result<(), Error> {
         self.made += 1;
         let useful = match failed.retry {
             Retry::Safe => true,
-            Retry::IfIdempotent => self.idempotent,
+            Retry::IfIdempotent => self.idempotent || self.key.is_some(),
             Retry::Pointless => false,
         };
         if !useful || self.made >= MAX_ATTEMPTS {
             return Err(failed.error);
+        }
+        if !self.idempotent && failed.retry == Retry::IfIdempotent {
+            self.bound_to = Some(self.endpoint);
+        }
+        if failed.is_away && self.is_about_keys && self.bound_to.is_none() {
+            client.endpoints.leave(self.endpoint);
+            if (self.made as usize) < client.endpoints.count() {
+                // Another PoP is asked at once.
+                return Ok(());
+            }
         }
         let doubled = FIRST_PAUSE.saturating_mul(1 << (self.made - 1).min(16)).min(LONGEST_PAUSE);
         // Half fixed, half random: clients that failed together do not come back together.
@@ -250,8 +385,11 @@ async fn refused(response: Response) -> Failed {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Retry::IfIdempotent,
+        // The same call is under way there.
+        StatusCode::CONFLICT if response.headers().contains_key(RETRY_AFTER) => Retry::IfIdempotent,
         _ => Retry::Pointless,
     };
+    let is_away = status.is_server_error();
     let retry_after = response
         .headers()
         .get(RETRY_AFTER)
@@ -265,7 +403,7 @@ async fn refused(response: Response) -> Failed {
             Err(_) => (0, quoted(status, &body)),
         },
     };
-    Failed { error: Error::Api { status: status.as_u16(), code, message }, retry, retry_after }
+    Failed { error: Error::Api { status: status.as_u16(), code, message }, retry, retry_after, is_away }
 }
 
 /// How a node's own pages refuse: problem details, as RFC 9457 has them.

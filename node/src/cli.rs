@@ -8,6 +8,7 @@ mod cluster;
 mod connection;
 mod dev;
 mod diff;
+mod doc;
 mod export;
 mod failure;
 mod gc;
@@ -27,6 +28,7 @@ mod store;
 mod token;
 mod verify;
 mod watch;
+mod whereabouts;
 mod workers;
 
 #[cfg(test)]
@@ -75,6 +77,8 @@ enum Command {
     Status(Connection),
     /// Show how far each PoP is behind each other
     Lag(lag::Args),
+    /// Show which PoPs hold a write
+    Where(whereabouts::Args),
     /// Look at what a PoP sends to its peers, and set budgets
     #[command(subcommand)]
     Link(link::Command),
@@ -105,6 +109,8 @@ enum Command {
     Set(kinds::SetArgs),
     /// Read and write fields of maps
     Map(kinds::MapArgs),
+    /// Read and edit JSON documents, at every PoP at once
+    Doc(doc::Args),
     /// Use namespaces in Workers
     #[command(subcommand)]
     Workers(workers::Command),
@@ -152,6 +158,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Node(command) => cluster::run_node(command, json),
         Command::Status(connection) => block_on(status::run(connection, json)),
         Command::Lag(args) => block_on(lag::run(args, json)),
+        Command::Where(args) => block_on(whereabouts::run(args, json)),
         Command::Link(command) => block_on(link::run(command, json)),
         Command::Verify(connection) => block_on(verify::run(connection, json)),
         Command::Diff(args) => block_on(diff::run(args, json)),
@@ -165,6 +172,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Counter(args) => block_on(kinds::counter(args, json)),
         Command::Set(args) => block_on(kinds::set(args, json)),
         Command::Map(args) => block_on(kinds::map(args, json)),
+        Command::Doc(args) => block_on(doc::run(args, json)),
         Command::Workers(command) => block_on(workers::run(command, json)),
         Command::Config(ConfigCommand::Check { file }) => serve::check(&file, json),
         Command::Completions { shell } => completions(shell),
@@ -222,6 +230,9 @@ mod tests {
             ("status --url http://h:1", true),
             ("status --url https://h:1 --ca ca.pem", true),
             ("lag --watch", true),
+            ("where 0123-ab --url http://h:1", true),
+            ("where --session AT9x", true),
+            ("where", false),
             ("link list --url http://h:1", true),
             ("link budget 12.5MB --pop sin", true),
             ("link budget none --of inter-region", true),

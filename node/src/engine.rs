@@ -23,18 +23,25 @@ use crate::storage::{Checkpoint, SledStore};
 use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
+pub(crate) mod documents;
 mod driver;
+mod etag;
 pub(crate) mod feed;
 mod forecast;
 mod inbox;
 mod members;
+mod precondition;
 mod quota;
+pub(crate) mod reach;
 mod reads;
 mod report;
+mod whereabouts;
 
+pub use etag::Etag;
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
-pub(crate) use members::show_dot;
+pub(crate) use members::{parse_dot, show_dot};
+pub use precondition::{Precondition, Tag, Tags, Verdict};
 pub use quota::StorageQuota;
 
 /// One change an application asks for.
@@ -63,6 +70,14 @@ pub enum Write {
         /// How.
         change: Change,
     },
+    /// The write, where the entry is in a state that it is for. Of a group, all such are decided before any write is
+    /// done.
+    If {
+        /// In which states.
+        precondition: Precondition,
+        /// What then.
+        write: Box<Write>,
+    },
 }
 
 impl Write {
@@ -70,6 +85,7 @@ impl Write {
         match self {
             Self::Put { namespace, .. } | Self::Delete { namespace, .. } => *namespace,
             Self::Change { id, .. } => id.namespace,
+            Self::If { write, .. } => write.namespace(),
         }
     }
 
@@ -81,6 +97,7 @@ impl Write {
             }
             Self::Delete { namespace, key } => (EntryId::value(*namespace, key.clone()), Body::Tombstone),
             Self::Change { id, change } => (id.clone(), change.outline()),
+            Self::If { write, .. } => write.outline(),
         }
     }
 }
@@ -159,6 +176,12 @@ pub enum WriteError {
     /// The entry cannot take this change; nothing was written.
     #[error("{0}")]
     Change(ChangeError),
+    /// The entry is in a state that the write is not for; nothing was written.
+    #[error("{}", precondition::explain(current.as_ref()))]
+    Precondition {
+        /// The state that a reader at this PoP sees; `None` where there is nothing.
+        current: Option<Etag>,
+    },
     /// The namespace would hold more than it may.
     #[error(
         "{quota} of this namespace is {limit}: it has {used}, and this would add {added}; delete keys, or have an \
@@ -195,6 +218,7 @@ impl WriteError {
             Self::OverQuota { .. } => "quota",
             Self::Draining => "draining",
             Self::Change(_) => "change",
+            Self::Precondition { .. } => "precondition",
             Self::Unavailable { .. } => "unavailable",
         }
     }
@@ -280,6 +304,10 @@ struct Shared {
     returning: watch::Sender<bool>,
     /// For those who watch.
     feed: feed::Feed,
+    /// For those who keep documents in memory.
+    followed: documents::Followed,
+    /// For those who wait.
+    reach: reach::Reach,
 }
 
 /// Whether the node serves, and why not.
@@ -343,6 +371,8 @@ impl Engine {
             verified: ArcSwapOption::empty(),
             returning: watch::Sender::new(false),
             feed: feed::Feed::default(),
+            followed: documents::Followed::default(),
+            reach: reach::Reach::new(&settings.replica),
         });
         driver::spawn(shared.clone(), settings, replica, chunk_news)?;
         Ok(Self { shared })

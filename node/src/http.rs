@@ -11,10 +11,13 @@ mod auth;
 pub(crate) mod binding;
 mod body;
 pub(crate) mod bulk;
+mod conditions;
 mod connection;
 mod diff;
+mod documents;
 mod envelope;
 mod error;
+mod idempotency;
 pub(crate) mod keys;
 mod kinds;
 mod large;
@@ -30,12 +33,16 @@ pub(crate) mod query;
 mod quotas;
 pub(crate) mod route;
 mod seats;
+mod session;
+mod terms;
 mod tls;
 mod tokens;
 mod values;
 mod verify;
+mod wait;
 mod watch;
 mod watched;
+mod whereabouts;
 
 use std::io;
 use std::pin::pin;
@@ -60,6 +67,7 @@ pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 pub use self::listener::{Access, Door, Listener};
 pub use self::tls::{MAX_PEM_BYTES, Tls, TlsError, TlsFiles};
+pub use crate::documents::Settings as DocumentSettings;
 pub use crate::tokens::AccountToken;
 
 use self::auth::{Owner, Place};
@@ -72,6 +80,7 @@ use self::seats::{Seat, Seats};
 use crate::accounts::Accounts;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
+use crate::documents::WarmDocuments;
 use crate::engine::Engine;
 use crate::namespaces::Namespaces;
 use crate::quotas::Quotas;
@@ -89,6 +98,8 @@ pub struct HttpContext {
     pub chunks: Arc<ChunkStore>,
     /// Who may do what.
     pub tokens: Vec<AccountToken>,
+    /// How large documents may be, and how many are kept in memory.
+    pub documents: DocumentSettings,
     /// Brings chunks that are not here.
     pub flights: Arc<ChunkFlights>,
     /// What is sent to the peers.
@@ -109,6 +120,8 @@ pub struct Limits {
     pub opening_timeout_ms: u64,
     /// How long a body may stand still on its way in, and an answer on its way out.
     pub stalled_timeout_ms: u64,
+    /// How long a request may wait for replication, where it does not ask for less.
+    pub session_wait_ms: u64,
     /// How long requests being answered at shutdown may still take.
     pub drain_ms: u64,
 }
@@ -136,7 +149,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (end, is_ending) = tokio::sync::watch::channel(false);
-    let surface = Arc::new(Surface::new(context, limits.stalled_timeout()));
+    let surface = Arc::new(Surface::new(context, limits));
     let watches = surface.is_ending.clone();
     let service = Connections { surface, limits, is_ending };
     let seats = Seats::new(limits.max_connections);
@@ -203,7 +216,10 @@ struct Surface {
     accounts: Arc<Accounts>,
     quotas: Arc<Quotas>,
     chunks: large::Chunks,
+    documents: Arc<WarmDocuments>,
     tokens: Arc<Tokens>,
+    /// What was done under keys of its own.
+    keys: idempotency::Keys,
     /// What whoever opens a unix socket without tokens may do there.
     everything: Arc<Grant>,
     /// A permit per KiB of bulk bodies in memory.
@@ -211,14 +227,16 @@ struct Surface {
     measures: measures::Measures,
     /// How long a body may stand still.
     stalled: Duration,
+    /// How long a request may wait for replication.
+    session_wait: Duration,
     /// Ends the watches, which would go on for as long as the node does.
     is_ending: CancellationToken,
     native: Router,
 }
 
 impl Surface {
-    fn new(context: HttpContext, stalled: Duration) -> Self {
-        let HttpContext { engine, chunks, tokens, flights, links, render_metrics } = context;
+    fn new(context: HttpContext, limits: Limits) -> Self {
+        let HttpContext { engine, chunks, documents, tokens, flights, links, render_metrics } = context;
         let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
         let namespaces = Arc::new(Namespaces::new(engine.clone()));
         let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
@@ -239,30 +257,48 @@ impl Surface {
             namespaces,
             accounts,
             quotas,
+            documents: Arc::new(WarmDocuments::new(engine.clone(), documents)),
             chunks: large::Chunks { engine: engine.clone(), store: chunks, flights, recent: Arc::default() },
             engine,
             tokens,
+            keys: idempotency::Keys::new(),
             everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
-            stalled,
+            stalled: limits.stalled_timeout(),
+            session_wait: Duration::from_millis(limits.session_wait_ms),
             is_ending: CancellationToken::new(),
             native: native::router(native),
         }
     }
 
-    async fn answer(&self, door: Door, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let (operation, response) = if binding::is_meant(door, &head) {
-            binding::answer(self, door, &head, body).await
-        } else if let Some(asked) = kinds::route(head.uri.path()) {
-            kinds::answer(self, &asked, &head, body).await
+        let (operation, response) = if idempotency::is_meant(&head) {
+            idempotency::answer(self, door, head, body).await
         } else {
-            self.answer_routed(head, body).await
+            terms::answer(self, door, head, body).await
         };
         self.measures.record(operation, response.status(), started.elapsed());
         response
+    }
+
+    async fn answer_at(
+        self: &Arc<Self>,
+        door: Door,
+        head: Parts,
+        body: Incoming,
+    ) -> (Operation, Response<Body>) {
+        if binding::is_meant(door, &head) {
+            binding::answer(self, door, &head, body).await
+        } else if let Some(asked) = kinds::route(head.uri.path()) {
+            kinds::answer(self, &asked, &head, body).await
+        } else if let Some(asked) = documents::route(head.uri.path()) {
+            documents::answer(self, &asked, &head, body).await
+        } else {
+            self.answer_routed(head, body).await
+        }
     }
 
     async fn answer_routed(&self, head: Parts, body: Incoming) -> (Operation, Response<Body>) {
@@ -346,6 +382,8 @@ impl Surface {
             | Operation::Counters
             | Operation::Sets
             | Operation::Maps
+            | Operation::Values
+            | Operation::Documents
             | Operation::Unrouted
             | Operation::Native => Err(no_route(head)),
         }

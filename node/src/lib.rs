@@ -8,6 +8,8 @@ pub mod chunk_flight;
 mod chunk_pull;
 pub mod chunks;
 pub mod cli;
+pub(crate) mod cursor;
+mod documents;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -190,6 +190,11 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let context = HttpContext {
         engine: engine.clone(),
         chunks,
+        documents: http::DocumentSettings {
+            max_bytes: config.documents.max_bytes,
+            max_ops: config.documents.max_ops,
+            warm_bytes: config.documents.warm_bytes,
+        },
         tokens: tokens(config),
         flights,
         links: peering.clone(),
@@ -200,6 +205,7 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         header_timeout_ms: config.http.header_timeout_ms,
         opening_timeout_ms: config.http.opening_timeout_ms,
         stalled_timeout_ms: config.http.stalled_timeout_ms,
+        session_wait_ms: config.http.session_wait_ms,
         drain_ms: config.http.drain_s * 1000,
     };
     tracing::info!(pop = %config.node.pop, %http, tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub struct SledStore {
     tree: sled::Tree,
     db: sled::Db,
     file: std::sync::Arc<File>,
+    /// Batches that were committed, or are about to be.
+    commits: std::sync::Arc<AtomicU64>,
 }
 
 impl SledStore {
@@ -74,13 +77,19 @@ impl SledStore {
             File::options().write(true).open(&path).map_err(|error| at(&path, "cannot be opened", &error))?;
         sync_folders(&folder).map_err(|error| at(&folder, "cannot be synced", &error))?;
         let tree = sled::Tree::clone(&db);
-        let mut store = Self { tree, db, file: std::sync::Arc::new(file) };
+        let mut store =
+            Self { tree, db, file: std::sync::Arc::new(file), commits: std::sync::Arc::default() };
         store.flush()?;
         Ok(store)
     }
 }
 
 impl SledStore {
+    /// How many batches readers may have seen something of, since the store was opened.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
+    }
+
     /// Makes sure that sled's next writes find room, or says that there is none.
     ///
     /// # Errors
@@ -138,6 +147,7 @@ impl Store for SledStore {
                 None => rows.remove(key),
             }
         }
+        self.commits.fetch_add(1, Ordering::SeqCst);
         self.tree.apply_batch(rows).map_err(|error| failed(&error))
     }
 

@@ -83,7 +83,9 @@ pub enum BodyKind {
     Member,
     /// A field of a map.
     Field,
-    /// What is said of a set or map as a whole.
+    /// A chunk of a document.
+    Chunk,
+    /// What is said of a set, map or document as a whole.
     Whole,
     /// A delete, a removal or a reset.
     Tombstone,

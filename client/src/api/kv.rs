@@ -45,6 +45,8 @@ pub mod code {
     pub const TOO_FAST: u32 = 971;
     /// The namespace would hold more than its quota.
     pub const OVER_QUOTA: u32 = 20_012;
+    /// The state is not the one that a conditional request is for.
+    pub const PRECONDITION_FAILED: u32 = 20_020;
 }
 
 /// What every answer but a value's bytes is wrapped in; `I` is what it says about paging.

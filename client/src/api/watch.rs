@@ -42,11 +42,13 @@ pub enum WatchKind {
     Set,
     /// Fields with values.
     Map,
+    /// JSON that many edit at once. Its events tell that it has changed, not how: it is to be read.
+    Doc,
 }
 
 impl WatchKind {
     /// Every kind there is.
-    pub const ALL: [Self; 4] = [Self::Value, Self::Counter, Self::Set, Self::Map];
+    pub const ALL: [Self; 5] = [Self::Value, Self::Counter, Self::Set, Self::Map, Self::Doc];
 
     /// Its name in documents and URLs.
     pub const fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl WatchKind {
             Self::Counter => "counter",
             Self::Set => "set",
             Self::Map => "map",
+            Self::Doc => "doc",
         }
     }
 }

@@ -220,6 +220,7 @@ fn cell(state: Option<&EntryState>, now_ms: u64) -> String {
         BodyKind::Counter => "counter",
         BodyKind::Member => "member",
         BodyKind::Field => "field",
+        BodyKind::Chunk => "chunk",
         BodyKind::Whole => "whole",
         BodyKind::Tombstone => "deleted",
     };

@@ -121,6 +121,9 @@ impl From<littoral::Error> for Failure {
             | littoral::Error::Api { status: 401 | 403, .. } => {
                 "check --token (LITTORAL_TOKEN) and --account (LITTORAL_ACCOUNT)"
             }
+            littoral::Error::Api { code: code::PRECONDITION_FAILED, .. } => {
+                "`littoral kv get --etag KEY` shows the state as it is now"
+            }
             littoral::Error::Api { code: code::OVER_QUOTA, .. } => {
                 "`littoral kv namespace quota NAMESPACE` shows what it has, and may have"
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
 use littoral::api::kv::{KeyInfo, MAX_VALUE_BYTES};
-use littoral::{Ack, ListOptions, PutOptions};
+use littoral::{Ack, Condition, ListOptions, PutOptions};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -27,14 +27,14 @@ enum Command {
     Get {
         /// The key
         key: String,
+        /// Write the name of the value's state instead, for `put --if-match`
+        #[arg(long)]
+        etag: bool,
     },
     /// Write a value; what was stored along with the old one is replaced too
     Put(PutArgs),
-    /// Delete a key; no error if there is none
-    Delete {
-        /// The key
-        key: String,
-    },
+    /// Delete a key; no error if there is none. Or all keys with a prefix
+    Delete(DeleteArgs),
     /// List keys, one a line, in the order of their bytes
     List {
         /// Only keys that begin with this
@@ -78,6 +78,25 @@ struct PutArgs {
     /// Do not wait for the disk: a power cut within the next moment may lose the write
     #[arg(long)]
     buffered: bool,
+    /// Only if this PoP has the value in this state, as `get --etag` shows it; shows the new one
+    #[arg(long, value_name = "ETAG", conflicts_with = "if_absent")]
+    if_match: Option<String>,
+    /// Only if this PoP has no such key; shows the new state
+    #[arg(long)]
+    if_absent: bool,
+}
+
+#[derive(clap::Args)]
+struct DeleteArgs {
+    /// The key
+    #[arg(required_unless_present_any = ["prefix", "all"])]
+    key: Option<String>,
+    /// Every key that begins with this
+    #[arg(long, conflicts_with = "key")]
+    prefix: Option<String>,
+    /// Every key
+    #[arg(long, conflicts_with_all = ["key", "prefix"])]
+    all: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -101,12 +120,10 @@ enum NamespaceCommand {
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
     let account = &args.account;
     match args.command {
-        Command::Get { key } => get(account, &key, json).await,
+        Command::Get { key, etag: true } => etag(account, &key, json).await,
+        Command::Get { key, .. } => get(account, &key, json).await,
         Command::Put(put_args) => put(account, put_args, json).await,
-        Command::Delete { key } => {
-            account.namespace().await?.delete(&key).await?;
-            if json { print::json(&json!({ "key": key, "deleted": true })) } else { Ok(()) }
-        }
+        Command::Delete(delete_args) => delete(account, delete_args, json).await,
         Command::List { prefix, limit } => list(account, prefix, limit.unwrap_or(usize::MAX), json).await,
         Command::Watch(watch_args) => watch::run(watch_args, account, json).await,
         Command::Import(import_args) => import::run(import_args, account, json).await,
@@ -131,6 +148,38 @@ async fn get(account: &AccountArgs, key: &str, json: bool) -> Result<(), Failure
     Ok(())
 }
 
+async fn etag(account: &AccountArgs, key: &str, json: bool) -> Result<(), Failure> {
+    let missing = || Failure::not_found(format!("there is no key {key:?}"));
+    let entry = account.namespace().await?.get_versioned(key).await?.ok_or_else(missing)?;
+    show_etag(key, &entry.etag, json)
+}
+
+/// Without its quotes, which shells take away.
+fn show_etag(key: &str, etag: &str, json: bool) -> Result<(), Failure> {
+    let etag = etag.trim_matches('"');
+    if json { print::json(&json!({ "key": key, "etag": etag })) } else { print::line(etag) }
+}
+
+async fn delete(account: &AccountArgs, args: DeleteArgs, json: bool) -> Result<(), Failure> {
+    let namespace = account.namespace().await?;
+    let deleted = match (args.key, args.prefix) {
+        (Some(key), _) => {
+            namespace.delete(&key).await?;
+            return if json { print::json(&json!({ "key": key, "deleted": true })) } else { Ok(()) };
+        }
+        (None, Some(prefix)) if prefix.is_empty() => {
+            return Err(Failure::usage("an empty prefix is every key").hint("--all deletes every key"));
+        }
+        (None, Some(prefix)) => namespace.delete_prefix(&prefix).await?,
+        (None, None) => namespace.delete_all().await?,
+    };
+    if json {
+        print::json(&json!({ "deleted": deleted }))
+    } else {
+        print::line(format!("{deleted} keys deleted"))
+    }
+}
+
 async fn put(account: &AccountArgs, args: PutArgs, json: bool) -> Result<(), Failure> {
     let value = match (args.value, &args.path) {
         (Some(text), _) => text.into_bytes(),
@@ -151,8 +200,17 @@ async fn put(account: &AccountArgs, args: PutArgs, json: bool) -> Result<(), Fai
         expiration_ttl_s: args.ttl,
         expires_at_s: args.expires_at,
         ack: if args.buffered { Ack::Buffered } else { Ack::Durable },
+        condition: match (args.if_match, args.if_absent) {
+            (Some(etag), _) => Some(Condition::Match(format!("\"{}\"", etag.trim_matches('"')))),
+            (None, true) => Some(Condition::Absent),
+            (None, false) => None,
+        },
     };
     let bytes = value.len();
+    if options.condition.is_some() {
+        let etag = account.namespace().await?.put_versioned(&args.key, value, options).await?;
+        return show_etag(&args.key, &etag, json);
+    }
     account.namespace().await?.put(&args.key, value, options).await?;
     if json { print::json(&json!({ "key": args.key, "bytes": bytes })) } else { Ok(()) }
 }

@@ -3,26 +3,29 @@
 //! One turn: take what waits, stage it, commit, flush, acknowledge, then send. So nothing is acknowledged as
 //! durable, and nothing leaves for a peer, before it is on this disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::{Message, Stage};
 use replication::codec::round::{Round, Step};
-use replication::replica::{CLOCK_SKEW_LIMIT_MS, Event, MAX_AHEAD_MS, MessageError};
-use replication::{Body, ChunkId, Dot, EntryId, Lane, MemberRecord, Now, RemovalReason, Replica, ReplicaId};
+use replication::replica::{CLOCK_SKEW_LIMIT_MS, MAX_AHEAD_MS, MessageError};
+use replication::{Body, Dot, EntryId, Lane, MemberRecord, Now, Replica, ReplicaId};
 use replication::{StoreError, VersionVector};
 use tokio::sync::mpsc;
 
 use super::forecast::Forecasts;
 use super::inbox::{Command, Reply};
 use super::members::Answer;
+use super::precondition::{Undecided, decide};
+use super::reach::Publisher;
 use super::{Ack, ChunkNews, Condition, REMEDY, Settings, Shared, StorageQuota, Write, WriteError, report};
 use crate::storage::{Checkpoint, SledStore, free_bytes};
 use crate::transport::LinkSender;
+
+mod events;
 
 /// The most writes that share one flush: bounds how long the first of them waits.
 const MAX_GROUP_WRITES: usize = 1_024;
@@ -56,6 +59,7 @@ pub(super) fn spawn(
         pops: BTreeMap::new(),
         forecasts: Forecasts::default(),
         unanswered: Vec::new(),
+        publisher: Publisher::default(),
         checkpointed: VersionVector::default(),
         checkpoint_due_us: 0,
         clock_refuses: false,
@@ -77,8 +81,9 @@ pub(super) struct Driver {
     pub(super) pops: BTreeMap<ReplicaId, String>,
     /// When what peers are behind will be gone.
     pub(super) forecasts: Forecasts,
-    /// Groups staged in this turn, with their events.
-    unanswered: Vec<(Reply, Vec<Dot>)>,
+    /// Groups of this turn, with their events, or the state that they are not for.
+    unanswered: Vec<(Reply, Result<Vec<Dot>, WriteError>)>,
+    publisher: Publisher,
     checkpointed: VersionVector,
     checkpoint_due_us: u64,
     /// Whether writes are being refused because of the clock.
@@ -177,6 +182,8 @@ impl Driver {
             tracing::info!("the clock is right again; this node takes writes");
         }
         match staged {
+            // That state may have been staged a moment ago: it is told of when it is durable.
+            Err(WriteError::Precondition { .. }) => self.unanswered.push((reply, staged)),
             Err(error) => {
                 if matches!(error, WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. })
                     && !self.clock_refuses
@@ -188,10 +195,11 @@ impl Driver {
             }
             Ok(dots) if ack == Ack::Buffered => {
                 // Visible to readers before it is acknowledged.
+                self.foresee();
                 let committed = self.with_replica(|replica| replica.commit()).unwrap_or(Ok(()));
                 let _ = reply.send(committed.map(|()| dots).map_err(|error| unavailable(&error)));
             }
-            Ok(dots) => self.unanswered.push((reply, dots)),
+            Ok(dots) => self.unanswered.push((reply, Ok(dots))),
         }
     }
 
@@ -202,6 +210,10 @@ impl Driver {
         let Some(replica) = self.replica.as_mut().filter(|_| condition.state == State::Ready) else {
             return Err(WriteError::Unavailable { reason: condition.explain() });
         };
+        let writes = decide(replica, writes, now).map_err(|error| match error {
+            Undecided::Refused(error) => error,
+            Undecided::Store(error) => unavailable(&error),
+        })?;
         if let Some(first) = writes.first().filter(|_| !quota.is_boundless()) {
             let usage = replica.usage(first.namespace());
             let outlines: Vec<_> = writes.iter().map(Write::outline).collect();
@@ -217,6 +229,7 @@ impl Driver {
                     replica.write(now, EntryId::value(namespace, key), Body::Tombstone)
                 }
                 Write::Change { id, change } => replica.change(now, id, change),
+                Write::If { .. } => unreachable!("what is decided has no condition any more"),
             };
             written.map_err(|error| match error {
                 replication::replica::WriteError::Change(error) => WriteError::Change(error),
@@ -281,18 +294,25 @@ impl Driver {
         if self.shared.condition.load().state == State::Quarantined {
             self.quarantine();
         }
+        self.foresee();
         let Some(replica) = &mut self.replica else { return Ok(()) };
         replica.flush()?;
-        for (reply, dots) in self.unanswered.drain(..) {
+        self.shared.followed.note(replica.take_changed_documents());
+        for (reply, written) in self.unanswered.drain(..) {
             // Whoever wrote may be gone; the write stands.
-            let _ = reply.send(Ok(dots));
+            let _ = reply.send(written);
         }
         if replica.poll_timeout().is_some_and(|due_us| due_us <= now.mono_us) {
             replica.handle_timeout(now)?;
             replica.flush()?;
+            self.shared.followed.note(replica.take_changed_documents());
         }
         self.shared.feed.publish(replica);
         self.handle_events();
+        // Who is woken by it may look at records that came with it, such as a namespace made elsewhere.
+        if let Some(replica) = &self.replica {
+            self.publisher.publish(&self.shared, replica);
+        }
         self.transmit()?;
         self.finish_bootstrap();
         if now.mono_us >= self.checkpoint_due_us {
@@ -300,6 +320,13 @@ impl Driver {
             self.checkpoint_due_us = now.mono_us + CHECKPOINT_EVERY_US;
         }
         Ok(())
+    }
+
+    /// Readers may see what is staged from now on.
+    fn foresee(&mut self) {
+        if let Some(replica) = &self.replica {
+            self.publisher.foresee(&self.shared, replica);
+        }
     }
 
     fn transmit(&mut self) -> Result<(), StoreError> {
@@ -316,85 +343,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    fn handle_events(&mut self) {
-        let mut system_changed = false;
-        let mut members_changed = false;
-        let (mut wanted, mut released) = (Vec::new(), Vec::new());
-        while let Some(event) = self.replica.as_mut().and_then(Replica::poll_event) {
-            match event {
-                Event::SystemChanged => system_changed = true,
-                Event::ChunksWanted(chunks) => wanted.extend(chunks),
-                Event::ChunksReleased(chunks) => released.extend(chunks),
-                Event::MembersChanged => members_changed = true,
-                Event::Recorded { dot, id, .. } => {
-                    tracing::info!(event = ?dot, key = %id.key.escape_ascii(), "recorded a change of the members");
-                }
-                Event::WrittenAnew { old, new, .. } => {
-                    tracing::info!(?old, ?new, "a write of this node's earlier incarnation was written anew");
-                }
-                Event::OlderCopy { peer } => self.stop_serving(&format!(
-                    "peer {} holds events of this store that it lacks itself: it is an older copy, or a clone",
-                    self.pop_of(peer)
-                )),
-                Event::Cloned { peer } => self.stop_serving(&format!(
-                    "peer {} hears of two processes under this store's identity: its data folder was cloned",
-                    self.pop_of(peer)
-                )),
-                Event::Behind { .. } => self.come_back("the cluster has dropped deletes that this store has not seen"),
-                Event::Removed { reason: RemovalReason::Silent } => {
-                    self.come_back("this node was away for too long and was evicted from the cluster");
-                }
-                Event::Removed { reason: RemovalReason::Operator } => {
-                    self.stop_serving("an operator has removed this node from the cluster");
-                }
-                Event::Removed { reason: RemovalReason::Replaced } => {
-                    self.stop_serving("a later incarnation of this PoP has taken its place");
-                }
-                Event::Verified(verified) => {
-                    let damage = verified.mismatches.first().filter(|_| verified.is_damaged()).cloned();
-                    self.shared.verified.store(Some(Arc::new(*verified)));
-                    if let Some(damage) = damage {
-                        self.stop_serving(&damage.to_string());
-                    }
-                }
-                Event::RoundEnded { peer, repaired } => {
-                    let peer = self.pop_of(peer);
-                    if repaired > 0 {
-                        tracing::warn!(%peer, repaired, "anti-entropy found entries missing that bookkeeping had claimed");
-                    } else {
-                        tracing::debug!(%peer, "anti-entropy round ended");
-                    }
-                }
-            }
-        }
-        self.tell_of_chunks(wanted, released.into_iter().collect());
-        if members_changed {
-            self.read_pops();
-        }
-        if system_changed {
-            self.shared.system_version.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    /// Tells what has become of the names of these chunks.
-    fn tell_of_chunks(&mut self, wanted: Vec<(ChunkId, u64)>, mut released: BTreeSet<ChunkId>) {
-        let Some(replica) = &self.replica else { return };
-        // One that is in both was named and let go in one turn, in whichever order. A store that has failed cannot tell; opened
-        // again, it is looked through.
-        let is_named = |chunk: &ChunkId| replica.is_chunk_named(chunk).unwrap_or(true);
-        let is_wanted = |(chunk, _): &(ChunkId, u64)| !released.contains(chunk) || is_named(chunk);
-        let wanted: Vec<_> = wanted.into_iter().filter(is_wanted).collect();
-        for (chunk, _) in &wanted {
-            released.remove(chunk);
-        }
-        let wanted = wanted.into_iter().map(|(chunk, bytes)| ChunkNews::Wanted { chunk, bytes });
-        let released = released.into_iter().map(|chunk| ChunkNews::Released { chunk });
-        for news in wanted.chain(released) {
-            // A full queue loses no chunk: a read asks for what it lacks, and all is looked for again.
-            let _ = self.chunk_news.try_send(news);
-        }
     }
 
     /// Serving begins when this replica is a full member of its cluster.

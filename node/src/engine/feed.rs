@@ -64,7 +64,7 @@ pub(super) struct Feed {
 
 /// Wakes the watchers on a task of its own: to wake a thousand takes longer than a flush, and the engine must not wait.
 #[derive(Default)]
-struct Bell {
+pub(super) struct Bell {
     published: Notify,
     /// The number of the batch that will be next.
     end: AtomicU64,
@@ -73,7 +73,18 @@ struct Bell {
 }
 
 impl Bell {
-    async fn ring(self: Arc<Self>) {
+    /// There is one more thing to hear of.
+    pub(super) fn ring_for_more(&self) {
+        self.end.fetch_add(1, Ordering::AcqRel);
+        self.published.notify_one();
+    }
+
+    pub(super) fn listen(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// Passes on what was rung for, for as long as it is polled.
+    pub(super) async fn ring(self: Arc<Self>) {
         loop {
             self.published.notified().await;
             self.moved.send_replace(self.end.load(Ordering::Acquire));

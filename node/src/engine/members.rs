@@ -304,7 +304,8 @@ pub(crate) fn show_dot(dot: Dot) -> String {
     format!("{:016x}-{}", dot.hlc.to_bits(), dot.replica)
 }
 
-fn parse_dot(text: &str) -> Option<Dot> {
+/// The event of this name.
+pub(crate) fn parse_dot(text: &str) -> Option<Dot> {
     let (hlc, replica) = text.split_once('-')?;
     let bits = replication::clock::parse_hex::<8>(hlc).ok()?;
     Some(Dot { hlc: Hlc::from_bits(u64::from_be_bytes(bits)), replica: replica.parse().ok()? })

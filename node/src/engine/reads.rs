@@ -3,8 +3,8 @@
 //! The rule this file upholds: what cannot be read is an error, never "not there".
 
 use bytes::Bytes;
-use replication::read::kinds::{self, CounterView, ElementPage, KeyPage};
-use replication::{Content, EntryId, Kind, NamespaceId, Value, read};
+use replication::read::kinds::{self, ElementPage, KeyPage};
+use replication::{Kind, NamespaceId, Value, read};
 
 use super::{Engine, Listed, Page, ReadError, unix_ms};
 
@@ -32,9 +32,7 @@ impl Engine {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let store = self.shared.readable()?;
-        let page = read::page(store, namespace, prefix, after, limit, now_s())
-            .map_err(|error| self.shared.read_failed(error))?;
+        let page = self.values(namespace, prefix, after, limit)?;
         let listed = |(key, value): (Bytes, Value)| Listed {
             key,
             expires_at_s: value.expires_at_s,
@@ -43,22 +41,20 @@ impl Engine {
         Ok(Page { rows: page.rows.into_iter().map(listed).collect(), next_after: page.next_after })
     }
 
-    /// The counter under `key`; `None` where nobody has counted, or all of it was reset or has expired.
+    /// As [`Engine::list`], with the values, as far as their rows have them.
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn counter(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<CounterView>, ReadError> {
+    pub fn values(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<read::Page, ReadError> {
         let store = self.shared.readable()?;
-        kinds::counter(store, namespace, key, now_s()).map_err(|error| self.shared.read_failed(error))
-    }
-
-    /// The content of a field, or of a member, for which it is empty; `None` where it is not there.
-    ///
-    /// # Errors
-    /// As [`Engine::read`].
-    pub fn element(&self, id: &EntryId) -> Result<Option<Content>, ReadError> {
-        let store = self.shared.readable()?;
-        kinds::element(store, id, now_s()).map_err(|error| self.shared.read_failed(error))
+        let page = read::page(store, namespace, prefix, after, limit, now_s());
+        page.map_err(|error| self.shared.read_failed(error))
     }
 
     /// The metadata of a set or map, serialised JSON.

@@ -16,6 +16,7 @@ use super::Surface;
 use super::error::ApiError;
 use super::measures::count_over_quota;
 use super::query::decode_key;
+use super::terms;
 use crate::engine::{Ack, StorageQuota, Write, WriteError};
 use crate::namespaces::NamespaceError;
 use crate::request_rate::TooMany;
@@ -104,7 +105,9 @@ impl Place {
         if let Err(WriteError::OverQuota { quota, .. }) = &written {
             count_over_quota(quota);
         }
-        Ok(written?)
+        let dots = written?;
+        terms::note_written(&dots);
+        Ok(dots)
     }
 
     /// The key of a path, decoded, where it may be acted upon.
@@ -117,6 +120,11 @@ impl Place {
     /// Whether the key, or everything that begins with this prefix, may be acted upon.
     pub(super) fn check(&self, text: &str) -> Result<(), ApiError> {
         Ok(self.grant.check(self.action, self.namespace, text)?)
+    }
+
+    /// The same, of another kind of thing that the call does besides.
+    pub(super) fn check_to(&self, action: Action, text: &str) -> Result<(), ApiError> {
+        Ok(self.grant.check(action, self.namespace, text)?)
     }
 
     /// Whether each of these keys may be acted upon.

@@ -14,6 +14,7 @@ use hyper::header::EXPECT;
 use tokio::time::Instant;
 
 use super::error::ApiError;
+use super::idempotency;
 use super::pace::MIN_PROGRESS_BYTES;
 
 /// How long the draining of a refused body may take in all.
@@ -66,6 +67,7 @@ impl Upload {
                     // A frame that is no data is a trailer, which nothing here has a use for.
                     if let Ok(bytes) = frame.into_data() {
                         self.note(bytes.len() as u64);
+                        idempotency::note_body(&bytes);
                         return Ok(Some(bytes));
                     }
                 }
@@ -112,6 +114,18 @@ impl Upload {
             whole.extend_from_slice(&bytes);
         }
         Ok(whole)
+    }
+
+    /// The hash of the whole body, if it is at most `limit` bytes and comes to its end.
+    pub(crate) async fn hash(&mut self, limit: u64) -> Option<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        while let Some(bytes) = self.piece().await.ok()? {
+            hasher.update(&bytes);
+            if self.received > limit {
+                return None;
+            }
+        }
+        Some(*hasher.finalize().as_bytes())
     }
 
     /// Reads what has not been read, as long as the whole body is at most `limit` bytes. What is left

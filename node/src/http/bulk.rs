@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -45,7 +46,7 @@ const MAX_READ_BYTES: u64 = 25 << 20;
 /// The most bytes of a list of keys to read: [`MAX_READ_KEYS`] keys, each byte escaped as JSON can.
 pub(super) const MAX_READ_BODY_BYTES: u64 = 1 << 20;
 /// How many writes go to the engine at once.
-const SLICE_WRITES: usize = 200;
+pub(super) const SLICE_WRITES: usize = 200;
 /// The most KiB of bulk bodies in memory over all requests.
 pub(super) const MAX_HELD_KIB: u32 = 400_000;
 /// How long a bulk request waits for its share of that.
@@ -224,10 +225,35 @@ pub(super) async fn wait_for_memory<'a>(
     upload: &Upload,
 ) -> Result<SemaphorePermit<'a>, ApiError> {
     let kib = upload.announced().unwrap_or(MAX_BULK_BYTES).min(MAX_BULK_BYTES).div_ceil(1024) as u32;
+    wait_for_share(surface, kib).await
+}
+
+/// Waits until there is room for so much.
+async fn wait_for_share(surface: &Surface, kib: u32) -> Result<SemaphorePermit<'_>, ApiError> {
     let share = surface.bulk_memory.acquire_many(kib);
     match tokio::time::timeout(Duration::from_millis(MAX_WAIT_MS), share).await {
         Ok(Ok(share)) => Ok(share),
         _ => Err(ApiError::Busy),
+    }
+}
+
+/// A share of the memory for bulk bodies that lasts as long as this.
+pub(super) struct Share {
+    surface: Arc<Surface>,
+    kib: u32,
+}
+
+impl Share {
+    /// Waits until there is room for so much.
+    pub(super) async fn wait(surface: &Arc<Surface>, kib: u32) -> Result<Self, ApiError> {
+        wait_for_share(surface, kib).await?.forget();
+        Ok(Self { surface: surface.clone(), kib })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.surface.bulk_memory.add_permits(self.kib as usize);
     }
 }
 
@@ -260,9 +286,7 @@ pub(crate) fn check_pairs(body: &[u8]) -> Result<Vec<Pair<'_>>, ApiError> {
 fn check_pair(pair: PairText<'_>, now_s: u64) -> Result<Pair<'_>, ApiError> {
     check_key(&pair.key)?;
     let value = match (pair.base64, pair.value) {
-        (Some(true), text) => Cow::Owned(STANDARD.decode(text.as_bytes()).map_err(|error| {
-            ApiError::BadBulk { reason: format!("the value of \"{}\" is not base64: {error}", pair.key) }
-        })?),
+        (Some(true), text) => Cow::Owned(decode_value(&pair.key, &text)?),
         (_, Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
         (_, Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
     };
@@ -272,6 +296,13 @@ fn check_pair(pair: PairText<'_>, now_s: u64) -> Result<Pair<'_>, ApiError> {
     let expires_at_s = expires_at_s(pair.expiration, pair.expiration_ttl, now_s)?;
     let metadata = pair.metadata.map(|json| metadata(json.get().as_bytes())).transpose()?.flatten();
     Ok(Pair { key: pair.key, value, expires_at_s, metadata })
+}
+
+/// The bytes of a value in base64.
+pub(super) fn decode_value(key: &str, base64: &str) -> Result<Vec<u8>, ApiError> {
+    let wrong =
+        |error| ApiError::BadBulk { reason: format!("the value of \"{key}\" is not base64: {error}") };
+    STANDARD.decode(base64.as_bytes()).map_err(wrong)
 }
 
 async fn put_slice(surface: &Surface, place: &Place, pairs: &[Pair<'_>], ack: Ack) -> Result<(), ApiError> {

@@ -149,7 +149,10 @@ impl Native {
             namespace: namespace.to_string(),
             name: format!("{:016x}", state.name),
             key: may_see.then(|| String::from_utf8_lossy(&state.id.key).into_owned()),
-            element: element.map(|element| String::from_utf8_lossy(element).into_owned()),
+            element: element.map(|element| match state.id.kind {
+                Kind::Doc => element.iter().map(|byte| format!("{byte:02x}")).collect(),
+                _ => String::from_utf8_lossy(element).into_owned(),
+            }),
             replica: state.dot.replica.to_string(),
             hlc: state.dot.hlc.to_bits(),
             body: match (state.value, state.id.kind) {
@@ -157,9 +160,10 @@ impl Native {
                 (Some(value), _) if value.is_chunked => BodyKind::LargeValue,
                 (Some(_), Kind::Value) => BodyKind::Value,
                 (Some(_), Kind::Counter) => BodyKind::Counter,
-                (Some(_), Kind::Set | Kind::Map) if state.id.element.is_empty() => BodyKind::Whole,
+                (Some(_), kind) if kind.has_elements() && state.id.element.is_empty() => BodyKind::Whole,
                 (Some(_), Kind::Set) => BodyKind::Member,
                 (Some(_), Kind::Map) => BodyKind::Field,
+                (Some(_), Kind::Doc) => BodyKind::Chunk,
             },
             expires_at_s: state.value.and_then(|value| value.expires_at_s),
             digest: format!("{:016x}", state.digest),

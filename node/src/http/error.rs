@@ -18,6 +18,13 @@
 //! | 20010 | 413 | the request body is larger than any of its kind may be |
 //! | 20011 | 503 | this node is being drained: it takes no more writes |
 //! | 20012 | 429 | the namespace would hold more than its quota (Retry-After) |
+//! | 20013 | 503 | this PoP lacks what the session has seen, or is staler than asked for (Retry-After) |
+//! | 20014 | 503 | as many requests wait for replication as may (Retry-After) |
+//! | 20020 | 412 | the state here is not one that a conditional request is for |
+//! | 20030 | 409 | changes that are needed first are not here |
+//! | 20031 | 409 | a patch does not fit the document |
+//! | 20032 | 415 | the body is of a type that is not taken here |
+//! | 20033 | 500 | a document cannot be worked with |
 
 use std::borrow::Cow;
 use std::io;
@@ -25,16 +32,19 @@ use std::io;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use hyper::ext::ReasonPhrase;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use littoral::api::kinds::MAX_AMOUNT;
 use replication::entry::{
     MAX_ELEMENT_BYTES, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES,
 };
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
+use super::conditions::{header, quoted};
 use super::pace::MIN_PROGRESS_BYTES;
 use crate::accounts::AccountError;
+use crate::documents::DocumentError;
+use crate::engine::reach::MAX_WAITERS;
 use crate::engine::{OperatorError, ReadError, WriteError};
 use crate::namespaces::NamespaceError;
 use crate::quotas::QuotaError;
@@ -109,6 +119,8 @@ pub(crate) enum ApiError {
     BadBody { reason: String },
     #[error("the request body stopped coming: fewer than {MIN_PROGRESS_BYTES} bytes in {stalled_ms} ms")]
     BodyTooSlow { stalled_ms: u64 },
+    #[error("others write this value all the time; try again in a second")]
+    Contended,
     #[error("too many bulk requests are being read; try again in a second")]
     Busy,
     #[error(
@@ -117,8 +129,26 @@ pub(crate) enum ApiError {
     ChunkUnavailable { reason: String },
     #[error("large values cannot be read or written now: {0}")]
     ChunkFile(#[from] io::Error),
+    #[error("{deleted} were deleted, then: {cause}. Send it again to go on")]
+    PartlyDeleted { deleted: u64, cause: Box<ApiError> },
     #[error("{done} of {total} were done, then: {cause}. Send the whole request again")]
     PartlyDone { done: usize, total: usize, cause: Box<ApiError> },
+    #[error("the document is being edited by too many; try again in a second")]
+    DocumentBusy,
+    #[error(
+        "part of this document's history is still on its way here; try again in a second, or at another PoP"
+    )]
+    DocumentIncomplete,
+    #[error("the body must have the Content-Type {wanted}")]
+    WrongType { wanted: &'static str },
+    #[error(transparent)]
+    Document(DocumentError),
+    #[error("{reason}; try again in a second, or at another PoP")]
+    NotReached { reason: String },
+    #[error(
+        "{MAX_WAITERS} requests wait for replication here, the most that may; try again in a second, or at another PoP"
+    )]
+    TooManyWaiters,
     #[error(transparent)]
     Namespace(NamespaceError),
     #[error(transparent)]
@@ -177,7 +207,9 @@ impl ApiError {
             | Self::MetadataTooLarge { .. }
             | Self::ValuesTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 10030),
             Self::BadExpiry(_) => (StatusCode::BAD_REQUEST, 10034),
-            Self::Busy | Self::Write(WriteError::Overloaded { .. }) => (StatusCode::TOO_MANY_REQUESTS, 20001),
+            Self::Busy | Self::Contended | Self::Write(WriteError::Overloaded { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, 20001)
+            }
             Self::Write(WriteError::DiskFull { .. }) => (StatusCode::INSUFFICIENT_STORAGE, 20002),
             Self::ChunkFile(error) if is_disk_full(error) => (StatusCode::INSUFFICIENT_STORAGE, 20002),
             Self::Write(WriteError::ClockSkew { .. } | WriteError::ClockBehind { .. }) => {
@@ -185,19 +217,26 @@ impl ApiError {
             }
             Self::Write(WriteError::Draining) => (StatusCode::SERVICE_UNAVAILABLE, 20011),
             Self::Write(WriteError::Change(_)) => (StatusCode::BAD_REQUEST, 10021),
+            Self::Write(WriteError::Precondition { .. }) => (StatusCode::PRECONDITION_FAILED, 20020),
             Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
             Self::Namespace(NamespaceError::Read(_) | NamespaceError::Write(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
+            Self::NotReached { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20013),
+            Self::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, 20014),
             Self::ChunkUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20005),
             Self::BadBody { .. } => (StatusCode::BAD_REQUEST, 20006),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, 20007),
             Self::Namespace(NamespaceError::TooMany) => (StatusCode::BAD_REQUEST, 20008),
             Self::ChunkFile(_) => (StatusCode::INTERNAL_SERVER_ERROR, 20009),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 20010),
-            Self::PartlyDone { cause, .. } => cause.verdict(),
+            Self::DocumentBusy => (StatusCode::TOO_MANY_REQUESTS, 20001),
+            Self::DocumentIncomplete => (StatusCode::SERVICE_UNAVAILABLE, 20005),
+            Self::WrongType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, 20032),
+            Self::Document(error) => document_verdict(error),
+            Self::PartlyDone { cause, .. } | Self::PartlyDeleted { cause, .. } => cause.verdict(),
         }
     }
 
@@ -246,15 +285,26 @@ impl ApiError {
         if matches!(self, Self::MissingCredentials | Self::BadAuthorization | Self::Forbidden) {
             return PageError::Unauthorized.into_response();
         }
+        let (status, _) = self.verdict();
+        let body = self.details().to_string();
+        self.with_advice(with_body(status, "application/problem+json", body))
+    }
+
+    /// The same as JSON, for one of many in an answer. After a condition that did not hold it names the state that
+    /// was met.
+    pub(crate) fn details(&self) -> Json {
         let (status, code) = self.verdict();
-        let body = json!({
+        let mut details = json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
             "status": status.as_u16(),
             "detail": self.to_string(),
             "code": code,
         });
-        self.with_advice(with_body(status, "application/problem+json", body.to_string()))
+        if let Self::Write(WriteError::Precondition { current }) = self {
+            details["etag"] = current.as_ref().map(quoted).into();
+        }
+        details
     }
 
     /// Adds the headers that tell a client what it can do.
@@ -263,13 +313,39 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
+        if let Self::Write(WriteError::Precondition { current: Some(etag) }) = self {
+            response.headers_mut().insert(ETAG, header(etag));
+        }
         if let Self::TooFast { refused, .. } = self {
             response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
         }
-        if matches!(code, 20001 | 20003..=20005 | 20011 | 20012) {
+        if matches!(code, 20001 | 20003..=20005 | 20011..=20014) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
+    }
+}
+
+/// Status and code of what was not done with a document.
+fn document_verdict(error: &DocumentError) -> (StatusCode, u16) {
+    match error {
+        DocumentError::Nothing { .. } => (StatusCode::NOT_FOUND, 10009),
+        DocumentError::TooMany { .. } | DocumentError::ChangeTooLong => (StatusCode::BAD_REQUEST, 10024),
+        DocumentError::TooLarge { .. } | DocumentError::TooManyOps { .. } | DocumentError::TooMuchJson => {
+            (StatusCode::PAYLOAD_TOO_LARGE, 10030)
+        }
+        DocumentError::MissingChanges { .. } | DocumentError::UnknownHeads { .. } => {
+            (StatusCode::CONFLICT, 20030)
+        }
+        DocumentError::Operation { cause, .. } => match &**cause {
+            DocumentError::Nothing { .. }
+            | DocumentError::OtherType { .. }
+            | DocumentError::BadPosition { .. }
+            | DocumentError::TestFailed { .. } => (StatusCode::CONFLICT, 20031),
+            other => document_verdict(other),
+        },
+        DocumentError::Broken { .. } => (StatusCode::INTERNAL_SERVER_ERROR, 20033),
+        _ => (StatusCode::BAD_REQUEST, 10021),
     }
 }
 

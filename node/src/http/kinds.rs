@@ -1,9 +1,11 @@
-//! Counters, sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is asked.
+//! Values, counters, sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is
+//! asked.
 //!
 //! The rule this file upholds: the path is taken apart at its slashes as it was sent, and each part is decoded once.
 //! An empty part leads nowhere, so that what a URL parser makes of the member ".." is no call about the whole.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use hyper::{Method, Response};
 use littoral::api::kinds::{KeysPage, MAX_PAGE_ROWS, MIN_TTL_S, RECEIPT_HEADER, Written};
 use littoral::api::kv::KeyInfo;
 use littoral::api::tokens::Action;
-use replication::entry::{MAX_ELEMENT_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES};
+use replication::entry::{MAX_ELEMENT_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use replication::{Change, Dot, EntryId, Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,16 +26,18 @@ use super::attributes::{self, expires_later_than, now_s};
 use super::auth::{self, Owner, Place};
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::bulk::wait_for_memory;
+use super::conditions;
 use super::error::ApiError;
 use super::query::{Query, check_element, decode_element};
 use super::route::Operation;
 use super::values::metadata_json;
 use super::{Surface, parse_namespace};
-use crate::engine::{Write, show_dot};
+use crate::engine::{Etag, Precondition, Write, show_dot};
 
 mod counters;
 mod maps;
 mod sets;
+mod values;
 
 /// Under this stand the accounts.
 const ROOT: &str = "/v1/accounts/";
@@ -56,7 +60,7 @@ pub(super) struct Asked<'a> {
 enum Target<'a> {
     /// All keys of the kind.
     Keys,
-    /// A counter, set or map.
+    /// A value, counter, set or map.
     Whole { key: &'a str },
     /// What is stored along with it.
     Metadata { key: &'a str },
@@ -70,6 +74,7 @@ pub(super) fn route(path: &str) -> Option<Asked<'_>> {
     let account = parts.next().filter(|part| !part.is_empty())?;
     let namespace = parts.next().filter(|part| *part == "namespaces").and_then(|_| parts.next())?;
     let (kind, elements) = match parts.next()? {
+        "values" => (Kind::Value, None),
         "counters" => (Kind::Counter, None),
         "sets" => (Kind::Set, Some("members")),
         "maps" => (Kind::Map, Some("fields")),
@@ -108,7 +113,9 @@ impl Asked<'_> {
     /// The methods that there are.
     fn allow(&self) -> &'static str {
         match (self.target, self.kind) {
+            (Target::Keys, Kind::Value) => "GET, POST, DELETE",
             (Target::Keys, _) => "GET",
+            (Target::Whole { .. }, Kind::Value) => "GET, PUT, DELETE",
             (Target::Whole { .. }, Kind::Map) => "GET, PATCH, DELETE",
             (Target::Whole { .. }, _) => "GET, POST, DELETE",
             (Target::Metadata { .. }, _) => "PUT, DELETE",
@@ -116,12 +123,40 @@ impl Asked<'_> {
         }
     }
 
-    fn operation(&self) -> Operation {
+    pub(super) fn operation(&self) -> Operation {
         match self.kind {
             Kind::Set => Operation::Sets,
             Kind::Map => Operation::Maps,
-            _ => Operation::Counters,
+            Kind::Value => Operation::Values,
+            Kind::Counter => Operation::Counters,
+            Kind::Doc => Operation::Documents,
         }
+    }
+
+    /// Whether it is about one state, so that it can be for certain states only.
+    fn is_decided(&self) -> bool {
+        match self.target {
+            Target::Keys => false,
+            Target::Element { .. } => true,
+            Target::Whole { .. } | Target::Metadata { .. } => match self.kind {
+                Kind::Value | Kind::Counter => true,
+                Kind::Set | Kind::Map | Kind::Doc => false,
+            },
+        }
+    }
+
+    /// Whether such a write depends on what is here: takes away what it sees, or answers with what comes of it.
+    pub(super) fn looks(&self, method: &Method) -> bool {
+        match (self.target, self.kind) {
+            (Target::Whole { .. }, Kind::Value) => false,
+            (Target::Element { .. }, _) => *method != Method::PUT,
+            _ => true,
+        }
+    }
+
+    /// Whether its body is orders, answered while they come.
+    pub(super) fn takes_orders(&self, method: &Method) -> bool {
+        (self.target, self.kind, method) == (Target::Keys, Kind::Value, &Method::POST)
     }
 
     /// What a token needs for this.
@@ -135,25 +170,49 @@ impl Asked<'_> {
 }
 
 pub(super) async fn answer(
-    surface: &Surface,
+    surface: &Arc<Surface>,
     asked: &Asked<'_>,
     head: &Parts,
     body: Incoming,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
-    let answer = dispatch(surface, asked, head, &mut upload).await;
-    upload.drain(MAX_BODY_BYTES + DRAIN_SLACK_BYTES).await;
-    (asked.operation(), answer.unwrap_or_else(ApiError::into_problem))
+    let answer = match enter(surface, asked, head) {
+        Ok(entered) if asked.takes_orders(&head.method) => {
+            match values::orders::check(&entered.query, &head.headers) {
+                Ok(ack) => {
+                    let answer = values::orders::begin(surface, entered.place, ack, upload);
+                    return (asked.operation(), answer);
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Ok(entered) => dispatch(surface, asked, head, &entered, &mut upload).await,
+        Err(error) => Err(error),
+    };
+    let longest = if asked.kind == Kind::Value { MAX_VALUE_BYTES } else { MAX_BODY_BYTES };
+    upload.drain(longest + DRAIN_SLACK_BYTES).await;
+    let mut answer = answer.unwrap_or_else(ApiError::into_problem);
+    if asked.is_decided() && conditions::is_conditional(&head.headers) {
+        conditions::sign(&mut answer, surface.engine.pop());
+    }
+    (asked.operation(), answer)
 }
 
-async fn dispatch(
-    surface: &Surface,
-    asked: &Asked<'_>,
-    head: &Parts,
-    upload: &mut Upload,
-) -> Result<Response<Body>, ApiError> {
-    // Of an answer to HEAD, hyper sends the head only.
-    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+/// A request that who asks may make, as far as its head tells.
+pub(super) struct Entered<'a> {
+    pub(super) place: Place,
+    pub(super) query: Query<'a>,
+    /// In which states of one entry it is to be done.
+    pub(super) precondition: Option<Precondition>,
+}
+
+/// Of an answer to HEAD, hyper sends the head only.
+pub(super) fn method_of(head: &Parts) -> &Method {
+    if head.method == Method::HEAD { &Method::GET } else { &head.method }
+}
+
+fn enter<'a>(surface: &Surface, asked: &Asked<'_>, head: &'a Parts) -> Result<Entered<'a>, ApiError> {
+    let method = method_of(head);
     let grant = auth::grant_of(&surface.tokens, &head.headers)?;
     if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
@@ -164,9 +223,46 @@ async fn dispatch(
     let place =
         Place::enter(surface, grant.clone(), Owner::Account(account), namespace, asked.action(method))?;
     let query = Query::parse(head.uri.query())?;
-    let whole = |key| Whole::enter(surface, &place, asked.kind, key, &query);
+    let precondition = match asked.is_decided() {
+        true => conditions::asked(&head.headers)?,
+        // Known lists are read anew.
+        false if *method == Method::GET => None,
+        false if conditions::is_conditional(&head.headers) => {
+            return Err(ApiError::invalid(
+                "If-Match and If-None-Match are for one value, counter, member or field, not for this: leave them out",
+            ));
+        }
+        false => None,
+    };
+    Ok(Entered { place, query, precondition })
+}
+
+async fn dispatch(
+    surface: &Arc<Surface>,
+    asked: &Asked<'_>,
+    head: &Parts,
+    entered: &Entered<'_>,
+    upload: &mut Upload,
+) -> Result<Response<Body>, ApiError> {
+    let method = method_of(head);
+    let Entered { place, query, .. } = entered;
+    let whole = |key| Whole::enter(surface, entered, asked.kind, key);
     match (asked.target, asked.kind, method) {
-        (Target::Keys, kind, _) => list_keys(surface, &place, kind, &query),
+        (Target::Keys, Kind::Value, &Method::DELETE) => values::prefix::delete(surface, place, query).await,
+        (Target::Keys, Kind::Value, _) => values::list::list(surface, place, query, &head.headers).await,
+        (Target::Keys, kind, _) => list_keys(surface, place, kind, query),
+        (Target::Whole { key }, Kind::Value, &Method::GET) => {
+            values::read(&whole(key)?, head.method == Method::HEAD).await
+        }
+        (Target::Whole { key }, Kind::Value, &Method::PUT) => {
+            values::put(&whole(key)?, &head.headers, upload).await
+        }
+        (Target::Whole { key }, Kind::Value, _) => values::delete(&whole(key)?).await,
+        (Target::Metadata { key }, Kind::Value, &Method::PUT) => {
+            let body = upload.collect(MAX_METADATA_BODY_BYTES).await?;
+            values::describe(&whole(key)?, attributes::metadata(&body)?).await
+        }
+        (Target::Metadata { key }, Kind::Value, _) => values::describe(&whole(key)?, None).await,
         (Target::Whole { key }, _, &Method::DELETE) => whole(key)?.change(Change::Clear).await,
         (Target::Metadata { key }, _, &Method::PUT) => whole(key)?.describe(upload).await,
         (Target::Metadata { key }, _, _) => whole(key)?.forget_metadata().await,
@@ -190,28 +286,31 @@ async fn dispatch(
     }
 }
 
-/// A counter, set or map, whether there is one or not, to which who asks may do what is asked.
-struct Whole<'a> {
-    surface: &'a Surface,
-    place: &'a Place,
+/// A value, counter, set, map or document, whether there is one or not, to which who asks may do what is asked.
+pub(super) struct Whole<'a> {
+    pub(super) surface: &'a Surface,
+    pub(super) place: &'a Place,
     kind: Kind,
-    key: Cow<'a, str>,
-    query: &'a Query<'a>,
+    pub(super) key: Cow<'a, str>,
+    pub(super) query: &'a Query<'a>,
+    /// In which states the request is to be done.
+    precondition: Option<&'a Precondition>,
 }
 
 impl<'a> Whole<'a> {
-    fn enter(
+    pub(super) fn enter(
         surface: &'a Surface,
-        place: &'a Place,
+        entered: &'a Entered<'a>,
         kind: Kind,
         raw_key: &'a str,
-        query: &'a Query<'a>,
     ) -> Result<Self, ApiError> {
-        Ok(Self { surface, place, kind, key: place.key(raw_key)?, query })
+        let Entered { place, query, precondition } = entered;
+        let key = place.key(raw_key)?;
+        Ok(Self { surface, place, kind, key, query, precondition: precondition.as_ref() })
     }
 
     /// The entry that stands for all of it.
-    fn id(&self) -> EntryId {
+    pub(super) fn id(&self) -> EntryId {
         EntryId::whole(self.place.namespace, self.kind, Bytes::copy_from_slice(self.key.as_bytes()))
     }
 
@@ -240,14 +339,25 @@ impl<'a> Whole<'a> {
         Ok(written(self.write(changes.into_iter().map(write).collect()).await?))
     }
 
-    /// Writes these as one group, at least one, and gives the last event.
-    async fn write(&self, writes: Vec<Write>) -> Result<Option<Dot>, ApiError> {
+    /// Puts one member or field, and names the state that it is in now: what was put has replaced all that was seen.
+    async fn put_element(&self, element: &str, change: Change) -> Result<Response<Body>, ApiError> {
+        let dot = self.write(vec![Write::Change { id: self.element_id(element), change }]).await?;
+        Ok(conditions::tagged(written(dot), dot.map(Etag::of_event).as_ref()))
+    }
+
+    /// Writes these as one group, at least one, and gives the last event. A conditional request has one.
+    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<Option<Dot>, ApiError> {
+        let conditional = |write| match self.precondition {
+            Some(asked) => Write::If { precondition: asked.clone(), write: Box::new(write) },
+            None => write,
+        };
+        let writes = writes.into_iter().map(conditional).collect();
         let dots = self.place.write(self.surface, writes, self.query.ack()?).await?;
         Ok(dots.last().copied())
     }
 
     /// Replaces the metadata by the JSON in the body; null takes it away.
-    async fn describe(&self, upload: &mut Upload) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn describe(&self, upload: &mut Upload) -> Result<Response<Body>, ApiError> {
         let body = upload.collect(MAX_METADATA_BODY_BYTES).await?;
         match attributes::metadata(&body)? {
             None => self.forget_metadata().await,
@@ -256,18 +366,23 @@ impl<'a> Whole<'a> {
     }
 
     /// Takes the metadata away. Where there is none nothing is written, which would make a counter of what is none.
-    async fn forget_metadata(&self) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn forget_metadata(&self) -> Result<Response<Body>, ApiError> {
         self.query.ack()?;
         match self.metadata()? {
+            None if self.precondition.is_some() => {
+                let counter = self.surface.engine.counter(self.place.namespace, self.key.as_bytes())?;
+                conditions::decide(self.precondition, counter.as_ref().map(|(_, etag)| etag))?;
+                Ok(written(None))
+            }
             None => Ok(written(None)),
             Some(_) => self.change(Change::Describe(None)).await,
         }
     }
 
-    fn metadata(&self) -> Result<Option<Bytes>, ApiError> {
+    pub(super) fn metadata(&self) -> Result<Option<Bytes>, ApiError> {
         let (engine, namespace, key) = (&self.surface.engine, self.place.namespace, self.key.as_bytes());
         Ok(match self.kind {
-            Kind::Counter => engine.counter(namespace, key)?.and_then(|counter| counter.metadata),
+            Kind::Counter => engine.counter(namespace, key)?.and_then(|(counter, _)| counter.metadata),
             kind => engine.metadata(namespace, kind, key)?,
         })
     }
@@ -323,7 +438,7 @@ impl<'a> Span<'a> {
     }
 }
 
-fn list_keys(
+pub(super) fn list_keys(
     surface: &Surface,
     place: &Place,
     kind: Kind,
@@ -356,7 +471,7 @@ fn metadata_of(metadata: Option<&[u8]>) -> Option<Box<RawValue>> {
 }
 
 /// The expiry that the query asks for.
-fn asked_expiry(query: &Query<'_>) -> Result<Option<u64>, ApiError> {
+pub(super) fn asked_expiry(query: &Query<'_>) -> Result<Option<u64>, ApiError> {
     expires_later_than(MIN_TTL_S, query.float("expiration")?, query.float("expiration_ttl")?, now_s())
 }
 
@@ -372,20 +487,23 @@ async fn received<T: DeserializeOwned>(surface: &Surface, upload: &mut Upload) -
     serde_json::from_slice(&body).map_err(|error| not_json(error.to_string()))
 }
 
-fn json(answer: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_vec(answer).expect("our types have string keys and no failing fields");
-    let mut response = Response::new(Body::from(body));
+pub(super) fn json(answer: &impl Serialize) -> Response<Body> {
+    let mut response = Response::new(Body::from(json_bytes(answer)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
+fn json_bytes(answer: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("our types have string keys and no failing fields")
+}
+
 /// The answer to a write that has nothing else to tell.
-fn written(dot: Option<Dot>) -> Response<Body> {
+pub(super) fn written(dot: Option<Dot>) -> Response<Body> {
     with_receipt(json(&Written { receipt: dot.map(show_dot) }), dot)
 }
 
 /// The answer with the event by which a write was done.
-fn with_receipt(mut response: Response<Body>, dot: Option<Dot>) -> Response<Body> {
+pub(super) fn with_receipt(mut response: Response<Body>, dot: Option<Dot>) -> Response<Body> {
     let receipt = dot.and_then(|dot| HeaderValue::from_str(&show_dot(dot)).ok());
     if let Some(receipt) = receipt {
         response.headers_mut().insert(HeaderName::from_static(RECEIPT_HEADER), receipt);
@@ -411,6 +529,9 @@ mod tests {
         check("/counters", Some((Kind::Counter, Target::Keys)));
         check("/counters/k", Some((Kind::Counter, Target::Whole { key: "k" })));
         check("/counters/metadata", Some((Kind::Counter, Target::Whole { key: "metadata" })));
+        check("/values", Some((Kind::Value, Target::Keys)));
+        check("/values/a%2Fb", Some((Kind::Value, Target::Whole { key: "a%2Fb" })));
+        check("/values/k/metadata", Some((Kind::Value, Target::Metadata { key: "k" })));
         check("/maps/a%2Fb/metadata", Some((Kind::Map, Target::Metadata { key: "a%2Fb" })));
         check("/maps/k/fields/f", Some((Kind::Map, Target::Element { key: "k", element: "f" })));
         check("/sets/k/members/metadata", member("k", "metadata"));
@@ -420,6 +541,9 @@ mod tests {
             "/counters/",
             "/counters/k/",
             "/counters/k/members/m",
+            "/values/",
+            "/values/a/b",
+            "/values/k/fields/f",
             "/sets/k/",
             "/sets/k/members",
             "/sets/k/fields/f",

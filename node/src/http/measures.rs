@@ -24,6 +24,15 @@ impl Measures {
         describe_counter!(REQUESTS, "Requests answered, by what they asked for and class of status");
         describe_gauge!("littoral_watchers", "Watches under way");
         describe_counter!("littoral_watch_behind_total", "Times that a watch had to go on by the log");
+        describe_gauge!("littoral_waiters", "Requests that wait for replication");
+        describe_counter!(
+            "littoral_session_waits_total",
+            "Requests that waited for what they were to see, by result"
+        );
+        describe_counter!(
+            "littoral_write_waits_total",
+            "Writes that waited for other PoPs to hold them, by result"
+        );
         describe_counter!(OVER_QUOTA, "Requests refused because they exceed a quota, by which");
         describe_histogram!(
             SECONDS,

@@ -17,7 +17,7 @@ use super::auth::grant_of;
 use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, openapi, quotas, tokens, verify};
+use super::{diff, links, openapi, quotas, tokens, verify, whereabouts};
 use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
@@ -57,6 +57,7 @@ pub(super) fn pages() -> Vec<Page> {
         page(Method::GET, "/v1/openapi.json", openapi::document),
         page(Method::GET, "/v1/status", status),
         page(Method::GET, "/v1/lag", lag),
+        page(Method::GET, "/v1/where", whereabouts::holders),
         page(Method::GET, "/v1/verify", verify::report),
         page(Method::POST, "/v1/verify", verify::begin),
         page(Method::GET, "/v1/leaves", diff::leaves),

@@ -35,6 +35,7 @@ mod tests {
     use hyper::Method;
     use serde_json::Value as Json;
 
+    use super::super::documents;
     use super::super::kinds;
     use super::super::native;
     use super::super::route::{Operation, Routed, route};
@@ -70,7 +71,8 @@ mod tests {
         let document = parsed();
         let mut told = methods(&document);
         let is_page = |path: &str| {
-            !path.starts_with("/client/") && kinds::allowed(path).is_none() && !path.ends_with("/watch")
+            let is_kind = kinds::allowed(path).or_else(|| documents::allowed(path)).is_some();
+            !path.starts_with("/client/") && !is_kind && !path.ends_with("/watch")
         };
         told.retain(|path, _| is_page(path));
         let mut served = BTreeMap::<_, BTreeSet<_>>::new();
@@ -90,7 +92,7 @@ mod tests {
 
     /// Routed by hand, since their keys are whatever stands between two slashes.
     #[test]
-    fn it_has_every_call_of_counters_sets_and_maps() {
+    fn it_has_every_call_of_values_counters_sets_and_maps() {
         let document = parsed();
         let mut told = 0;
         for (template, methods) in methods(&document) {
@@ -100,7 +102,21 @@ mod tests {
             told += 1;
         }
         // Keys, a whole and its metadata, of each kind; and members and fields.
-        assert_eq!(told, 3 * 3 + 2);
+        assert_eq!(told, 4 * 3 + 2);
+    }
+
+    #[test]
+    fn it_has_every_call_of_documents() {
+        let document = parsed();
+        let mut told = 0;
+        for (template, methods) in methods(&document) {
+            let Some(allow) = documents::allowed(template) else { continue };
+            let methods: BTreeSet<_> = methods.iter().map(Method::as_str).collect();
+            assert_eq!(allow.split(", ").collect::<BTreeSet<_>>(), methods, "{template}");
+            told += 1;
+        }
+        // Keys, a document and its metadata, changes, history and conflicts.
+        assert_eq!(told, 6);
     }
 
     #[test]
@@ -130,7 +146,11 @@ mod tests {
         let is_kv = |operation: &Operation| {
             !operation.name().starts_with("binding")
                 && !matches!(operation, Operation::Unrouted | Operation::Native)
-                && !matches!(operation, Operation::Counters | Operation::Sets | Operation::Maps)
+                && !matches!(
+                    operation,
+                    Operation::Counters | Operation::Sets | Operation::Maps | Operation::Values
+                )
+                && !matches!(operation, Operation::Documents)
         };
         let served: BTreeSet<_> =
             Operation::ALL.into_iter().filter(is_kv).map(|operation| operation as usize).collect();

@@ -35,10 +35,13 @@ pub(crate) enum Operation {
     BindingDelete,
     BindingList,
     BindingBulkGet,
-    /// Under `/v1`, about counters, sets and maps.
+    /// Under `/v1`, about counters, sets, maps and values.
     Counters,
     Sets,
     Maps,
+    Values,
+    /// Under `/v1`, about documents.
+    Documents,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -47,7 +50,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -70,6 +73,8 @@ impl Operation {
         Self::Counters,
         Self::Sets,
         Self::Maps,
+        Self::Values,
+        Self::Documents,
         Self::Unrouted,
         Self::Native,
     ];
@@ -99,6 +104,8 @@ impl Operation {
             Self::Counters => "counters",
             Self::Sets => "sets",
             Self::Maps => "maps",
+            Self::Values => "values",
+            Self::Documents => "docs",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

@@ -2,7 +2,6 @@
 //!
 //! The rule this file upholds: all that can be wrong with a request is said before the stream begins.
 
-mod cursor;
 mod event;
 mod outlet;
 mod standing;
@@ -18,7 +17,6 @@ use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::cursor::Cursor;
 use self::outlet::{Form, Outlet};
 use self::standing::{ACTIONS, Standing};
 use self::tail::{Ahead, Start, Tail};
@@ -28,6 +26,7 @@ use super::auth::{Owner, Place, grant_of, presented};
 use super::error::{ApiError, problem};
 use super::parse_namespace;
 use super::query::Query;
+use crate::cursor::Cursor;
 use crate::engine::feed::NotWatched;
 
 /// Whose namespace is to be watched, by the path of a request.

@@ -153,8 +153,10 @@ pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let mut answer = Answer { status, head, body: bytes.split_off(end + 4), complete: true };
-    let len: usize =
-        answer.header("content-length").expect("every answer says how long it is").parse().unwrap();
+    let len: usize = match answer.status {
+        304 => 0,
+        _ => answer.header("content-length").expect("every answer says how long it is").parse().unwrap(),
+    };
     while answer.body.len() < len {
         if !matches!(stream.read_buf(&mut answer.body).await, Ok(1..)) {
             answer.complete = false;

@@ -13,17 +13,17 @@ use super::{ACCOUNT, TestNode, now_s, test_node};
 const MAX_METADATA_BYTES: usize = 1024;
 
 impl TestNode {
-    fn kinds_path(&self, path: &str) -> String {
+    pub(super) fn kinds_path(&self, path: &str) -> String {
         format!("/v1/accounts/{ACCOUNT}/namespaces/{}{path}", self.id())
     }
 
     /// A request about a counter, set or map: `path` begins with "/".
-    async fn ask(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Answer {
         self.client.send(method, &self.kinds_path(path), &[], body.as_ref()).await
     }
 
     /// The same, as JSON, where it is done.
-    async fn done(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Json {
+    pub(super) async fn done(&self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Json {
         let answer = self.ask(method, path, body).await;
         assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
         answer.json()
@@ -37,7 +37,7 @@ impl TestNode {
 
 /// Asserts that these are the problem details of this error.
 #[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: u64, text: &str) {
+pub(super) fn assert_problem(answer: &Answer, status: u16, code: u64, text: &str) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
     let problem = answer.json();
@@ -48,7 +48,7 @@ fn assert_problem(answer: &Answer, status: u16, code: u64, text: &str) {
 
 /// What was done where it fits a limit, and refused with this error where not.
 #[track_caller]
-fn assert_fits(answer: &Answer, fits: bool, status: u16, code: u64, text: &str) {
+pub(super) fn assert_fits(answer: &Answer, fits: bool, status: u16, code: u64, text: &str) {
     if fits {
         assert_eq!(answer.status, 200, "{answer:?}");
     } else {
@@ -58,7 +58,7 @@ fn assert_fits(answer: &Answer, fits: bool, status: u16, code: u64, text: &str) 
 
 /// The event that a write's answer names, in its header and where its body has one.
 #[track_caller]
-fn receipt(answer: &Answer) -> String {
+pub(super) fn receipt(answer: &Answer) -> String {
     let receipt = answer.header("littoral-receipt").expect("a write names its event").to_owned();
     let (hlc, replica) = receipt.split_once('-').unwrap();
     assert!(hlc.len() == 16 && replica.len() == 32, "{receipt}");

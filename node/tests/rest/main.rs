@@ -9,6 +9,7 @@ mod binding;
 mod bulk;
 mod client;
 mod connections;
+mod documents;
 mod http2;
 mod keys;
 mod kinds;
@@ -17,9 +18,12 @@ mod multipart;
 mod namespaces;
 mod native;
 mod quotas;
+mod sessions;
 mod tls;
 mod tokens;
 mod values;
+mod values_client;
+mod values_v1;
 mod watch;
 
 use std::collections::HashMap;
@@ -33,7 +37,9 @@ use littoral::api::State;
 use littoral_node::chunk_flight::{ChunkFetch, ChunkFlights};
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
-use littoral_node::http::{AccountToken, Door, HttpContext, Limits, LinkControl, Listener, serve};
+use littoral_node::http::{
+    AccountToken, DocumentSettings, Door, HttpContext, Limits, LinkControl, Listener, serve,
+};
 use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, DigestKey};
@@ -54,8 +60,13 @@ const LIMITS: Limits = Limits {
     header_timeout_ms: 10_000,
     opening_timeout_ms: 10_000,
     stalled_timeout_ms: 30_000,
+    session_wait_ms: 5_000,
     drain_ms: 10_000,
 };
+
+/// Small, so that their limits can be reached.
+const DOCUMENTS: DocumentSettings =
+    DocumentSettings { max_bytes: 64 << 10, max_ops: 20_000, warm_bytes: 1 << 20 };
 
 /// A node that serves HTTP, with one namespace.
 struct TestNode {
@@ -111,6 +122,7 @@ async fn start(
     let context = HttpContext {
         engine: engine.clone(),
         chunks: chunks.clone(),
+        documents: DOCUMENTS,
         tokens: vec![
             token(ACCOUNT, TOKEN, true),
             token(OTHER_ACCOUNT, OTHER_TOKEN, true),

@@ -8,13 +8,18 @@ use replication::read::kinds::CounterView;
 
 use super::super::attributes::{expires_later_than, now_s};
 use super::super::body::Upload;
+use super::super::conditions;
 use super::super::error::ApiError;
 use super::{Whole, json, metadata_of, received, with_receipt};
-use crate::engine::Write;
+use crate::engine::{Etag, Write};
 
 pub(super) fn read(counter: &Whole<'_>) -> Result<Response<Body>, ApiError> {
-    let view = view(counter)?.ok_or(ApiError::NotHere { what: "counter" })?;
-    Ok(json(&info(counter, view)))
+    let found = found(counter)?;
+    if let Some(answer) = conditions::read(counter.precondition, found.as_ref().map(|(_, etag)| etag))? {
+        return Ok(answer);
+    }
+    let (view, etag) = found.ok_or(ApiError::NotHere { what: "counter" })?;
+    Ok(conditions::tagged(json(&info(counter, view)), Some(&etag)))
 }
 
 /// Adds, and answers with the count as of here. Others may have added between the two.
@@ -29,11 +34,11 @@ pub(super) async fn add(counter: &Whole<'_>, upload: &mut Upload) -> Result<Resp
     let dot = counter.write(vec![Write::Change { id: counter.id(), change }]).await?;
     // Gone again already: it was reset, or has expired.
     let gone = CounterView { count: 0, metadata: None, expires_at_s: None };
-    let view = view(counter)?.unwrap_or(gone);
-    Ok(with_receipt(json(&info(counter, view)), dot))
+    let (view, etag) = found(counter)?.map_or((gone, None), |(view, etag)| (view, Some(etag)));
+    Ok(conditions::tagged(with_receipt(json(&info(counter, view)), dot), etag.as_ref()))
 }
 
-fn view(counter: &Whole<'_>) -> Result<Option<CounterView>, ApiError> {
+fn found(counter: &Whole<'_>) -> Result<Option<(CounterView, Etag)>, ApiError> {
     Ok(counter.surface.engine.counter(counter.place.namespace, counter.key.as_bytes())?)
 }
 

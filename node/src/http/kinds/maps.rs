@@ -11,6 +11,7 @@ use replication::entry::MAX_INLINE_BYTES;
 use replication::{Change, Content, Payload};
 
 use super::super::body::Upload;
+use super::super::conditions;
 use super::super::error::ApiError;
 use super::super::query::check_element;
 use super::super::values::with_payload;
@@ -24,13 +25,16 @@ pub(super) fn list(map: &Whole<'_>) -> Result<Response<Body>, ApiError> {
 
 /// The bytes of a field, as they were written.
 pub(super) async fn read(map: &Whole<'_>, name: &str) -> Result<Response<Body>, ApiError> {
-    let content = map.surface.engine.element(&map.element_id(name))?;
-    let content = content.ok_or(ApiError::NotHere { what: "field" })?;
+    let found = map.surface.engine.element(&map.element_id(name))?;
+    if let Some(answer) = conditions::read(map.precondition, found.as_ref().map(|(_, etag)| etag))? {
+        return Ok(answer);
+    }
+    let (content, etag) = found.ok_or(ApiError::NotHere { what: "field" })?;
     let mut response = with_payload(map.surface, Payload::Inline(content.bytes)).await?;
     if let Some(at_s) = content.expires_at_s {
         response.headers_mut().insert(HeaderName::from_static("expiration"), at_s.into());
     }
-    Ok(response)
+    Ok(conditions::tagged(response, Some(&etag)))
 }
 
 pub(super) async fn put(
@@ -44,7 +48,7 @@ pub(super) async fn put(
         other => other,
     })?;
     let content = Content { bytes: bytes.into(), expires_at_s };
-    map.change_elements(vec![(name, Change::Put(content))]).await
+    map.put_element(&name, Change::Put(content)).await
 }
 
 /// Sets fields and takes others away, as one group.

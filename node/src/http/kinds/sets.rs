@@ -10,6 +10,7 @@ use littoral::api::kinds::{MAX_CHANGES, Member, MembersPage, SetChange};
 use replication::{Change, Content};
 
 use super::super::body::Upload;
+use super::super::conditions;
 use super::super::error::ApiError;
 use super::super::query::check_element;
 use super::{Whole, asked_expiry, json, metadata_of, received};
@@ -21,13 +22,16 @@ pub(super) fn list(set: &Whole<'_>) -> Result<Response<Body>, ApiError> {
 }
 
 pub(super) fn read(set: &Whole<'_>, name: &str) -> Result<Response<Body>, ApiError> {
-    let content = set.surface.engine.element(&set.element_id(name))?;
-    let content = content.ok_or(ApiError::NotHere { what: "member" })?;
-    Ok(json(&member(name.to_owned(), content)))
+    let found = set.surface.engine.element(&set.element_id(name))?;
+    if let Some(answer) = conditions::read(set.precondition, found.as_ref().map(|(_, etag)| etag))? {
+        return Ok(answer);
+    }
+    let (content, etag) = found.ok_or(ApiError::NotHere { what: "member" })?;
+    Ok(conditions::tagged(json(&member(name.to_owned(), content)), Some(&etag)))
 }
 
 pub(super) async fn put(set: &Whole<'_>, name: Cow<'_, str>) -> Result<Response<Body>, ApiError> {
-    set.change_elements(vec![(name, joins(asked_expiry(set.query)?))]).await
+    set.put_element(&name, joins(asked_expiry(set.query)?)).await
 }
 
 /// Puts members in and takes others out, as one group.

@@ -2,8 +2,7 @@
 //!
 //! The rule this file upholds: an event tells what a reader would see at that moment, not which change led there.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use littoral::api::values::text_or_base64;
 use littoral::api::watch::{WatchEvent, WatchKind, WatchType};
 use replication::read::kinds::cleared;
 use replication::{Body, Dot, Entry, EntryId, Kind, Payload, Store, StoreError};
@@ -38,8 +37,10 @@ pub(super) fn told<S: Store>(
                 event.expiration = counter.expires_at_s(now_s);
             }
         }
+        // A chunk says nothing to a reader; the document is to be read.
+        Body::Element(_) if id.kind == Kind::Doc => event.what = WatchType::Put,
         Body::Element(element) => {
-            let cleared = cleared(store, id.namespace, id.kind, &id.key)?;
+            let cleared = cleared(store, (id.namespace, id.kind, &id.key), now_s)?;
             if let Some((dot, content)) = element.alive(&cleared, now_s).last() {
                 event = named(id, *dot);
                 event.what = WatchType::Put;
@@ -53,6 +54,7 @@ pub(super) fn told<S: Store>(
             // Whether the latest event on it has emptied it, is not known; told twice does no harm.
             event.what = if head.clears.is_empty() { WatchType::Describe } else { WatchType::Clear };
             event.metadata = metadata(head.metadata().map(|bytes| &bytes[..]));
+            event.expiration = head.expires_at_s();
         }
     }
     Ok(event)
@@ -75,23 +77,17 @@ fn named(id: &EntryId, dot: Dot) -> WatchEvent {
         Kind::Counter => WatchKind::Counter,
         Kind::Set => WatchKind::Set,
         Kind::Map => WatchKind::Map,
+        Kind::Doc => WatchKind::Doc,
     });
     // Keys are checked to be UTF-8 where they enter.
     event.key = Some(String::from_utf8_lossy(&id.key).into_owned());
-    if !id.element.is_empty() {
+    if !id.element.is_empty() && id.kind != Kind::Doc {
         (event.element, event.element_base64) = text_or_base64(&id.element);
     }
     event.origin = Some(dot.replica.to_string());
     event.time = Some(dot.hlc.wall_ms());
     event.receipt = Some(show_dot(dot));
     event
-}
-
-fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(STANDARD.encode(bytes))),
-    }
 }
 
 /// It was checked when it was written; what cannot be read is left out. An event is one line, and what breaks lines is white

@@ -12,15 +12,15 @@ use std::time::Duration;
 use littoral::api::watch::{WatchEvent, WatchType};
 use metrics::counter;
 use replication::read::tail::{LogPage, StatePage, log, state, states};
-use replication::{Body, Dot, Entry, EntryId, Position, ReplicaId, StoreError, keys};
+use replication::{Body, Dot, Entry, EntryId, Kind, Position, ReplicaId, StoreError, keys};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::cursor::Cursor;
 use super::event::{is_in_snapshot, told};
 use super::outlet::{Gone, Outlet, json};
 use super::standing::Standing;
 use super::watched::Watched;
+use crate::cursor::Cursor;
 use crate::engine::feed::{Batch, Item, Next, Subscription};
 use crate::engine::{Engine, ReadError};
 use crate::http::attributes::now_s;
@@ -151,10 +151,15 @@ impl Tail {
         self.foreign = None;
         for range in self.watched.ranges() {
             let mut from = Some(range.clone());
+            let mut last_document = None;
             while let Some(first) = from {
                 let page = self.states(&range, &first)?;
                 for (id, entry) in &page.states {
-                    if self.watched.covers(id) {
+                    // A document is told of once, however many chunks it has.
+                    let is_told = id.kind == Kind::Doc
+                        && !id.element.is_empty()
+                        && last_document.replace(id.key.clone()).is_some_and(|last| last == id.key);
+                    if self.watched.covers(id) && !is_told {
                         self.tell_present(id, entry).await?;
                     }
                 }

@@ -68,7 +68,9 @@ impl Watched {
 
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
-    kind.ok_or_else(|| ApiError::invalid(format!("kind must be value, counter, set or map, not \"{text}\"")))
+    kind.ok_or_else(|| {
+        ApiError::invalid(format!("kind must be value, counter, set, map or doc, not \"{text}\""))
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_watched_is_refused() {
-        for query in ["key=a&prefix=b", "key=", "kind=doc", "kind=", &format!("prefix={}", "a".repeat(513))] {
+        for query in ["key=a&prefix=b", "key=", "kind=list", "kind=", &format!("prefix={}", "a".repeat(513))]
+        {
             let parsed = Watched::parse(HERE, &Query::parse(Some(query)).unwrap());
             assert!(parsed.is_err(), "{query}");
         }

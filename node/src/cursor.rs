@@ -1,10 +1,10 @@
-//! Where a watch stands, as its client keeps it: what was held when everything up to there had been told.
+//! Where a client stands, as it keeps it: up to which event of each origin it was told all, or has seen something.
 //!
 //! The rule this file upholds: a cursor means the same at every PoP and after every restart, since version vectors do. It is
-//! good for the watch it was given to only, and what is no cursor of ours is refused.
+//! good for what it was given for only, a watch of some keys or a session, and what is no cursor of ours is refused.
 //!
 //! The bytes, in base64 for URLs: version(1) check(4), then for each origin id(8) hlc(8, big endian) and its count of events
-//! (LEB128). The check is of these and of what is watched.
+//! (LEB128). The check is of these and of what the cursor is for.
 
 use std::collections::BTreeMap;
 
@@ -20,26 +20,48 @@ const CHECK_BYTES: usize = 4;
 const ID_BYTES: usize = 8;
 /// The most origins in a cursor, those with the latest events. One that is left out counts as not told of: what it wrote is
 /// told again, or all is.
-pub(super) const MAX_CURSOR_ORIGINS: usize = 512;
+pub(crate) const MAX_CURSOR_ORIGINS: usize = 512;
 /// The longest cursor, in bytes of base64.
 const MAX_CURSOR_BYTES: usize = (1 + CHECK_BYTES + MAX_CURSOR_ORIGINS * (ID_BYTES + 8 + 10)).div_ceil(3) * 4;
 
 type Id = [u8; ID_BYTES];
 
+/// What of an origin one cursor reaches and another does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beyond {
+    id: Id,
+    /// The newest event.
+    pub(crate) hlc: Hlc,
+    /// How many events, at least; 0 where that is not known.
+    pub(crate) ops: u64,
+}
+
+impl Beyond {
+    /// Whether it is of this origin.
+    pub(crate) fn is_of(&self, origin: ReplicaId) -> bool {
+        self.id == short(origin)
+    }
+
+    /// Whether it stands for all origins, see [`Cursor::fold`].
+    pub(crate) fn is_of_all(&self) -> bool {
+        self.is_of(ReplicaId::SENDER)
+    }
+}
+
 /// By origin, up to which event all was told, and how many events it had written by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cursor(BTreeMap<Id, (Hlc, u64)>);
+pub(crate) struct Cursor(BTreeMap<Id, (Hlc, u64)>);
 
 impl Cursor {
     /// The cursor of who was told all that is held.
-    pub(super) fn of(vector: &VersionVector) -> Self {
+    pub(crate) fn of(vector: &VersionVector) -> Self {
         let mut cursor = Self::default();
         cursor.join(vector);
         cursor
     }
 
     /// All of this was told too.
-    pub(super) fn join(&mut self, vector: &VersionVector) {
+    pub(crate) fn join(&mut self, vector: &VersionVector) {
         for (origin, position) in vector.iter() {
             let told = self.0.entry(short(origin)).or_default();
             if position.hlc > told.0 {
@@ -48,30 +70,73 @@ impl Cursor {
         }
     }
 
+    /// This event was told too, the last of so many.
+    pub(crate) fn tell(&mut self, dot: Dot, ops: u64) {
+        let told = self.0.entry(short(dot.replica)).or_default();
+        *told = (dot.hlc, ops).max(*told);
+    }
+
+    /// All that another cursor tells of was told too.
+    pub(crate) fn join_all(&mut self, other: &Self) {
+        for (id, told) in &other.0 {
+            let known = self.0.entry(*id).or_default();
+            *known = (*known).max(*told);
+        }
+    }
+
+    /// Of this origin, or whoever else, nothing up to here needs to be kept.
+    pub(crate) fn forget_upto(&mut self, hlc: Hlc) {
+        self.0.retain(|_, (told, _)| *told > hlc);
+    }
+
+    /// Replaces the oldest of more than `most` origins by one that stands for all there are.
+    pub(crate) fn fold(&mut self, most: usize) {
+        if self.0.len() <= most {
+            return;
+        }
+        let mut by_age: Vec<_> = self.0.iter().map(|(id, (hlc, _))| (*hlc, *id)).collect();
+        by_age.sort_unstable();
+        let folded = &by_age[..by_age.len() + 1 - most];
+        for (_, id) in folded {
+            self.0.remove(id);
+        }
+        let newest = folded.iter().map(|(hlc, _)| *hlc).max().unwrap_or_default();
+        self.tell(Dot { hlc: newest, replica: ReplicaId::SENDER }, 0);
+    }
+
+    /// Of this, what another cursor does not reach: whose, up to where, and how many events are between.
+    pub(crate) fn beyond(&self, other: &Self) -> Vec<Beyond> {
+        let beyond = self.0.iter().filter_map(|(id, (hlc, ops))| {
+            let (held, held_ops) = other.0.get(id).copied().unwrap_or_default();
+            (held < *hlc).then_some(Beyond { id: *id, hlc: *hlc, ops: ops.saturating_sub(held_ops) })
+        });
+        beyond.collect()
+    }
+
     /// Up to where this origin's events were told.
-    pub(super) fn position(&self, origin: ReplicaId) -> Position {
+    pub(crate) fn position(&self, origin: ReplicaId) -> Position {
         let (hlc, ops) = self.0.get(&short(origin)).copied().unwrap_or_default();
         Position { hlc, ops, bytes: 0 }
     }
 
     /// Whether the effect of this event was told.
-    pub(super) fn covers(&self, dot: Dot) -> bool {
+    pub(crate) fn covers(&self, dot: Dot) -> bool {
         self.position(dot.replica).hlc >= dot.hlc
     }
 
     /// Whether this state, or one that has replaced it, was told.
-    pub(super) fn covers_all(&self, entry: &Entry) -> bool {
+    pub(crate) fn covers_all(&self, entry: &Entry) -> bool {
         entry.all_dots(|dot| self.covers(dot))
     }
 
     /// Whether all that was told by this cursor is held.
-    pub(super) fn is_within(&self, vector: &VersionVector) -> bool {
+    pub(crate) fn is_within(&self, vector: &VersionVector) -> bool {
         let held = Self::of(vector);
         self.0.iter().all(|(id, (hlc, _))| held.0.get(id).is_some_and(|(held, _)| held >= hlc))
     }
 
     /// The text of a watch of `watched`.
-    pub(super) fn encode(&self, watched: &[u8]) -> String {
+    pub(crate) fn encode(&self, watched: &[u8]) -> String {
         let mut latest: Vec<_> = self.0.iter().collect();
         latest.sort_unstable_by_key(|(_, (hlc, _))| std::cmp::Reverse(*hlc));
         latest.truncate(MAX_CURSOR_ORIGINS);
@@ -87,7 +152,7 @@ impl Cursor {
     }
 
     /// The cursor of a watch of `watched`; `None` for any other text.
-    pub(super) fn decode(text: &str, watched: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(text: &str, watched: &[u8]) -> Option<Self> {
         if text.len() > MAX_CURSOR_BYTES {
             return None;
         }
@@ -189,6 +254,31 @@ mod tests {
         let before = cursor.clone();
         cursor.join(&[(origin(1), Position { hlc: Hlc::new(5, 0), ops: 1, bytes: 0 })].into_iter().collect());
         assert_eq!(cursor, before);
+    }
+
+    /// Whoever holds all up to the time of the one that stands for the others holds what they stood for.
+    #[test]
+    fn a_folded_cursor_covers_no_less() {
+        for (origins, left) in [(3, 3), (4, 4), (5, 4), (9, 4)] {
+            let whole = Cursor::of(&vector(origins));
+            let mut folded = whole.clone();
+            folded.fold(4);
+            assert_eq!(folded.0.len(), left, "{origins}");
+            let all = folded.position(ReplicaId::SENDER).hlc;
+            let is_covered = |n| folded.position(origin(n)).hlc.max(all) >= whole.position(origin(n)).hlc;
+            assert!((0..origins).all(is_covered), "{origins}");
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_is_told_with_how_many_events() {
+        let (three, two) = (Cursor::of(&vector(3)), Cursor::of(&vector(2)));
+        let beyond = three.beyond(&two);
+        assert!(beyond.len() == 1 && beyond[0].is_of(origin(2)) && beyond[0].ops == 2 << 20);
+        assert_eq!(two.beyond(&three), []);
+        let mut forgotten = three.clone();
+        forgotten.forget_upto(three.position(origin(1)).hlc);
+        assert_eq!(forgotten.0.len(), 1);
     }
 
     #[test]
