@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use config::{Budgets, Config, Http, Log, Node, Peer, PopName, Replication, Storage, Token};
+use config::{Budgets, Config, Documents, Http, Log, Node, Peer, PopName, Replication, Storage, Token};
 use littoral::api::{Position, Status};
 use littoral::{Client, Namespace};
 
@@ -247,6 +247,7 @@ fn config(own: usize, names: &[PopName], listens: &[(u16, u16)]) -> anyhow::Resu
             ..Replication::default()
         },
         budgets: Budgets::default(),
+        documents: Documents::default(),
         storage: Storage { cache_bytes: CACHE_BYTES, ..Storage::default() },
         log: Log::default(),
     })

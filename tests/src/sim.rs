@@ -16,6 +16,7 @@ mod amnesia;
 mod changes;
 mod checks;
 mod disk;
+pub(crate) mod documents;
 mod faults;
 mod membership;
 pub mod mutants;

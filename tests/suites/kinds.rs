@@ -1,4 +1,4 @@
-//! Counters, sets and maps at three PoPs as processes: what is changed at several at once comes out the same at all.
+//! Counters, sets, maps and documents at three PoPs as processes: what is changed at several at once comes out the same at all.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking")]
 
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use littoral::{Client, Namespace, PageOptions};
 use littoral_tests::cluster::{ACCOUNT, Cluster, Options, TOKEN};
+use serde_json::{Value as Json, json};
 
 /// How soon all PoPs must agree.
 const AGREE_WITHIN: Duration = Duration::from_secs(20);
@@ -233,4 +234,53 @@ async fn the_command_line_changes_and_shows_them() {
     assert_eq!(run(&["map", "list", "m"]).unwrap(), "f  v w\ng");
     run(&["map", "remove", "m", "f"]).unwrap();
     assert!(run(&["map", "get", "m", "f"]).unwrap_err().to_string().contains("there is no field"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_edited_at_three_pops_at_once_has_all_edits_until_it_is_deleted() {
+    const EDITS: usize = 20;
+    let (mut cluster, namespaces) = started().await;
+    let doc = async |kv: &Namespace| kv.doc("d").get::<Json>().await.unwrap();
+    let base = json!({"l": [], "t": {"$text": ""}, "k": {"$counter": 0}});
+    namespaces[0].doc("d").put(&base).await.unwrap();
+    until_everywhere(&namespaces, Some(json!({"l": [], "t": "", "k": 0})), doc).await;
+    let editing = namespaces.iter().enumerate().map(|(pop, kv)| {
+        let doc = kv.doc("d");
+        tokio::spawn(async move {
+            for n in 0..EDITS {
+                let patch = json!([{"op": "add", "path": "/l/-", "value": format!("{pop}-{n}")},
+                    {"op": "splice", "path": "/t", "position": 0, "insert": "x"},
+                    {"op": "increment", "path": "/k", "by": 1},
+                    {"op": "add", "path": format!("/p{pop}"), "value": n}]);
+                doc.patch(&patch).await.unwrap();
+            }
+        })
+    });
+    for edited in editing.collect::<Vec<_>>() {
+        edited.await.unwrap();
+    }
+    let sums = async |kv: &Namespace| {
+        let doc = doc(kv).await.unwrap();
+        let items: BTreeSet<String> = serde_json::from_value(doc["l"].clone()).unwrap();
+        let last = (0..POPS).map(|pop| doc[format!("p{pop}")].as_u64()).collect::<Vec<_>>();
+        (items.len(), doc["t"].as_str().unwrap().len(), doc["k"].as_u64(), last)
+    };
+    let all = EDITS * POPS;
+    let last = vec![Some(EDITS as u64 - 1); POPS];
+    until_everywhere(&namespaces, (all, all, Some(all as u64), last), sums).await;
+    let said = doc(&namespaces[0]).await;
+    until_everywhere(&namespaces, said, doc).await;
+
+    // PoP 2 edits it while it is alone.
+    cluster.stop(1).unwrap();
+    cluster.stop(0).unwrap();
+    namespaces[2].doc("d").merge(&json!({"kept": true})).await.unwrap();
+    let kept = doc(&namespaces[2]).await;
+    cluster.start(0).unwrap();
+    cluster.start(1).unwrap();
+    cluster.wait_ready(0).await.unwrap();
+    cluster.wait_ready(1).await.unwrap();
+    until_everywhere(&namespaces, kept, doc).await;
+    namespaces[1].doc("d").delete().await.unwrap();
+    until_everywhere(&namespaces, None, doc).await;
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 /// The account of every cluster here.
@@ -102,6 +104,22 @@ impl Rest {
     /// Reads a page outside the account, such as `/readyz`.
     pub async fn page(&self, path: &str) -> Result<Answer, reqwest::Error> {
         answer(self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token)).await
+    }
+
+    /// A request about the namespace, `path` below it, with these headers; gives those of the answer, too.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<(Answer, HeaderMap), reqwest::Error> {
+        let url = format!("{}{}/{}{path}", self.base, namespaces(), self.namespace);
+        let request = self.http.request(method, url).bearer_auth(&self.token).body(body.to_owned());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await?;
+        let headers = response.headers().clone();
+        Ok((Answer { status: response.status().as_u16(), body: response.bytes().await? }, headers))
     }
 
     fn value_url(&self, key: &str) -> String {

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use replication::entry::Kind;
-use replication::{Body, Change, Content, EntryId};
+use replication::{Change, Content, EntryId};
 
+use super::documents::DOCUMENTS_PERMILLE;
 use super::oracle::NAMESPACE;
 use super::oracle::kinds::{Changed, WINDOW};
 use super::{Simulation, rows};
@@ -25,6 +26,9 @@ const MAX_TTL_S: u64 = 5;
 
 impl Simulation {
     pub(super) fn change(&mut self) -> Result<(), String> {
+        if self.rng.permille(DOCUMENTS_PERMILLE) {
+            return self.change_document();
+        }
         let node = self.any_node();
         let now = self.now(node);
         let (id, change) = self.any_change(now.wall_ms / 1000);
@@ -39,14 +43,7 @@ impl Simulation {
         };
         self.note(|| format!("{node} changes {id:?} by {dot:?}: {change:?}"));
         self.oracle.note_change(dot, Changed::new(change, &seen, &held, epoch, &id));
-        // The body is not told of: what matters is what was asked for.
-        self.nodes[node].staged.push((dot, id, Body::Tombstone));
-        let at_once = self.rng.permille(super::nodes::FLUSHED_AT_ONCE_PERMILLE);
-        self.drive(node, at_once)?;
-        if !at_once && self.rng.permille(self.scenario.crash_unflushed_permille) {
-            self.crash(node)?;
-        }
-        Ok(())
+        self.staged_by_client(node, dot, id)
     }
 
     fn any_change(&mut self, now_s: u64) -> (EntryId, Change) {

@@ -193,12 +193,14 @@ impl Simulation {
             };
             returned::salvage(&node.disk, &mut visit).map_err(|error| error.to_string())?;
         }
+        let present: BTreeSet<ReplicaId> = self.replicas().map(Replica::id).collect();
         for replica in self.replicas() {
             self.oracle.check_end(replica)?;
             self.oracle.check_no_older_copy(replica)?;
             self.oracle.check_accounts(replica, &letters, &out)?;
             if !self.forgot && !is_doubtful {
                 self.oracle.check_changes(replica, self.now(0).wall_ms / 1000)?;
+                self.oracle.check_documents(replica, &present, self.now(0).wall_ms / 1000)?;
             }
         }
         self.check_disks()

@@ -9,6 +9,7 @@ use replication::entry::Kind;
 use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
 
 mod claims;
+pub(super) mod documents;
 mod ending;
 pub(super) mod kinds;
 
@@ -24,6 +25,8 @@ pub(crate) struct Oracle {
     by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
     /// What was asked for by events on counters, sets and maps, some of which never came to be durable.
     changes: BTreeMap<Dot, kinds::Changed>,
+    /// The edits of documents, by the chunks that hold them.
+    edits: BTreeMap<EntryId, documents::Edit>,
     /// Staged when their node crashed, with its number: its store tells at the next start whether they survived. Of two
     /// clones each has its own.
     unsettled: BTreeMap<(usize, Dot), (EntryId, Body)>,
