@@ -59,6 +59,7 @@ pub(super) async fn take(named: &Named<'_>, upload: &mut Upload) -> Result<Respo
 
 /// Takes away all of it that this PoP has seen, and what is stored along with it.
 pub(super) async fn delete(named: &Named<'_>) -> Result<Response<Body>, ApiError> {
+    named.whole.query.ack()?;
     let mut opened = named.open().await?;
     conditions::check_write(named.precondition.as_ref(), opened.document())?;
     // Whatever becomes of it: what is in memory goes.
