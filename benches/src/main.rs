@@ -7,7 +7,7 @@
 mod anti_entropy;
 mod catch_up;
 mod cluster;
-
+mod documents;
 mod hello;
 mod http;
 mod kinds;
@@ -62,6 +62,8 @@ enum Part {
     Storage(storage::Options),
     /// What a member costs as a set grows, beside a plain value
     Kinds(kinds::Options),
+    /// What one more edit costs a document that has had many, at each PoP
+    Documents(documents::Options),
     /// Many who watch: when each hears of a write
     Watch(watch::Options),
     /// The server that `http` compares with
@@ -91,6 +93,9 @@ fn main() -> anyhow::Result<()> {
         }
         Part::AntiEntropy(options) => anti_entropy::run(&options, &mut tables)?,
         Part::Kinds(options) => kinds::run(&options, scratch.path(), &mut tables)?,
+        Part::Documents(options) => {
+            one_thread()?.block_on(documents::run(&options, scratch.path(), &mut tables))?;
+        }
         Part::Core => replica::run(&mut tables)?,
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;

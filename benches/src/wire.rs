@@ -40,19 +40,19 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
     cluster.wait_equal().await?;
     let idle_per_s = idle(&cluster).await?;
 
-    let before = settled(&cluster).await?;
+    let before = settled(&cluster, 0).await?;
     let visible = paced(options, &cluster, &namespace).await?;
     let paced_writes = visible.writes;
-    let paced = since(before, settled(&cluster).await?);
+    let paced = since(before, settled(&cluster, 0).await?);
 
     let puts = cluster::requests(20_000, |key, value| cluster::put(&namespace, key, value));
     let writers = load::connect(cluster.address(0), Protocol::Http, options.writers).await?;
-    let before = settled(&cluster).await?;
+    let before = settled(&cluster, 0).await?;
     let (_, outcome) = load::drive(writers, &puts, Duration::from_secs(options.full_s)).await?;
     let written = Instant::now();
     cluster.wait_equal().await?;
     let behind = written.elapsed();
-    let full = since(before, settled(&cluster).await?);
+    let full = since(before, settled(&cluster, 0).await?);
 
     let user_bytes = (text::KEY_BYTES + text::VALUE_BYTES) as f64;
     let row = |what: String, writes: f64, rate: f64, wire: Wire| {
@@ -97,22 +97,22 @@ pub(crate) async fn run(options: &Options, folder: &Path, tables: &mut Tables) -
     Ok(())
 }
 
-/// Bytes a second of links on which nothing is written.
-async fn idle(cluster: &Cluster) -> anyhow::Result<f64> {
-    let before = settled(cluster).await?;
+/// Bytes a second of PoP 0's links, both ways, on which nothing is written.
+pub(super) async fn idle(cluster: &Cluster) -> anyhow::Result<f64> {
+    let before = settled(cluster, 0).await?;
     let started = Instant::now();
     tokio::time::sleep(IDLE).await;
-    let after = settled(cluster).await?;
+    let after = settled(cluster, 0).await?;
     Ok(since(before, after).total() as f64 / started.elapsed().as_secs_f64())
 }
 
-/// The figures of PoP 0's link, once they cover all that has happened.
-async fn settled(cluster: &Cluster) -> anyhow::Result<Wire> {
+/// The figures of this PoP's links, once they cover all that has happened.
+pub(super) async fn settled(cluster: &Cluster, pop: usize) -> anyhow::Result<Wire> {
     tokio::time::sleep(METRICS_AGE).await;
-    cluster.wire(0).await
+    cluster.wire(pop).await
 }
 
-fn since(before: Wire, after: Wire) -> Wire {
+pub(super) fn since(before: Wire, after: Wire) -> Wire {
     Wire { sent: after.sent - before.sent, received: after.received - before.received }
 }
 
