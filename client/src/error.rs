@@ -60,6 +60,12 @@ impl Error {
         self.code() == Some(code::PRECONDITION_FAILED)
     }
 
+    /// Whether more was to be taken from a bounded counter than there is, or than the PoP got rights to in time. Nothing
+    /// was taken.
+    pub fn lacks_rights(&self) -> bool {
+        self.code() == Some(code::LACKS_RIGHTS)
+    }
+
     /// The server's number for the error, if it was the server who refused.
     pub fn code(&self) -> Option<u32> {
         match self {

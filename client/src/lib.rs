@@ -24,6 +24,7 @@
 pub mod api;
 
 mod account;
+mod bounded;
 mod client;
 mod counter;
 mod doc;
@@ -45,6 +46,7 @@ mod watch;
 mod whole;
 
 pub use account::Account;
+pub use bounded::Bounded;
 pub use client::{Client, ClientBuilder};
 pub use counter::Counter;
 pub use doc::{Doc, DocOptions, Snapshot};

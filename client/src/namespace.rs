@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::account::Account;
 use crate::api::kinds::KeysPage;
 use crate::api::kv::{BulkGet, BulkPair, BulkResult, BulkValue, BulkValues};
+use crate::bounded::Bounded;
 use crate::counter::Counter;
 use crate::doc::Doc;
 use crate::error::Error;
@@ -201,6 +202,11 @@ impl Namespace {
         self.account.client.result(&Request::new(Method::POST, self.path("bulk/get")?).json(&body)?).await
     }
 
+    /// The bounded counter under this key: one that never goes below zero. Sends nothing.
+    pub fn bounded(&self, key: &str) -> Bounded {
+        Bounded { whole: Whole::new(self, "bounded", key) }
+    }
+
     /// The counter under this key. Sends nothing.
     pub fn counter(&self, key: &str) -> Counter {
         Counter { whole: Whole::new(self, "counters", key) }
@@ -224,6 +230,11 @@ impl Namespace {
     /// Lists the keys of counters, in the order of their bytes. Sends nothing yet.
     pub fn counters(&self, options: PageOptions) -> Pages<KeysPage> {
         self.keys_of("counters", options)
+    }
+
+    /// As [`Namespace::counters`], of bounded counters.
+    pub fn bounded_counters(&self, options: PageOptions) -> Pages<KeysPage> {
+        self.keys_of("bounded", options)
     }
 
     /// As [`Namespace::counters`], of sets that have members.

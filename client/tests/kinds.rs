@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -56,6 +57,30 @@ async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Respons
     let mut answers = shared.answers.lock().unwrap();
     let (status, body) = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0] };
     Response::builder().status(status).header("expiration", "7").body(Body::from(body)).unwrap()
+}
+
+#[tokio::test]
+async fn each_call_of_a_bounded_counter_is_sent_as_it_should_be() {
+    const BOUNDED: &str = r#"{"key":"k","count":5,"rights_here":2,"metadata":null}"#;
+    let server = Server::start([(200, BOUNDED)]).await;
+    let seats = server.namespace.bounded("a/b");
+    assert_eq!(seats.add(3).await.unwrap().count, 5);
+    assert_eq!(seats.take(2).await.unwrap().rights_here, 2);
+    seats.take_within(2, Duration::from_millis(50)).await.unwrap();
+    assert_eq!(seats.count().await.unwrap(), Some(5));
+    let sent = [
+        r#"POST ~/bounded/a%2Fb {"add":3}"#,
+        r#"POST ~/bounded/a%2Fb {"take":2}"#,
+        r#"POST ~/bounded/a%2Fb?timeout=50 {"take":2}"#,
+        "GET ~/bounded/a%2Fb ",
+    ];
+    assert_eq!(server.seen(), sent);
+    const TOO_LITTLE: &str =
+        r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"0 left","code":20040}"#;
+    let server = Server::start([(409, TOO_LITTLE)]).await;
+    let refused = server.namespace.bounded("k").take(1).await.unwrap_err();
+    assert!(refused.lacks_rights(), "{refused}");
+    assert_eq!(server.seen().len(), 1, "it is not tried again");
 }
 
 #[tokio::test]

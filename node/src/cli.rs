@@ -105,6 +105,8 @@ enum Command {
     Kv(kv::Args),
     /// Count, at every PoP at once
     Counter(kinds::CounterArgs),
+    /// Count down to zero and no further, at every PoP at once
+    Bounded(kinds::BoundedArgs),
     /// Put members into sets, and take them out
     Set(kinds::SetArgs),
     /// Read and write fields of maps
@@ -170,6 +172,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => block_on(token::run(command, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
         Command::Counter(args) => block_on(kinds::counter(args, json)),
+        Command::Bounded(args) => block_on(kinds::bounded(args, json)),
         Command::Set(args) => block_on(kinds::set(args, json)),
         Command::Map(args) => block_on(kinds::map(args, json)),
         Command::Doc(args) => block_on(doc::run(args, json)),
@@ -290,6 +293,10 @@ mod tests {
             ("counter add hits many", false),
             ("counter get hits --json", true),
             ("counter reset", false),
+            ("bounded add seats 100", true),
+            ("bounded take seats --timeout 0", true),
+            ("bounded take seats -1", false),
+            ("bounded delete", false),
             ("set add s m --ttl 1", true),
             ("set add s", false),
             ("set contains s m", true),

@@ -380,6 +380,7 @@ impl Surface {
             | Operation::BindingList
             | Operation::BindingBulkGet
             | Operation::Counters
+            | Operation::Bounded
             | Operation::Sets
             | Operation::Maps
             | Operation::Values

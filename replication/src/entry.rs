@@ -13,7 +13,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 use crate::clock::{Dot, Hlc, NotHex, ReplicaId, parse_hex};
-use crate::kinds::{Change, ChangeError, Counter, Element, Frontier, Head, Joined, expiry_hlc, latest};
+use crate::kinds::{
+    Bounded, Change, ChangeError, Counter, Element, Frontier, Head, Joined, expiry_hlc, latest,
+};
 use crate::vector::VersionVector;
 
 mod body;
@@ -76,11 +78,13 @@ pub enum Kind {
     Map = 4,
     /// A document that all may edit: one entry for each chunk of its history ([`crate::doc`]).
     Doc = 5,
+    /// A sum that never goes below zero.
+    Bounded = 6,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Self; 5] = [Self::Value, Self::Counter, Self::Set, Self::Map, Self::Doc];
+    pub const ALL: [Self; 6] = [Self::Value, Self::Counter, Self::Set, Self::Map, Self::Doc, Self::Bounded];
 
     /// Its name in documents, URLs and metrics.
     pub const fn name(self) -> &'static str {
@@ -90,6 +94,7 @@ impl Kind {
             Self::Set => "set",
             Self::Map => "map",
             Self::Doc => "doc",
+            Self::Bounded => "bounded",
         }
     }
 
@@ -164,6 +169,7 @@ impl Entry {
     pub fn join(self, other: Entry) -> Entry {
         let body = match (&self.body, &other.body) {
             (Body::Counter(one), Body::Counter(two)) => Body::Counter(one.join(two)),
+            (Body::Bounded(one), Body::Bounded(two)) => Body::Bounded(one.join(two)),
             (Body::Element(one), Body::Element(two)) => Body::Element(one.join(two)),
             (Body::Head(one), Body::Head(two)) => Body::Head(one.join(two)),
             _ => return if self.is_replaced_by(&other) { other } else { self },
@@ -187,6 +193,7 @@ impl Entry {
             Body::Value(_) | Body::Tombstone if self.dot.replica == replica => self.dot.hlc,
             Body::Value(_) | Body::Tombstone => Hlc::ZERO,
             Body::Counter(counter) => counter.last_of(replica),
+            Body::Bounded(bounded) => bounded.last_of(replica),
             Body::Element(element) => element.last_of(replica),
             Body::Head(head) => head.last_of(replica),
         }
@@ -221,6 +228,7 @@ impl Entry {
                 return if is_over && frontier.held.covers(self.dot) { Settled::Gone } else { Settled::Same };
             }
             Body::Counter(counter) => counter.settle(frontier).map(Body::Counter),
+            Body::Bounded(bounded) => bounded.settle(frontier).map(Body::Bounded),
             Body::Element(element) => element.settle(frontier).map(Body::Element),
             Body::Head(head) => head.settle(frontier).map(Body::Head),
         };
@@ -237,7 +245,7 @@ impl Entry {
         match &self.body {
             Body::Tombstone => Some(self.dot.hlc),
             Body::Value(value) => value.expires_at_s.map(|at| self.dot.hlc.max(expiry_hlc(at))),
-            Body::Counter(_) | Body::Element(_) | Body::Head(_) => None,
+            Body::Counter(_) | Body::Bounded(_) | Body::Element(_) | Body::Head(_) => None,
         }
     }
 
@@ -251,6 +259,7 @@ impl Entry {
         let current = current.map(|current| &current.body);
         match &self.body {
             Body::Counter(come) => come.fresh(current.and_then(Body::counter), frontier).map(Body::Counter),
+            Body::Bounded(come) => come.fresh(current.and_then(Body::bounded), frontier).map(Body::Bounded),
             Body::Element(come) => come.fresh(current.and_then(Body::element), frontier).map(Body::Element),
             Body::Head(come) => come.fresh(current.and_then(Body::head), frontier).map(Body::Head),
             Body::Value(_) | Body::Tombstone => Some(self.body.clone()),
@@ -262,6 +271,7 @@ impl Entry {
         let body = match &self.body {
             Body::Value(_) | Body::Tombstone => return (self.dot.replica == replica).then(|| self.clone()),
             Body::Counter(counter) => Body::Counter(counter.said_by(replica)?),
+            Body::Bounded(bounded) => Body::Bounded(bounded.said_by(replica)?),
             Body::Element(element) => Body::Element(element.said_by(replica)?),
             Body::Head(head) => Body::Head(head.said_by(replica)?),
         };
@@ -269,13 +279,14 @@ impl Entry {
     }
 
     /// The body that says anew, by the event `new`, what this state of a former incarnation has said.
-    pub(crate) fn said_anew(&self, current: Option<&Entry>, new: Dot) -> Body {
+    pub(crate) fn said_anew(&self, current: Option<&Entry>, new: Dot, frontier: Frontier<'_>) -> Body {
         let old = self.dot.replica;
         let current = current.map(|current| &current.body);
         match &self.body {
-            Body::Counter(said) => said.said_anew(current.and_then(Body::counter), old, new).into(),
-            Body::Element(said) => said.said_anew(current.and_then(Body::element), old, new).into(),
-            Body::Head(said) => said.said_anew(current.and_then(Body::head), old, new).into(),
+            Body::Counter(said) => said.said_anew(current.and_then(Body::counter), old, new, frontier).into(),
+            Body::Bounded(said) => said.said_anew(current.and_then(Body::bounded), old, new, frontier).into(),
+            Body::Element(said) => said.said_anew(current.and_then(Body::element), old, new, frontier).into(),
+            Body::Head(said) => said.said_anew(current.and_then(Body::head), old, new, frontier).into(),
             Body::Value(_) | Body::Tombstone => self.body.clone(),
         }
     }
@@ -290,6 +301,7 @@ impl Entry {
     ) -> Result<Body, ChangeError> {
         let current = current.map(|current| &current.body);
         let counter = current.and_then(Body::counter);
+        let bounded = current.and_then(Body::bounded);
         let element = current.and_then(Body::element);
         let head = current.and_then(Body::head);
         let is_head = id.element.is_empty();
@@ -299,6 +311,16 @@ impl Entry {
             }
             (Kind::Counter, Change::Clear) => Counter::reset(counter, dot).into(),
             (Kind::Counter, Change::Describe(bytes)) => Counter::describe(counter, dot, bytes).into(),
+            (Kind::Bounded, Change::Add { expires_at_s: Some(_), .. }) => return Err(ChangeError::NoExpiry),
+            (Kind::Bounded, Change::Add { amount: taken @ ..0, .. }) => {
+                Bounded::take(bounded, dot, taken.unsigned_abs())?.into()
+            }
+            (Kind::Bounded, Change::Add { amount, .. }) => {
+                Bounded::add(bounded, dot, amount.unsigned_abs())?.into()
+            }
+            (Kind::Bounded, Change::Give { to, amount }) => Bounded::give(bounded, dot, to, amount)?.into(),
+            (Kind::Bounded, Change::Clear) => Bounded::end(bounded, dot).into(),
+            (Kind::Bounded, Change::Describe(bytes)) => Bounded::describe(bounded, dot, bytes).into(),
             (kind, Change::Put(content)) if kind.has_elements() && !is_head => {
                 Element::put(element, dot, content).into()
             }
@@ -321,6 +343,7 @@ impl Entry {
         match &mut self.body {
             Body::Value(_) | Body::Tombstone => {}
             Body::Counter(counter) => counter.rename(from, to),
+            Body::Bounded(bounded) => bounded.rename(from, to),
             Body::Element(element) => element.rename(from, to),
             Body::Head(head) => head.rename(from, to),
         }

@@ -1,4 +1,4 @@
-//! The kinds beside *value*: counters, sets and maps, as joins of what each replica has said last.
+//! The kinds beside *value*: counters, bounded ones, sets and maps, as joins of what each replica has said last.
 //!
 //! A state holds one *part* for each replica that has written to it, and only that replica writes its part. A part names the
 //! replica's latest event, so a join takes the later part of each replica, and knows of every event whether it is in it. What
@@ -15,6 +15,7 @@
 //! | kind | rows | what a part says |
 //! |---|---|---|
 //! | counter | one | sums of its increments and decrements, and up to where they were reset ([`Counter`]) |
+//! | bounded | one | by generations, what it has added, taken and given to others ([`Bounded`]) |
 //! | set | one for each member, and a head | the member is in ([`Element`]) |
 //! | map | one for each field, and a head | the field's value; the last one is shown ([`Element`]) |
 //! | doc | one for each chunk of its history, and a head | the chunk ([`Element`], [`crate::doc`]) |
@@ -30,10 +31,12 @@ use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::Body;
 use crate::vector::VersionVector;
 
+mod bounded;
 mod counter;
 mod element;
 mod head;
 
+pub use bounded::{Bounded, BoundedPart, Generation, Tally};
 pub use counter::{Counter, CounterPart, MAX_COUNT, Reset};
 pub use element::{Content, Element, ElementPart, PartState};
 pub use head::{Cleared, Head, MAX_CLEARS, MAX_EXPIRIES, Note, Times};
@@ -45,13 +48,20 @@ pub enum Change {
     Put(Content),
     /// The member is out, or the field is gone.
     Remove,
-    /// Adds to a counter; a negative amount takes away.
+    /// Adds to a counter, bounded or not; a negative amount takes away.
     Add {
         /// How much, at most [`MAX_COUNT`] either way.
         amount: i64,
         /// From that Unix second on what this replica has added counts for nothing, and nothing of what the others have
-        /// goes before it. `None` leaves that as it is.
+        /// goes before it. `None` leaves that as it is. Bounded counters do not expire.
         expires_at_s: Option<u64>,
+    },
+    /// Gives another replica the right to take so much from a bounded counter.
+    Give {
+        /// To whom.
+        to: ReplicaId,
+        /// How much, of what this replica may take itself.
+        amount: u64,
     },
     /// The counter begins again at zero; or the whole set, map or document is emptied.
     Clear,
@@ -68,6 +78,7 @@ impl Change {
         match self {
             Self::Put(content) => Element::put(None, dot, content.clone()).into(),
             Self::Add { .. } => Counter::add(None, dot, 0, None).map_or(Body::Tombstone, Body::Counter),
+            Self::Give { .. } => Bounded::add(None, dot, 0).map_or(Body::Tombstone, Body::Bounded),
             Self::Remove | Self::Clear => Body::Tombstone,
             Self::Describe(bytes) => Head::describe(None, dot, bytes.clone()).into(),
             Self::Expire(at_s) => Head::expire(None, dot, *at_s).map_or(Body::Tombstone, Body::Head),
@@ -84,6 +95,17 @@ pub enum ChangeError {
     /// When it expires was said anew too often.
     #[error("when it expires was said {MAX_EXPIRIES} times in a minute or two; say it more rarely")]
     TooOften,
+    /// More would be taken from a bounded counter, or given away, than this replica has rights to.
+    #[error("this PoP holds the rights to take {here} of the {left} that are left as far as it knows")]
+    LacksRights {
+        /// How much it may take or give.
+        here: u64,
+        /// What the counter stands at.
+        left: u64,
+    },
+    /// A bounded counter was given an expiry.
+    #[error("a bounded counter does not expire: leave out the expiry, and delete it when it is over")]
+    NoExpiry,
     /// The change is not one of this kind of entry.
     #[error("an entry of this kind has no such change")]
     WrongKind,
@@ -143,8 +165,8 @@ pub trait Joined: Clone + Eq + Into<Body> {
     fn said_by(&self, replica: ReplicaId) -> Option<Self>;
 
     /// What `old`, a former incarnation of the replica `new.replica`, has said in this state and `current` does not
-    /// hold, said anew upon `current` by the event `new`.
-    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot) -> Self;
+    /// hold, said anew upon `current` by the event `new`. What everyone has had and `current` has not, was over.
+    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot, frontier: Frontier<'_>) -> Self;
 }
 
 /// Calls a replica by another name.

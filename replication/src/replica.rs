@@ -47,6 +47,7 @@ mod peer;
 mod push;
 mod reach;
 pub mod returned;
+mod rights;
 mod skew;
 mod standing;
 mod sweep;
@@ -60,6 +61,7 @@ pub use eviction::Quorum;
 pub use lag::Lag;
 pub use peer::PeerView;
 pub use push::MAX_AHEAD_MS;
+pub use rights::MAX_RIGHTS_WANTED;
 pub use skew::CLOCK_SKEW_LIMIT_MS;
 pub use standing::{Obstacle, Standing};
 pub use usage::{Growth, Usage};
@@ -179,7 +181,8 @@ pub enum Event {
     },
     /// This replica has become a full member, or its members have changed.
     MembersChanged,
-    /// This replica has staged an event of its own accord: a record about members, or the history of a document.
+    /// This replica has staged an event of its own accord: a record about members, the history of a document, or rights
+    /// that a peer has asked for.
     Recorded {
         /// The event.
         dot: Dot,
@@ -299,6 +302,8 @@ pub struct Replica<S: Store> {
     changed: Option<changed::Changed>,
     /// Which documents have changed, and which are to be mended.
     documents: documents::Documents,
+    /// Rights that writers wait for.
+    rights: rights::Rights,
     /// The verification that is running.
     walk: Option<verify::Walk>,
     events: VecDeque<Event>,
@@ -409,6 +414,7 @@ impl<S: Store> Replica<S> {
                 Ok(())
             }
             Message::Snapshot(snapshot) => self.handle_snapshot(now, from, snapshot),
+            Message::Rights(wanted) => self.handle_rights(now, from, wanted),
         }
     }
 

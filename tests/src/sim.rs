@@ -13,6 +13,7 @@ use replication::codec::message::Stage;
 use replication::{DigestKey, MemberRecord, Now, Settings};
 
 mod amnesia;
+mod bounded;
 mod changes;
 mod checks;
 mod disk;

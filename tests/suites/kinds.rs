@@ -100,6 +100,48 @@ async fn what_is_counted_at_three_pops_at_once_adds_up_and_a_reset_takes_what_it
     until_everywhere(&namespaces, None, count).await;
 }
 
+/// The stock is at one PoP, and each sells all that it can, asking for the rights of the others. No answer of any PoP is ever
+/// below zero.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_pops_that_sell_one_stock_sell_all_of_it_and_no_more() {
+    const STOCK: u64 = 60;
+    let (cluster, namespaces) = started().await;
+    namespaces[0].bounded("stock").add(STOCK).await.unwrap();
+    let left = async |kv: &Namespace| kv.bounded("stock").count().await.unwrap();
+    until_everywhere(&namespaces, Some(STOCK as i64), left).await;
+    let selling = namespaces.iter().flat_map(|kv| [kv.bounded("stock"), kv.bounded("stock")]).map(|stock| {
+        tokio::spawn(async move {
+            let mut sold = 0;
+            loop {
+                match stock.take(1).await {
+                    Ok(info) => {
+                        assert!(info.count >= 0, "{info:?}");
+                        sold += 1;
+                    }
+                    Err(error) if error.lacks_rights() => return sold,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    });
+    let mut sold = Vec::new();
+    for seller in selling.collect::<Vec<_>>() {
+        sold.push(seller.await.unwrap());
+    }
+    assert_eq!(sold.iter().sum::<u64>(), STOCK, "{sold:?}");
+    until_everywhere(&namespaces, Some(0), left).await;
+
+    // What is added anywhere can be taken anywhere, whole or not at all.
+    namespaces[2].bounded("stock").add(5).await.unwrap();
+    until_everywhere(&namespaces, Some(5), left).await;
+    assert!(namespaces[0].bounded("stock").take_within(5, Duration::ZERO).await.unwrap_err().lacks_rights());
+    assert_eq!(namespaces[0].bounded("stock").take(5).await.unwrap().count, 0);
+    until_everywhere(&namespaces, Some(0), left).await;
+    namespaces[1].bounded("stock").delete().await.unwrap();
+    until_everywhere(&namespaces, None, left).await;
+    drop(cluster);
+}
+
 /// Each round, one PoP puts a member in while another takes it out: the other has seen what was there before, and not what is
 /// put in meanwhile, unless it came in time; then it is out everywhere. All agree in either case.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,6 +259,13 @@ async fn the_command_line_changes_and_shows_them() {
     assert_eq!(run(&["counter", "get", "c"]).unwrap(), "-4");
     run(&["counter", "reset", "c"]).unwrap();
     assert!(run(&["counter", "get", "c"]).is_err());
+
+    assert_eq!(run(&["bounded", "add", "b", "3"]).unwrap(), "3");
+    assert_eq!(run(&["bounded", "take", "b", "2"]).unwrap(), "1");
+    assert!(run(&["bounded", "take", "b", "2"]).unwrap_err().to_string().contains("1 left in the world"));
+    assert_eq!(run(&["bounded", "get", "b"]).unwrap(), "1");
+    run(&["bounded", "delete", "b"]).unwrap();
+    assert!(run(&["bounded", "get", "b"]).unwrap_err().to_string().contains("there is no bounded counter"));
 
     for member in ["b", "a", "gone", "line\nbreak"] {
         run(&["set", "add", "s", member]).unwrap();

@@ -79,6 +79,8 @@ pub enum BodyKind {
     LargeValue,
     /// A counter.
     Counter,
+    /// A bounded counter.
+    Bounded,
     /// A member of a set.
     Member,
     /// A field of a map.

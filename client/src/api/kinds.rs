@@ -1,4 +1,4 @@
-//! The types of `/v1/accounts/{id}/namespaces/{namespace}/counters`, `/sets` and `/maps`, with their limits.
+//! The types of `/v1/accounts/{id}/namespaces/{namespace}/counters`, `/bounded`, `/sets` and `/maps`, with their limits.
 //!
 //! Metadata stays raw JSON text, so that no number and no order of fields is lost on the way through.
 
@@ -54,6 +54,32 @@ pub struct Add {
     /// Expiry in seconds from now; wins over `expiration`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expiration_ttl: Option<u64>,
+}
+
+/// `GET` of a bounded counter, and the answer to `POST`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BoundedInfo {
+    /// Its key.
+    pub key: String,
+    /// What it stands at, as of the PoP that answers.
+    pub count: i64,
+    /// How much of that can be taken at this PoP without asking another.
+    pub rights_here: u64,
+    /// What was stored along with it.
+    #[serde(default)]
+    pub metadata: Option<Box<RawValue>>,
+}
+
+/// The body of `POST` to a bounded counter: one of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundedChange {
+    /// How much to add, at most [`MAX_AMOUNT`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub add: Option<u64>,
+    /// How much to take, from 1 to [`MAX_AMOUNT`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub take: Option<u64>,
 }
 
 /// A page of the keys of counters, sets or maps.

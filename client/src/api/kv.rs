@@ -47,6 +47,8 @@ pub mod code {
     pub const OVER_QUOTA: u32 = 20_012;
     /// The state is not the one that a conditional request is for.
     pub const PRECONDITION_FAILED: u32 = 20_020;
+    /// More was to be taken from a bounded counter than there is, or than this PoP got rights to in time.
+    pub const LACKS_RIGHTS: u32 = 20_040;
 }
 
 /// What every answer but a value's bytes is wrapped in; `I` is what it says about paging.

@@ -38,6 +38,8 @@ pub enum WatchKind {
     Value,
     /// A sum of increments and decrements.
     Counter,
+    /// A sum that never goes below zero.
+    Bounded,
     /// Members.
     Set,
     /// Fields with values.
@@ -48,13 +50,14 @@ pub enum WatchKind {
 
 impl WatchKind {
     /// Every kind there is.
-    pub const ALL: [Self; 5] = [Self::Value, Self::Counter, Self::Set, Self::Map, Self::Doc];
+    pub const ALL: [Self; 6] = [Self::Value, Self::Counter, Self::Bounded, Self::Set, Self::Map, Self::Doc];
 
     /// Its name in documents and URLs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Value => "value",
             Self::Counter => "counter",
+            Self::Bounded => "bounded",
             Self::Set => "set",
             Self::Map => "map",
             Self::Doc => "doc",

@@ -218,6 +218,7 @@ fn cell(state: Option<&EntryState>, now_ms: u64) -> String {
         BodyKind::Value => "value",
         BodyKind::LargeValue => "large",
         BodyKind::Counter => "counter",
+        BodyKind::Bounded => "bounded counter",
         BodyKind::Member => "member",
         BodyKind::Field => "field",
         BodyKind::Chunk => "chunk",

@@ -1,6 +1,9 @@
-//! `counter`, `set` and `map`: the kinds beside values, from the command line.
+//! `counter`, `bounded`, `set` and `map`: the kinds beside values, from the command line.
+
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use littoral::api::kinds::BoundedInfo;
 use littoral::{ChangeOptions, PageOptions};
 use serde::Serialize;
 use serde_json::json;
@@ -37,6 +40,47 @@ enum CounterCommand {
     },
     /// Take away what this PoP has seen; no error if there is no counter
     Reset {
+        /// The key
+        key: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub(super) struct BoundedArgs {
+    #[command(flatten)]
+    account: AccountArgs,
+    #[command(subcommand)]
+    command: BoundedCommand,
+}
+
+#[derive(clap::Subcommand)]
+enum BoundedCommand {
+    /// Add to a bounded counter, and show what it stands at as of this PoP
+    Add {
+        /// The key
+        key: String,
+        /// How much
+        #[arg(default_value_t = 1)]
+        amount: u64,
+    },
+    /// Take from a bounded counter, or fail where too little is left, and show what it stands at
+    Take {
+        /// The key
+        key: String,
+        /// How much
+        #[arg(default_value_t = 1)]
+        amount: u64,
+        /// Wait so long at most for what other PoPs hold; as long as the PoP allows unless given
+        #[arg(long, value_name = "MILLISECONDS")]
+        timeout: Option<u64>,
+    },
+    /// Show what a bounded counter stands at
+    Get {
+        /// The key
+        key: String,
+    },
+    /// Delete a bounded counter as this PoP has seen it; no error if there is none
+    Delete {
         /// The key
         key: String,
     },
@@ -166,6 +210,30 @@ pub(super) async fn counter(args: CounterArgs, json: bool) -> Result<(), Failure
         CounterCommand::Reset { key } => {
             namespace.counter(&key).reset().await?;
             done(json, &json!({ "key": key, "reset": true }))
+        }
+    }
+}
+
+pub(super) async fn bounded(args: BoundedArgs, json: bool) -> Result<(), Failure> {
+    let namespace = args.account.namespace().await?;
+    let show = |info: &BoundedInfo| {
+        if json { print::json(info) } else { print::line(info.count.to_string()) }
+    };
+    match args.command {
+        BoundedCommand::Add { key, amount } => show(&namespace.bounded(&key).add(amount).await?),
+        BoundedCommand::Take { key, amount, timeout: None } => {
+            show(&namespace.bounded(&key).take(amount).await?)
+        }
+        BoundedCommand::Take { key, amount, timeout: Some(ms) } => {
+            show(&namespace.bounded(&key).take_within(amount, Duration::from_millis(ms)).await?)
+        }
+        BoundedCommand::Get { key } => {
+            let missing = || Failure::not_found(format!("there is no bounded counter {key:?}"));
+            show(&namespace.bounded(&key).info().await?.ok_or_else(missing)?)
+        }
+        BoundedCommand::Delete { key } => {
+            namespace.bounded(&key).delete().await?;
+            done(json, &json!({ "key": key, "deleted": true }))
         }
     }
 }

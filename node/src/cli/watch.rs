@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// Only this key
     #[arg(long, conflicts_with = "prefix")]
     key: Option<String>,
-    /// Only this kind of entry: value, counter, set or map
+    /// Only this kind of entry: value, counter, bounded, set, map or doc
     #[arg(long, value_parser = kind)]
     kind: Option<WatchKind>,
     /// Leave out what is there already
@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 fn kind(text: &str) -> Result<WatchKind, String> {
     let kind = WatchKind::ALL.into_iter().find(|kind| kind.name() == text);
-    kind.ok_or_else(|| "a kind is value, counter, set or map".into())
+    kind.ok_or_else(|| "a kind is value, counter, bounded, set, map or doc".into())
 }
 
 pub(super) async fn run(args: Args, account: &AccountArgs, json: bool) -> Result<(), Failure> {

@@ -1,10 +1,12 @@
-//! Questions to the replica that need nothing but the replica: verification, and what it holds for comparisons.
+//! Questions to the replica that need nothing but the replica: verification, what it holds for comparisons, and rights
+//! that others hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use replication::replica::Usage;
 use replication::replica::verify::{Verified, Verifying};
-use replication::{ChunkId, DigestKey, NamespaceId, Now, Replica, read};
+use replication::{ChunkId, DigestKey, EntryId, NamespaceId, Now, Replica, read};
 use tokio::sync::oneshot;
 
 use super::inbox::Command;
@@ -28,6 +30,22 @@ impl Engine {
             Ok(None) => Err(ReadError { reason: self.shared.condition.load().explain() }),
             Err(_) => Err(ReadError { reason: "this node is stopping".into() }),
         }
+    }
+
+    /// Has other PoPs asked for rights to take `amount` from a bounded counter, for so long at most. Gives whether there
+    /// was room for one more that is asked for.
+    ///
+    /// # Errors
+    /// In quarantine.
+    pub(crate) async fn want_rights(
+        &self,
+        id: EntryId,
+        amount: u64,
+        within: Duration,
+    ) -> Result<bool, ReadError> {
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        self.ask(move |replica, now| replica.want_rights(id, amount, now.mono_us.saturating_add(within_us)))
+            .await
     }
 
     /// What a namespace has.

@@ -486,7 +486,8 @@ impl Driver {
 /// full disk is no reason to be taken for silent, nor to forget what they hold.
 fn brings_entries(message: &Message) -> bool {
     let is_repair = matches!(message, Message::Round(Round { step: Step::Rows(_), .. }));
-    is_repair || matches!(message, Message::Delta(_) | Message::Snapshot(_))
+    // Who is asked for rights gives them by an event.
+    is_repair || matches!(message, Message::Delta(_) | Message::Snapshot(_) | Message::Rights(_))
 }
 
 fn unavailable(error: &StoreError) -> WriteError {

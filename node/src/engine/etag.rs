@@ -6,9 +6,9 @@
 //! both states, before and after the other has come.
 
 use bytes::Bytes;
-use replication::kinds::{Cleared, Content, Counter};
-use replication::read::kinds::{CounterView, cleared};
-use replication::{Body, Dot, Entry, EntryId, Kind, NamespaceId, Value, read};
+use replication::kinds::{Bounded, Cleared, Content, Counter};
+use replication::read::kinds::{BoundedView, CounterView, cleared};
+use replication::{Body, Dot, Entry, EntryId, Kind, NamespaceId, ReplicaId, Value, read};
 
 use super::{Engine, ReadError, show_dot, unix_ms};
 
@@ -35,6 +35,10 @@ impl Etag {
             Body::Counter(counter) => {
                 counter.count(now_s)?;
                 Some(Self::of_parts(&counter_parts(counter, now_s)))
+            }
+            Body::Bounded(bounded) => {
+                bounded.count()?;
+                Some(Self::of_parts(&bounded_parts(bounded)))
             }
             Body::Element(element) => match &element.alive(cleared, now_s)[..] {
                 [] => None,
@@ -84,6 +88,19 @@ fn counter_parts(counter: &Counter, now_s: u64) -> Vec<String> {
     told.chain(note.map(|note| show_dot(note.dot))).collect()
 }
 
+/// The same of a bounded counter: what can be taken where is seen too.
+fn bounded_parts(bounded: &Bounded) -> Vec<String> {
+    let living = bounded.generations.iter().filter(|(_, generation)| generation.ended.is_none());
+    let told = living.flat_map(|(birth, generation)| {
+        let tallies = generation.tallies().into_iter();
+        tallies
+            .map(|(replica, tally)| format!("{} {replica} {tally:?}", show_dot(*birth)))
+            .collect::<Vec<_>>()
+    });
+    let note = bounded.note.as_ref().filter(|note| note.bytes.is_some());
+    told.chain(note.map(|note| show_dot(note.dot))).collect()
+}
+
 impl Engine {
     /// As [`Engine::read`], with the name of the state.
     ///
@@ -119,6 +136,23 @@ impl Engine {
                 metadata: counter.metadata().cloned(),
                 expires_at_s: counter.expires_at_s(now_s),
             })
+        })
+    }
+
+    /// The bounded counter under `key` with the name of its state; `None` where nobody has added to it, or it was deleted.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn bounded(
+        &self,
+        namespace: NamespaceId,
+        key: &[u8],
+    ) -> Result<Option<(BoundedView, Etag)>, ReadError> {
+        let id = EntryId::whole(namespace, Kind::Bounded, Bytes::copy_from_slice(key));
+        let here = self.shared.replica.unwrap_or(ReplicaId::SENDER);
+        self.tagged(&id, |entry, _, _| {
+            let Body::Bounded(bounded) = &entry.body else { return None };
+            BoundedView::of(bounded, here)
         })
     }
 
@@ -160,8 +194,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use replication::Hlc;
     use replication::kinds::{CounterPart, Element, ElementPart, Head, Note, PartState, Reset, Times};
-    use replication::{Hlc, ReplicaId};
 
     use super::*;
 

@@ -160,6 +160,7 @@ impl Native {
                 (Some(value), _) if value.is_chunked => BodyKind::LargeValue,
                 (Some(_), Kind::Value) => BodyKind::Value,
                 (Some(_), Kind::Counter) => BodyKind::Counter,
+                (Some(_), Kind::Bounded) => BodyKind::Bounded,
                 (Some(_), kind) if kind.has_elements() && state.id.element.is_empty() => BodyKind::Whole,
                 (Some(_), Kind::Set) => BodyKind::Member,
                 (Some(_), Kind::Map) => BodyKind::Field,

@@ -25,6 +25,7 @@
 //! | 20031 | 409 | a patch does not fit the document |
 //! | 20032 | 415 | the body is of a type that is not taken here |
 //! | 20033 | 500 | a document cannot be worked with |
+//! | 20040 | 409 | a bounded counter has too little left, or this PoP got no rights to it in time |
 
 use std::borrow::Cow;
 use std::io;
@@ -107,6 +108,8 @@ pub(crate) enum ApiError {
     TooManyChanges { given: usize, limit: usize },
     #[error("add must be at most {MAX_AMOUNT} either way, not {given}")]
     AmountTooLarge { given: i64 },
+    #[error("{}", too_little(*wanted, *here, *left))]
+    LacksRights { wanted: u64, here: u64, left: u64 },
     #[error("there is no such {what} here")]
     NotHere { what: &'static str },
     #[error("account {id} is not one of this token's")]
@@ -224,6 +227,7 @@ impl ApiError {
             Self::Namespace(NamespaceError::Read(_) | NamespaceError::Write(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
+            Self::LacksRights { .. } => (StatusCode::CONFLICT, 20040),
             Self::NotReached { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20013),
             Self::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, 20014),
             Self::ChunkUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20005),
@@ -304,6 +308,9 @@ impl ApiError {
         if let Self::Write(WriteError::Precondition { current }) = self {
             details["etag"] = current.as_ref().map(quoted).into();
         }
+        if let Self::LacksRights { here, left, .. } = self {
+            (details["rights_here"], details["count"]) = ((*here).into(), (*left).into());
+        }
         details
     }
 
@@ -323,6 +330,21 @@ impl ApiError {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
+    }
+}
+
+/// Why nothing was taken from a bounded counter.
+fn too_little(wanted: u64, here: u64, left: u64) -> String {
+    if left < wanted {
+        format!(
+            "{left} left in the world as far as this PoP knows, fewer than the {wanted} wanted, so nothing was taken; take \
+             fewer, or add some first"
+        )
+    } else {
+        format!(
+            "this PoP holds the rights to take {here} of the {left} left, fewer than the {wanted} wanted, and other PoPs gave \
+             it no more in time, so nothing was taken; try again, or at another PoP"
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Values, counters, sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is
+//! Values, counters (bounded or not), sets and maps under `/v1/accounts/{account}/namespaces/{namespace}`: from the path to what is
 //! asked.
 //!
 //! The rule this file upholds: the path is taken apart at its slashes as it was sent, and each part is decoded once.
@@ -34,6 +34,7 @@ use super::values::metadata_json;
 use super::{Surface, parse_namespace};
 use crate::engine::{Etag, Precondition, Write, show_dot};
 
+mod bounded;
 mod counters;
 mod maps;
 mod sets;
@@ -76,6 +77,7 @@ pub(super) fn route(path: &str) -> Option<Asked<'_>> {
     let (kind, elements) = match parts.next()? {
         "values" => (Kind::Value, None),
         "counters" => (Kind::Counter, None),
+        "bounded" => (Kind::Bounded, None),
         "sets" => (Kind::Set, Some("members")),
         "maps" => (Kind::Map, Some("fields")),
         _ => return None,
@@ -129,6 +131,7 @@ impl Asked<'_> {
             Kind::Map => Operation::Maps,
             Kind::Value => Operation::Values,
             Kind::Counter => Operation::Counters,
+            Kind::Bounded => Operation::Bounded,
             Kind::Doc => Operation::Documents,
         }
     }
@@ -139,7 +142,7 @@ impl Asked<'_> {
             Target::Keys => false,
             Target::Element { .. } => true,
             Target::Whole { .. } | Target::Metadata { .. } => match self.kind {
-                Kind::Value | Kind::Counter => true,
+                Kind::Value | Kind::Counter | Kind::Bounded => true,
                 Kind::Set | Kind::Map | Kind::Doc => false,
             },
         }
@@ -270,6 +273,10 @@ async fn dispatch(
         (Target::Whole { key }, Kind::Set, _) => sets::change(&whole(key)?, upload).await,
         (Target::Whole { key }, Kind::Map, &Method::GET) => maps::list(&whole(key)?),
         (Target::Whole { key }, Kind::Map, _) => maps::change(&whole(key)?, upload).await,
+        (Target::Whole { key }, Kind::Bounded, &Method::GET) => bounded::read(&whole(key)?),
+        (Target::Whole { key }, Kind::Bounded, _) => {
+            bounded::change(&whole(key)?, &head.headers, upload).await
+        }
         (Target::Whole { key }, _, &Method::GET) => counters::read(&whole(key)?),
         (Target::Whole { key }, _, _) => counters::add(&whole(key)?, upload).await,
         (Target::Element { key, element }, kind, method) => {
@@ -370,8 +377,13 @@ impl<'a> Whole<'a> {
         self.query.ack()?;
         match self.metadata()? {
             None if self.precondition.is_some() => {
-                let counter = self.surface.engine.counter(self.place.namespace, self.key.as_bytes())?;
-                conditions::decide(self.precondition, counter.as_ref().map(|(_, etag)| etag))?;
+                let (engine, namespace, key) =
+                    (&self.surface.engine, self.place.namespace, self.key.as_bytes());
+                let etag = match self.kind {
+                    Kind::Bounded => engine.bounded(namespace, key)?.map(|(_, etag)| etag),
+                    _ => engine.counter(namespace, key)?.map(|(_, etag)| etag),
+                };
+                conditions::decide(self.precondition, etag.as_ref())?;
                 Ok(written(None))
             }
             None => Ok(written(None)),
@@ -383,6 +395,7 @@ impl<'a> Whole<'a> {
         let (engine, namespace, key) = (&self.surface.engine, self.place.namespace, self.key.as_bytes());
         Ok(match self.kind {
             Kind::Counter => engine.counter(namespace, key)?.and_then(|(counter, _)| counter.metadata),
+            Kind::Bounded => engine.bounded(namespace, key)?.and_then(|(bounded, _)| bounded.metadata),
             kind => engine.metadata(namespace, kind, key)?,
         })
     }
@@ -529,6 +542,7 @@ mod tests {
         check("/counters", Some((Kind::Counter, Target::Keys)));
         check("/counters/k", Some((Kind::Counter, Target::Whole { key: "k" })));
         check("/counters/metadata", Some((Kind::Counter, Target::Whole { key: "metadata" })));
+        check("/bounded/k", Some((Kind::Bounded, Target::Whole { key: "k" })));
         check("/values", Some((Kind::Value, Target::Keys)));
         check("/values/a%2Fb", Some((Kind::Value, Target::Whole { key: "a%2Fb" })));
         check("/values/k/metadata", Some((Kind::Value, Target::Metadata { key: "k" })));
@@ -541,6 +555,7 @@ mod tests {
             "/counters/",
             "/counters/k/",
             "/counters/k/members/m",
+            "/bounded/k/members/m",
             "/values/",
             "/values/a/b",
             "/values/k/fields/f",

@@ -33,6 +33,10 @@ impl Measures {
             "littoral_write_waits_total",
             "Writes that waited for other PoPs to hold them, by result"
         );
+        describe_counter!(
+            "littoral_rights_waits_total",
+            "Takings from bounded counters that waited for rights of other PoPs, by result"
+        );
         describe_counter!(OVER_QUOTA, "Requests refused because they exceed a quota, by which");
         describe_histogram!(
             SECONDS,

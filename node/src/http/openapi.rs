@@ -102,7 +102,7 @@ mod tests {
             told += 1;
         }
         // Keys, a whole and its metadata, of each kind; and members and fields.
-        assert_eq!(told, 4 * 3 + 2);
+        assert_eq!(told, 5 * 3 + 2);
     }
 
     #[test]
@@ -148,7 +148,11 @@ mod tests {
                 && !matches!(operation, Operation::Unrouted | Operation::Native)
                 && !matches!(
                     operation,
-                    Operation::Counters | Operation::Sets | Operation::Maps | Operation::Values
+                    Operation::Counters
+                        | Operation::Bounded
+                        | Operation::Sets
+                        | Operation::Maps
+                        | Operation::Values
                 )
                 && !matches!(operation, Operation::Documents)
         };

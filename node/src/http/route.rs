@@ -37,6 +37,8 @@ pub(crate) enum Operation {
     BindingBulkGet,
     /// Under `/v1`, about counters, sets, maps and values.
     Counters,
+    /// The same, about bounded counters.
+    Bounded,
     Sets,
     Maps,
     Values,
@@ -50,7 +52,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -71,6 +73,7 @@ impl Operation {
         Self::BindingList,
         Self::BindingBulkGet,
         Self::Counters,
+        Self::Bounded,
         Self::Sets,
         Self::Maps,
         Self::Values,
@@ -102,6 +105,7 @@ impl Operation {
             Self::BindingList => "binding list",
             Self::BindingBulkGet => "binding bulk get",
             Self::Counters => "counters",
+            Self::Bounded => "bounded",
             Self::Sets => "sets",
             Self::Maps => "maps",
             Self::Values => "values",

@@ -132,7 +132,6 @@ impl Terms {
                 "a stream of orders is answered before they are carried out: it takes no wait and no Littoral-Session",
             ));
         }
-        let timeout = number(TIMEOUT, "timeout")?.map(Duration::from_millis);
         Ok(Self {
             form,
             is_read,
@@ -140,7 +139,7 @@ impl Terms {
             session,
             max_staleness_ms: number(MAX_STALENESS, "max-staleness")?,
             wanted,
-            patience: timeout.map_or(surface.session_wait, |timeout| timeout.min(surface.session_wait)),
+            patience: patience(surface, headers, &query)?,
         })
     }
 
@@ -259,6 +258,17 @@ fn insert(response: &mut Response<Body>, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
+}
+
+/// How long a request may wait before it is answered: as it says, and no longer than the node lets any.
+pub(super) fn patience(
+    surface: &Surface,
+    headers: &HeaderMap,
+    query: &Query<'_>,
+) -> Result<Duration, ApiError> {
+    let asked_ms = number(headers, TIMEOUT)?.map_or_else(|| query.number("timeout"), |ms| Ok(Some(ms)))?;
+    let most = surface.session_wait;
+    Ok(asked_ms.map_or(most, |ms| Duration::from_millis(ms).min(most)))
 }
 
 /// Whether it tells of something that is not there, or not changed.

@@ -1,6 +1,7 @@
 //! Counters, sets and maps: each call, its limits, and what it answers.
 
 mod access;
+mod bounded;
 
 use littoral_node::engine::{Ack, Write};
 use replication::{Change, Content, EntryId, Kind};
@@ -422,7 +423,7 @@ async fn listings_are_in_order_and_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_has_its_limit_and_must_be_json() {
     let node = test_node().await;
-    for kind in ["counters", "sets", "maps"] {
+    for kind in ["counters", "bounded", "sets", "maps"] {
         let path = format!("/{kind}/k/metadata");
         for (len, fits) in
             [(MAX_METADATA_BYTES - 1, true), (MAX_METADATA_BYTES, true), (MAX_METADATA_BYTES + 1, false)]
@@ -445,6 +446,7 @@ async fn pages_and_methods_that_are_not_there_are_told() {
     for (method, path, allow) in [
         ("POST", "/counters", "GET"),
         ("PUT", "/counters/k", "GET, POST, DELETE"),
+        ("PUT", "/bounded/k", "GET, POST, DELETE"),
         ("PATCH", "/sets/k", "GET, POST, DELETE"),
         ("POST", "/maps/k", "GET, PATCH, DELETE"),
         ("GET", "/maps/k/metadata", "PUT, DELETE"),

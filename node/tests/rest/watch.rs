@@ -367,7 +367,7 @@ async fn what_cannot_be_watched_is_refused_with_a_reason() {
         ("cursor=nonsense", 400, "watch again without it"),
         (&of_another, 400, "watch again without it"),
         ("key=a&prefix=b", 400, "exclude each other"),
-        ("kind=document", 400, "value, counter, set, map or doc"),
+        ("kind=document", 400, "value, counter, bounded, set, map or doc"),
         ("snapshot=no", 400, "true or false"),
         ("key=", 400, "cannot be empty"),
         (&format!("prefix={}", "a".repeat(513)), 414, "exceeds key length limit"),

@@ -2,12 +2,17 @@
 //!
 //! A frame is a version byte and one message. Those of anti-entropy are in [`super::round`].
 
+use bincode::de::{BorrowDecode, BorrowDecoder, Decode};
+use bincode::enc::{Encode, Encoder};
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 use bytes::Bytes;
 
+use super::delta::{decode_id, encode_id};
 use super::{Malformed, decode_exact, encode_into};
 use crate::clock::{Hlc, ReplicaId};
 use crate::digest::Digest;
+use crate::entry::EntryId;
 use crate::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use crate::vector::{Position, VersionVector};
 
@@ -72,6 +77,35 @@ pub enum Message {
     },
     /// Rows you asked for.
     Snapshot(Snapshot),
+    /// Give me rights to take from a bounded counter.
+    Rights(RightsWanted),
+}
+
+/// Which rights are asked for. Whoever is asked knows by it what is on its way already, so that asking again, or a question
+/// that comes late, brings nothing more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RightsWanted {
+    /// The bounded counter.
+    pub id: EntryId,
+    /// How much the sender lacks.
+    pub lacking: u64,
+    /// How much the receiver has given it in all, as far as it knows.
+    pub received: u64,
+}
+
+impl Encode for RightsWanted {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        encode_id(&self.id, encoder)?;
+        (self.lacking, self.received).encode(encoder)
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for RightsWanted {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let id = decode_id(decoder)?;
+        let (lacking, received) = Decode::decode(decoder)?;
+        Ok(Self { id, lacking, received })
+    }
 }
 
 /// Up to where events are held durably. Nearly always those of the receiver alone, which then need no name.
@@ -223,7 +257,7 @@ mod tests {
         let other = "08".repeat(16);
         let after = "0a0000000000000408";
         let rows = "000001000161017610000100016201090000000000000176";
-        assert_eq!(hex, format!("050301{origin}{after}01{namespace}01{other}02{rows}"));
+        assert_eq!(hex, format!("060301{origin}{after}01{namespace}01{other}02{rows}"));
     }
 
     /// One small write: a line of its own costs as much as its key, value and namespace, and 21 bytes.
@@ -256,6 +290,12 @@ mod tests {
         let position = Position { hlc: Hlc::new(11, 0), ops: 5, bytes: 8 };
         assert_eq!(check(Message::Ack(Ack { yours: Some(position), others: Vec::new() })), 13);
         check(Message::Ack(Ack { yours: None, others: vec![(ReplicaId([7; 16]), position)] }));
+    }
+
+    #[test]
+    fn a_question_for_rights_survives() {
+        let id = EntryId::whole(NamespaceId([1; 16]), crate::entry::Kind::Bounded, "stock");
+        check(Message::Rights(RightsWanted { id, lacking: 3, received: u64::MAX }));
     }
 
     /// Every byte of a real frame, changed to anything: an error or another message, never a panic.

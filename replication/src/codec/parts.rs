@@ -16,7 +16,8 @@ use super::{CONFIG, Malformed};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::{Body, Entry, EntryId, Kind, MAX_INLINE_BYTES, MAX_METADATA_BYTES};
 use crate::kinds::{
-    Content, Counter, CounterPart, Element, ElementPart, Head, MAX_CLEARS, Note, PartState, Reset,
+    Bounded, BoundedPart, Content, Counter, CounterPart, Element, ElementPart, Generation, Head, MAX_CLEARS,
+    MAX_COUNT, Note, PartState, Reset, Tally,
 };
 use crate::vector::MAX_ORIGINS;
 
@@ -118,6 +119,7 @@ pub(super) fn encode<E: Encoder>(body: &Body, dot: Dot, encoder: &mut E) -> Resu
     match body {
         Body::Value(_) | Body::Tombstone => Ok(()),
         Body::Counter(counter) => encode_counter(counter, dot, encoder),
+        Body::Bounded(bounded) => encode_bounded(bounded, dot, encoder),
         Body::Element(element) => encode_element(element, dot, encoder),
         Body::Head(head) => encode_head(head, dot, encoder),
     }
@@ -133,6 +135,7 @@ pub(super) fn decode<'de, D: BorrowDecoder<'de>>(
     let body = match id.kind {
         Kind::Value => return Err(DecodeError::Other("a value has no parts")),
         Kind::Counter => decode_counter(dot, decoder).map(Body::Counter)?,
+        Kind::Bounded => decode_bounded(dot, decoder).map(Body::Bounded)?,
         Kind::Set | Kind::Map | Kind::Doc if id.element.is_empty() => {
             decode_head(dot, decoder).map(Body::Head)?
         }
@@ -255,6 +258,85 @@ fn decode_counter<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Resu
     Ok(Counter { parts, note: decode_note(form, &table, decoder)? })
 }
 
+fn encode_bounded<E: Encoder>(bounded: &Bounded, dot: Dot, encoder: &mut E) -> Result<(), EncodeError> {
+    let parts = || bounded.generations.values().flat_map(|generation| &generation.parts);
+    let tallies = parts().flat_map(|(_, part)| part.anew.values().chain([&part.tally]));
+    let named = parts().flat_map(|(replica, part)| part.anew.keys().chain([replica]));
+    let named = named.chain(tallies.flat_map(|tally| tally.given.keys())).copied();
+    let ended = bounded.generations.values().filter_map(|generation| generation.ended);
+    let dots =
+        bounded.generations.keys().copied().chain(ended).chain(bounded.note.as_ref().map(|note| note.dot));
+    let table = Table::of(dot, named.chain(dots.map(|dot| dot.replica)));
+    table.encode(encoder)?;
+    (bounded.generations.len() as u32).encode(encoder)?;
+    for (birth, generation) in &bounded.generations {
+        table.encode_dot(*birth, encoder)?;
+        generation.ended.is_some().encode(encoder)?;
+        if let Some(by) = generation.ended {
+            table.encode_dot(by, encoder)?;
+        }
+        (generation.parts.len() as u32).encode(encoder)?;
+        for (replica, part) in &generation.parts {
+            encode_tally(*replica, &part.tally, &table, encoder)?;
+            (part.anew.len() as u32).encode(encoder)?;
+            for (other, tally) in &part.anew {
+                encode_tally(*other, tally, &table, encoder)?;
+            }
+        }
+    }
+    encode_note(bounded.note.as_ref(), &table, encoder)
+}
+
+fn decode_bounded<'de, D: BorrowDecoder<'de>>(dot: Dot, decoder: &mut D) -> Result<Bounded, DecodeError> {
+    let table = Table::decode(dot, decoder)?;
+    let mut generations = BTreeMap::new();
+    for _ in 0..u32::decode(decoder)? {
+        let birth = table.decode_dot(decoder)?;
+        let ended = if bool::decode(decoder)? { Some(table.decode_dot(decoder)?) } else { None };
+        let mut parts = BTreeMap::new();
+        for _ in 0..u32::decode(decoder)? {
+            let (replica, tally) = decode_tally(&table, decoder)?;
+            let mut anew = BTreeMap::new();
+            for _ in 0..u32::decode(decoder)? {
+                let (other, tally) = decode_tally(&table, decoder)?;
+                anew.insert(other, tally);
+            }
+            parts.insert(replica, BoundedPart { tally, anew });
+        }
+        generations.insert(birth, Generation { parts, ended });
+    }
+    let form = u8::decode(decoder)?;
+    Ok(Bounded { generations, note: decode_note(form, &table, decoder)? })
+}
+
+fn encode_tally<E: Encoder>(
+    replica: ReplicaId,
+    tally: &Tally,
+    table: &Table,
+    encoder: &mut E,
+) -> Result<(), EncodeError> {
+    table.encode_dot(Dot { hlc: tally.hlc, replica }, encoder)?;
+    (tally.up, tally.down, tally.given.len() as u32).encode(encoder)?;
+    tally.given.iter().try_for_each(|(to, given)| (table.index(*to), *given).encode(encoder))
+}
+
+fn decode_tally<'de, D: BorrowDecoder<'de>>(
+    table: &Table,
+    decoder: &mut D,
+) -> Result<(ReplicaId, Tally), DecodeError> {
+    let Dot { hlc, replica } = table.decode_dot(decoder)?;
+    let (up, down, count): (u64, u64, u32) = Decode::decode(decoder)?;
+    let mut given = BTreeMap::new();
+    for _ in 0..count {
+        let (to, amount): (u32, u64) = Decode::decode(decoder)?;
+        given.insert(table.replica(to)?, amount);
+    }
+    if given.values().copied().chain([up, down]).any(|sum| sum > MAX_COUNT) {
+        return Err(DecodeError::Other("a sum beyond what is counted"));
+    }
+    Ok((replica, Tally { hlc, up, down, given }))
+}
+
 fn encode_head<E: Encoder>(head: &Head, dot: Dot, encoder: &mut E) -> Result<(), EncodeError> {
     let said = head.note.as_ref().map(|note| note.dot).into_iter().chain(head.expiries.keys().copied());
     let by = head.clears.keys().copied().chain(said).map(|dot| dot.replica);
@@ -344,6 +426,11 @@ pub(crate) fn canonical(body: &Body, dot: Dot) -> Vec<u8> {
         Body::Counter(counter) => {
             for (birth, part) in &mut counter.parts {
                 part.reset = part.reset.map(|reset| Reset { by: *birth, ..reset });
+            }
+        }
+        Body::Bounded(bounded) => {
+            for (birth, generation) in &mut bounded.generations {
+                generation.ended = generation.ended.map(|_| *birth);
             }
         }
         Body::Value(_) | Body::Tombstone | Body::Head(_) => {}
@@ -452,6 +539,25 @@ mod tests {
                 ],
             ),
         );
+        let bounded = EntryId::whole(NamespaceId([9; 16]), Kind::Bounded, "k");
+        let (row, _) = check(&bounded, state(&bounded, vec![(ONE, add(5, None))]));
+        assert!(row <= 48, "{row} bytes for a bounded counter that one replica has added to");
+        let stock = state(
+            &bounded,
+            vec![
+                (ONE, add(5, None)),
+                (ONE, Change::Give { to: TWO, amount: 3 }),
+                (TWO, add(-2, None)),
+                (TWO, Change::Describe(Some(Bytes::from("{}")))),
+            ],
+        );
+        check(&bounded, stock.clone());
+        // With what another had heard, as one that came back tells it.
+        check(&bounded, stock.said_by(TWO).unwrap());
+        check(
+            &bounded,
+            state(&bounded, vec![(ONE, add(5, None)), (TWO, Change::Clear), (ONE, add(1, None))]),
+        );
         let head = EntryId::whole(NamespaceId([9; 16]), Kind::Set, "k");
         check(&head, state(&head, vec![(ONE, Change::Clear), (TWO, Change::Clear)]));
         check(
@@ -475,7 +581,7 @@ mod tests {
             Message::Delta(Delta { origin: TWO, group: 0, after, upto: position, rows }).to_frame()
         };
         assert!(Message::from_frame(&frame(&member)).is_ok());
-        for kind in [Kind::Counter, Kind::Value] {
+        for kind in [Kind::Counter, Kind::Bounded, Kind::Value] {
             let id = EntryId::whole(NamespaceId([9; 16]), kind, "k");
             assert!(Message::from_frame(&frame(&id)).is_err(), "{kind:?}");
         }

@@ -64,7 +64,7 @@ pub(super) fn flags(body: &Body) -> u8 {
             let chunked = if matches!(value.payload, Payload::Chunked(_)) { CHUNKED } else { 0 };
             expires | metadata | chunked
         }
-        Body::Counter(_) | Body::Element(_) | Body::Head(_) => parts::flags(body),
+        Body::Counter(_) | Body::Bounded(_) | Body::Element(_) | Body::Head(_) => parts::flags(body),
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::CHUNK_BYTES;
 use crate::clock::{Dot, NotHex, parse_hex};
-use crate::kinds::{Counter, Element, Head, Joined};
+use crate::kinds::{Bounded, Counter, Element, Head, Joined};
 
 /// What an event wrote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,8 @@ pub enum Body {
     Tombstone,
     /// A counter.
     Counter(Counter),
+    /// A bounded counter.
+    Bounded(Bounded),
     /// A member of a set, a field of a map, or a chunk of a document.
     Element(Element),
     /// What is said of a set, map or document as a whole.
@@ -38,6 +40,11 @@ impl Body {
         if let Body::Counter(counter) = self { Some(counter) } else { None }
     }
 
+    /// The bounded counter, if it is one.
+    pub(super) fn bounded(&self) -> Option<&Bounded> {
+        if let Body::Bounded(bounded) = self { Some(bounded) } else { None }
+    }
+
     /// The member or field, if it is one.
     pub(super) fn element(&self) -> Option<&Element> {
         if let Body::Element(element) = self { Some(element) } else { None }
@@ -53,6 +60,7 @@ impl Body {
         match self {
             Body::Value(_) | Body::Tombstone => None,
             Body::Counter(counter) => Some(counter.dots().collect()),
+            Body::Bounded(bounded) => Some(bounded.dots().collect()),
             Body::Element(element) => Some(element.dots().collect()),
             Body::Head(head) => Some(head.dots().collect()),
         }
@@ -64,6 +72,7 @@ impl Body {
             Body::Tombstone => true,
             Body::Value(_) | Body::Head(_) => false,
             Body::Counter(counter) => counter.is_dead(),
+            Body::Bounded(bounded) => bounded.is_dead(),
             Body::Element(element) => element.is_dead(),
         }
     }
@@ -75,6 +84,7 @@ impl Body {
             Body::Tombstone => 0,
             Body::Value(value) => value.payload.len() + of_metadata(value.metadata.as_ref()),
             Body::Counter(counter) => 8 + of_metadata(counter.metadata()),
+            Body::Bounded(bounded) => 8 + of_metadata(bounded.metadata()),
             Body::Element(element) => element.content_bytes(),
             Body::Head(head) => of_metadata(head.metadata()),
         }
@@ -83,7 +93,7 @@ impl Body {
     /// When the next of it expires, in Unix seconds.
     pub fn next_expiry(&self) -> Option<u64> {
         match self {
-            Body::Tombstone => None,
+            Body::Tombstone | Body::Bounded(_) => None,
             Body::Head(head) => head.next_expiry(),
             Body::Value(value) => value.expires_at_s,
             Body::Counter(counter) => counter.next_expiry(),
@@ -104,6 +114,7 @@ impl Body {
                 payload + of_metadata(value.metadata.as_ref())
             }
             Body::Counter(counter) => 48 * counter.parts.len() + of_metadata(counter.metadata()),
+            Body::Bounded(bounded) => bounded.frame_bytes() + of_metadata(bounded.metadata()),
             Body::Element(element) => 32 * element.parts.len() + element.content_bytes() as usize,
             Body::Head(head) => {
                 let times = head.events.len()

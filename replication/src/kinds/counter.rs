@@ -268,7 +268,7 @@ impl Joined for Counter {
         parts.keys().any(|birth| birth.replica == replica).then_some(Self { parts, note })
     }
 
-    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot) -> Self {
+    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot, _: Frontier<'_>) -> Self {
         let mut counter = current.cloned().unwrap_or_default();
         let now_s = new.hlc.wall_ms() / 1000;
         // What of its own counts nobody else has heard of.

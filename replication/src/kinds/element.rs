@@ -192,7 +192,7 @@ impl Joined for Element {
         Some(Self { parts: parts.map(|(whose, part)| (*whose, part.clone())).collect() })
     }
 
-    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot) -> Self {
+    fn said_anew(&self, current: Option<&Self>, old: ReplicaId, new: Dot, _: Frontier<'_>) -> Self {
         let mut element = current.cloned().unwrap_or_default();
         // What the old incarnation has spent of others is spent by the new event.
         for (replica, part) in self.parts.iter().filter(|(replica, _)| **replica != old) {

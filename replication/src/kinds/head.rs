@@ -270,7 +270,7 @@ impl Joined for Head {
         })
     }
 
-    fn said_anew(&self, current: Option<&Self>, _old: ReplicaId, new: Dot) -> Self {
+    fn said_anew(&self, current: Option<&Self>, _: ReplicaId, new: Dot, _: Frontier<'_>) -> Self {
         let mut head = current.cloned().unwrap_or_default();
         head.events.insert(new.replica, new.hlc);
         if !self.clears.is_empty() {

@@ -13,6 +13,8 @@ use super::*;
 use crate::entry::{Entry, EntryId, Kind, NamespaceId, Settled};
 use crate::vector::Position;
 
+mod bounded;
+
 const REPLICAS: usize = 3;
 /// Each step takes so long.
 const STEP_MS: u64 = 400;
@@ -37,6 +39,14 @@ fn changes(kind: Kind) -> BoxedStrategy<Change> {
     match kind {
         Kind::Counter => prop_oneof![
             4 => (-5..9_i64, expiry).prop_map(|(amount, expires_at_s)| Change::Add { amount, expires_at_s }),
+            1 => Just(Change::Clear),
+            1 => prop_oneof![Just(None), Just(Some(Bytes::from("{}")))].prop_map(Change::Describe),
+        ]
+        .boxed(),
+        Kind::Bounded => prop_oneof![
+            3 => (0..9_i64).prop_map(|amount| Change::Add { amount, expires_at_s: None }),
+            3 => (-6..0_i64).prop_map(|amount| Change::Add { amount, expires_at_s: None }),
+            2 => (0..REPLICAS, 0..6_u64).prop_map(|(to, amount)| Change::Give { to: replica(to), amount }),
             1 => Just(Change::Clear),
             1 => prop_oneof![Just(None), Just(Some(Bytes::from("{}")))].prop_map(Change::Describe),
         ]
@@ -77,6 +87,7 @@ struct World {
     /// What each replica has heard of, by the model.
     heard: Vec<BTreeSet<Dot>>,
     events: BTreeMap<Dot, ModelEvent>,
+    refused: usize,
 }
 
 fn replica(at: usize) -> ReplicaId {
@@ -93,11 +104,13 @@ impl World {
             epochs: vec![Hlc::ZERO; REPLICAS],
             heard: vec![BTreeSet::new(); REPLICAS],
             events: BTreeMap::new(),
+            refused: 0,
         }
     }
 
     fn id(&self) -> EntryId {
-        let element = if matches!(self.kind, Kind::Counter | Kind::Doc) { "" } else { "member" };
+        let element =
+            if matches!(self.kind, Kind::Counter | Kind::Bounded | Kind::Doc) { "" } else { "member" };
         EntryId::element(NamespaceId([9; 16]), self.kind, "key", element)
     }
 
@@ -123,6 +136,11 @@ impl World {
         }
         let dot = Dot { hlc: Hlc::new(self.now_ms, 0), replica: replica(at) };
         let body = Entry::changed(&self.id(), self.states[at].as_ref(), change.clone(), dot, &self.held[at]);
+        // Of a bounded counter more may be asked than there is here.
+        if matches!(body, Err(ChangeError::LacksRights { .. })) {
+            self.refused += 1;
+            return;
+        }
         self.states[at] = Entry::of_parts(body.unwrap());
         self.held[at].advance(dot.replica, Position { hlc: dot.hlc, ops: 0, bytes: 0 });
         self.events.insert(dot, ModelEvent { change, seen: self.heard[at].clone() });
@@ -167,6 +185,7 @@ impl World {
         let now_s = self.now_s();
         match &self.states[at].as_ref()?.body {
             Body::Counter(counter) => counter.count(now_s).map(|count| count.to_string()),
+            Body::Bounded(bounded) => bounded.count().map(|count| count.to_string()),
             Body::Element(element) => {
                 let alive = element.alive(&Cleared::default(), now_s);
                 alive.last().map(|(_, content)| String::from_utf8(content.bytes.to_vec()).unwrap())

@@ -8,10 +8,11 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::{MAX_ROWS_LOOKED_AT, damaged_row, scan_page, states};
+use crate::clock::ReplicaId;
 use crate::codec::row::{self, Summary};
 use crate::entry::{Body, EntryId, Kind, NamespaceId};
 use crate::keys;
-use crate::kinds::{Cleared, Content, Counter, Element, Head};
+use crate::kinds::{Bounded, Cleared, Content, Counter, Element, Head};
 use crate::store::{Store, StoreError};
 
 /// A counter as a reader sees it.
@@ -45,6 +46,28 @@ fn view(counter: &Counter, now_s: u64) -> Option<CounterView> {
         metadata: counter.metadata().cloned(),
         expires_at_s: counter.expires_at_s(now_s),
     })
+}
+
+/// A bounded counter as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundedView {
+    /// What it stands at.
+    pub count: i128,
+    /// How much of that may be taken here.
+    pub rights_here: u64,
+    /// Serialised JSON.
+    pub metadata: Option<Bytes>,
+}
+
+impl BoundedView {
+    /// What a reader sees of this state at this replica; `None` where nobody has added to it, or it was deleted.
+    pub fn of(bounded: &Bounded, here: ReplicaId) -> Option<Self> {
+        Some(Self {
+            count: bounded.count()?,
+            rights_here: bounded.rights(here),
+            metadata: bounded.metadata().cloned(),
+        })
+    }
 }
 
 /// The content of a member (for which it is empty) or field, as of `now_s`; `None` where it is not there.
@@ -136,7 +159,7 @@ pub struct KeyRow {
     pub expires_at_s: Option<u64>,
 }
 
-/// Up to `limit` keys of counters, sets or maps that start with `prefix` and come after `after`. Sets and maps without a
+/// Up to `limit` keys of counters (bounded or not), sets or maps that start with `prefix` and come after `after`. Sets and maps without a
 /// member or field are not there. A page may be short, even empty, and still have a next one: it ends after the set or map
 /// with which as many rows were looked at as a page may.
 pub fn keys_page<S: Store>(
@@ -168,6 +191,17 @@ pub fn keys_page<S: Store>(
                 metadata: found.metadata,
                 expires_at_s: found.expires_at_s,
             }),
+            // Whoever it is that may take from it, it is there.
+            Kind::Bounded => {
+                match body(store, &keys::entry(&EntryId::whole(namespace, kind, key.clone())))? {
+                    Some(Body::Bounded(bounded)) if !bounded.is_dead() => Some(KeyRow {
+                        key: key.clone(),
+                        metadata: bounded.metadata().cloned(),
+                        expires_at_s: None,
+                    }),
+                    _ => None,
+                }
+            }
             _ => {
                 let head = head(store, namespace, kind, &key)?.unwrap_or_default();
                 let whole = (namespace, kind, &key[..]);

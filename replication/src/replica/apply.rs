@@ -106,6 +106,7 @@ impl<S: Store> Replica<S> {
         Ok(match entry.map(|entry| &entry.body) {
             None | Some(Body::Value(_) | Body::Tombstone) => Vec::new(),
             Some(Body::Counter(counter)) => counter.standing(now_s),
+            Some(Body::Bounded(bounded)) => bounded.standing(),
             Some(Body::Element(element)) => {
                 let head = self.entry(&EntryId::whole(id.namespace, id.kind, id.key.clone()))?;
                 let cleared = match head.map(|head| head.body) {

@@ -60,6 +60,7 @@ impl<S: Store> Replica<S> {
 
     pub(super) fn note_changed(&mut self, id: &EntryId, entry: &Entry) {
         self.documents.note(self.id, id, entry);
+        self.rights.note(id);
         if let Some(changed) = &mut self.changed {
             changed.note(id, entry);
         }

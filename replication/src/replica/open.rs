@@ -60,6 +60,7 @@ impl<S: Store> Replica<S> {
             peers_stored_us: 0,
             changed: None,
             documents: super::documents::Documents::default(),
+            rights: super::rights::Rights::default(),
             walk: None,
             events: VecDeque::new(),
             counters: Counters::default(),

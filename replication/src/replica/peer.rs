@@ -3,7 +3,7 @@
 //! The rule this file upholds: what is said of a peer's holdings comes from the peer's own durable claims,
 //! never from what was sent to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::acknowledgement::Acknowledgement;
@@ -18,6 +18,7 @@ use crate::codec::member as member_codec;
 use crate::codec::message::{Heartbeat, Message, Stage};
 use crate::codec::row;
 use crate::digest::Digest;
+use crate::entry::EntryId;
 use crate::keys;
 use crate::member::MemberRecord;
 use crate::store::{Store, StoreError};
@@ -72,6 +73,8 @@ pub(super) struct Peer {
     pub(super) gathers_until_us: Option<u64>,
     /// Origins to ask it for, and whether for a state with every event.
     pull_due: BTreeMap<ReplicaId, bool>,
+    /// Bounded counters it is to be asked for rights to.
+    pub(super) rights_due: BTreeSet<EntryId>,
     /// What it is to be told.
     pub(super) join_due: bool,
     pub(super) admission_due: bool,
@@ -214,6 +217,7 @@ impl<S: Store> Replica<S> {
         self.tick_due_us = now.mono_us + self.settings.heartbeat_every_us;
         self.choose_relays(now);
         self.ask_for_awaited(now);
+        self.ask_for_rights(now)?;
         self.work_on_membership(now)?;
         if self.peers.values().all(|peer| !peer.connected) {
             self.claim_idle_time(now)?;
@@ -255,7 +259,7 @@ impl<S: Store> Replica<S> {
             .chain(mend)
             .chain(self.membership_due_us())
             .chain([self.tick_due_us]);
-        let due = due.chain(self.topology_due_us());
+        let due = due.chain(self.topology_due_us()).chain(self.rights.due_us());
         due.chain(at_once.then_some(0)).min()
     }
 
@@ -452,7 +456,10 @@ impl<S: Store> Replica<S> {
             return Ok(self.next_heartbeat(now, to).map(Message::Heartbeat));
         }
         let said = self.next_notice(to).or_else(|| self.next_acknowledgement(now, to).map(Message::Ack));
-        Ok(said.or_else(|| self.next_pull(to)))
+        match said.or_else(|| self.next_pull(to)) {
+            None => Ok(self.next_rights_wanted(to)?.map(Message::Rights)),
+            said => Ok(said),
+        }
     }
 
     fn next_heartbeat(&mut self, now: Now, to: ReplicaId) -> Option<Heartbeat> {

@@ -179,8 +179,8 @@ impl<S: Store> Replica<S> {
         let RepairRow { id, entry } = state;
         let current = self.entry(&id)?;
         let mut body = entry.body.clone();
-        let new = self.append(now, id.clone(), |_, dot| {
-            body = entry.said_anew(current.as_ref(), dot);
+        let new = self.append(now, id.clone(), |replica, dot| {
+            body = entry.said_anew(current.as_ref(), dot, replica.frontier());
             Ok(body.clone())
         })?;
         let old = entry.dot;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 mod members;
 mod reach;
 mod relays;
+mod rights;
 
 use super::*;
 use crate::codec::message::Heartbeat;

@@ -24,7 +24,7 @@ impl Recording {
 }
 
 /// Every kind of frame, as [`kind`] calls them.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 14] = [
     "heartbeat",
     "ack",
     "pull",
@@ -38,6 +38,7 @@ pub const KINDS: [&str; 13] = [
     "oldercopy",
     "copy",
     "snapshot",
+    "rights",
 ];
 
 /// What kind of frame a message is: the start of its name in the corpus.
@@ -56,6 +57,7 @@ pub fn kind(message: &Message) -> &'static str {
         Message::OlderCopy => 10,
         Message::Copy { .. } => 11,
         Message::Snapshot(_) => 12,
+        Message::Rights(_) => 13,
     };
     KINDS[index]
 }

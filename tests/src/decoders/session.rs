@@ -186,7 +186,11 @@ impl Session {
         match written {
             // Also of a counter: no frame may have made it count that far.
             Err(error @ WriteError::Change(ChangeError::WrongKind)) => panic!("{error}"),
-            Err(WriteError::Change(ChangeError::TooFar | ChangeError::TooOften)) => {}
+            Err(WriteError::Change(ChangeError::LacksRights { .. })) => {
+                let (id, _) = change(key, len);
+                self.replicas[node].want_rights(id, 1, self.now.mono_us + 1_000_000);
+            }
+            Err(WriteError::Change(ChangeError::TooFar | ChangeError::TooOften | ChangeError::NoExpiry)) => {}
             Ok(_) | Err(WriteError::ClockSkew { .. } | WriteError::NotMember | WriteError::Draining) => {}
             Err(WriteError::Store(error)) => self.expect_told_to_stop(node, &error.reason),
             // Time only goes forward here, so a peer has led the clock away.
@@ -311,12 +315,19 @@ fn change(key: usize, len: Option<usize>) -> (EntryId, Change) {
     let namespace = NamespaceId([9; 16]);
     let content = |len: usize| Content { bytes: Bytes::from(vec![7; len % 100]), expires_at_s: None };
     match (key % 3, len) {
+        (0, Some(len)) if len % 3 == 0 => {
+            let change = Change::Add { amount: len as i64 % 9 - 4, expires_at_s: None };
+            (EntryId::whole(namespace, Kind::Bounded, "stock"), change)
+        }
         (0, Some(len)) => {
             let change = Change::Add {
                 amount: len as i64 - 40,
                 expires_at_s: (len % 7 == 0).then_some(2_000_000_000),
             };
             (EntryId::whole(namespace, Kind::Counter, "count"), change)
+        }
+        (0, None) if key.is_multiple_of(2) => {
+            (EntryId::whole(namespace, Kind::Bounded, "stock"), Change::Clear)
         }
         (0, None) => (EntryId::whole(namespace, Kind::Counter, "count"), Change::Clear),
         (kind, Some(len)) => {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use replication::entry::Kind;
 use replication::{Change, Content, EntryId};
 
+use super::bounded::BOUNDED_PERMILLE;
 use super::documents::DOCUMENTS_PERMILLE;
 use super::oracle::NAMESPACE;
 use super::oracle::kinds::{Changed, WINDOW};
@@ -28,6 +29,9 @@ impl Simulation {
     pub(super) fn change(&mut self) -> Result<(), String> {
         if self.rng.permille(DOCUMENTS_PERMILLE) {
             return self.change_document();
+        }
+        if self.rng.permille(BOUNDED_PERMILLE) {
+            return self.change_bounded();
         }
         let node = self.any_node();
         let now = self.now(node);

@@ -198,6 +198,9 @@ impl Simulation {
             self.oracle.check_end(replica)?;
             self.oracle.check_no_older_copy(replica)?;
             self.oracle.check_accounts(replica, &letters, &out)?;
+            if !self.forgot && !self.oracle.has_doubts() && out.is_empty() {
+                self.oracle.check_bounded_sums(replica, &letters)?;
+            }
             if !self.forgot && !is_doubtful {
                 self.oracle.check_changes(replica, self.now(0).wall_ms / 1000)?;
                 self.oracle.check_documents(replica, &present, self.now(0).wall_ms / 1000)?;

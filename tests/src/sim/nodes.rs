@@ -230,6 +230,7 @@ impl Simulation {
                 self.oracle.acknowledge(dot, id, body)?;
             }
         }
+        self.check_bounded(&self.nodes[node])?;
         self.transmit(node)?;
         self.sleep(node);
         Ok(())

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use replication::entry::Kind;
 use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
 
+pub(super) mod bounded;
 mod claims;
 pub(super) mod documents;
 mod ending;
@@ -147,6 +148,11 @@ impl Oracle {
     /// Whether there has been more than one store of this replica.
     pub(crate) fn doubts(&self, id: ReplicaId) -> bool {
         self.doubtful.contains(&id)
+    }
+
+    /// Whether there has been more than one store of any replica.
+    pub(crate) fn has_doubts(&self) -> bool {
+        !self.doubtful.is_empty()
     }
 
     /// Whether this replica was ever removed.

@@ -28,6 +28,9 @@ impl Driver {
                     match id.kind {
                         // Keys of clients are told to who asks for them only.
                         Kind::Doc => tracing::debug!(event = ?dot, %key, "mended the history of a document"),
+                        Kind::Bounded => {
+                            tracing::debug!(event = ?dot, %key, "gave rights of a bounded counter")
+                        }
                         _ => tracing::info!(event = ?dot, %key, "recorded a change of the members"),
                     }
                 }

@@ -37,6 +37,12 @@ pub(super) fn told<S: Store>(
                 event.expiration = counter.expires_at_s(now_s);
             }
         }
+        Body::Bounded(bounded) => {
+            if let Some(count) = bounded.count() {
+                (event.what, event.count) = (WatchType::Put, Some(count));
+                event.metadata = metadata(bounded.metadata().map(|bytes| &bytes[..]));
+            }
+        }
         // A chunk says nothing to a reader; the document is to be read.
         Body::Element(_) if id.kind == Kind::Doc => event.what = WatchType::Put,
         Body::Element(element) => {
@@ -75,6 +81,7 @@ fn named(id: &EntryId, dot: Dot) -> WatchEvent {
     event.kind = Some(match id.kind {
         Kind::Value => WatchKind::Value,
         Kind::Counter => WatchKind::Counter,
+        Kind::Bounded => WatchKind::Bounded,
         Kind::Set => WatchKind::Set,
         Kind::Map => WatchKind::Map,
         Kind::Doc => WatchKind::Doc,

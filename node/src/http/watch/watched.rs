@@ -69,7 +69,7 @@ impl Watched {
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
     kind.ok_or_else(|| {
-        ApiError::invalid(format!("kind must be value, counter, set, map or doc, not \"{text}\""))
+        ApiError::invalid(format!("kind must be value, counter, bounded, set, map or doc, not \"{text}\""))
     })
 }
 

@@ -20,6 +20,10 @@ fn calls(key: &str) -> Vec<(&'static str, &'static str, String, &'static str)> {
         ("write", "POST", format!("/counters/{key}"), r#"{"add":1}"#),
         ("read", "GET", format!("/counters/{key}"), ""),
         ("list", "GET", format!("/counters?prefix={key}"), ""),
+        ("write", "POST", format!("/bounded/{key}"), r#"{"add":1}"#),
+        ("write", "POST", format!("/bounded/{key}"), r#"{"take":1}"#),
+        ("read", "GET", format!("/bounded/{key}"), ""),
+        ("list", "GET", format!("/bounded?prefix={key}"), ""),
         ("write", "POST", format!("/sets/{key}"), r#"{"add":["e"]}"#),
         ("write", "PUT", format!("/sets/{key}/members/e"), ""),
         ("read", "GET", format!("/sets/{key}/members/e"), ""),
@@ -33,7 +37,7 @@ fn calls(key: &str) -> Vec<(&'static str, &'static str, String, &'static str)> {
         ("list", "GET", format!("/maps/{key}"), ""),
         ("list", "GET", format!("/maps?prefix={key}"), ""),
     ];
-    for kind in ["counters", "sets", "maps"] {
+    for kind in ["counters", "bounded", "sets", "maps"] {
         calls.push(("write", "PUT", format!("/{kind}/{key}/metadata"), "1"));
         calls.push(("write", "DELETE", format!("/{kind}/{key}/metadata"), ""));
         calls.push(("write", "DELETE", format!("/{kind}/{key}"), ""));
@@ -45,6 +49,7 @@ async fn check_calls(node: &TestNode, token: &str, key: &str, is_allowed: impl F
     for (action, method, path, body) in calls(key) {
         // There is something to read, whatever the call before did.
         node.done("POST", &format!("/counters/{key}"), r#"{"add":1}"#).await;
+        node.done("POST", &format!("/bounded/{key}"), r#"{"add":1}"#).await;
         node.done("PUT", &format!("/sets/{key}/members/e"), "").await;
         node.done("PUT", &format!("/maps/{key}/fields/e"), "v").await;
         let answer = node.ask_as(token, method, &node.kinds_path(&path), body).await;

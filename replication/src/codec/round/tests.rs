@@ -21,7 +21,7 @@ fn check(step: Step, expected: &str) {
         assert!(Message::from_frame(&frame[..len]).is_err(), "cut at {len}");
     }
     let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-    let shown = hex.strip_prefix("050403").expect("version, message, number");
+    let shown = hex.strip_prefix("060403").expect("version, message, number");
     assert_eq!(shown, expected);
     // Every byte changed to anything: an error or another message, never a panic.
     for at in 0..frame.len() {
