@@ -4,7 +4,7 @@
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// The protocol version this build speaks; carried in the handshake and in every frame.
-pub const PROTOCOL_VERSION: u8 = 5;
+pub const PROTOCOL_VERSION: u8 = 6;
 
 /// A class of traffic between two replicas. Frames of one lane arrive in order or not at all; lanes are
 /// independent. A lower number goes first when a link is short.

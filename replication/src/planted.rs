@@ -70,6 +70,7 @@ bugs! {
     StaleJoinedAgain, "replica/apply.rs", "parts that were dropped come back with a state";
     ResetForgotten, "kinds/counter.rs", "a join forgets what a reset has noted";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
+    RunForgotten, "entry.rs", "a write over one's own takes that for its base";
 }
 
 /// The selected bug, counted from 1 as in [`Bug::ALL`]; 0 while there is none.

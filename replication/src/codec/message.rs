@@ -180,6 +180,7 @@ mod tests {
                 metadata: None,
                 expires_at_s: None,
             }),
+            base: Hlc::ZERO,
         });
         let position = Position { hlc: Hlc::new(ms, 0), ops, bytes: 2 * ops };
         DeltaRow { position, id: EntryId::value(NamespaceId([1; 16]), key), entry }
@@ -223,7 +224,7 @@ mod tests {
         let other = "08".repeat(16);
         let after = "0a0000000000000408";
         let rows = "000001000161017610000100016201090000000000000176";
-        assert_eq!(hex, format!("050301{origin}{after}01{namespace}01{other}02{rows}"));
+        assert_eq!(hex, format!("060301{origin}{after}01{namespace}01{other}02{rows}"));
     }
 
     /// One small write: a line of its own costs as much as its key, value and namespace, and 21 bytes.
