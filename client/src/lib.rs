@@ -25,6 +25,7 @@ pub mod api;
 
 mod account;
 mod client;
+mod conflicts;
 mod counter;
 mod doc;
 mod endpoints;
@@ -46,6 +47,7 @@ mod whole;
 
 pub use account::Account;
 pub use client::{Client, ClientBuilder};
+pub use conflicts::{ConflictOptions, LostValue};
 pub use counter::Counter;
 pub use doc::{Doc, DocOptions, Snapshot};
 pub use error::Error;

@@ -42,6 +42,8 @@ pub(crate) enum Operation {
     Values,
     /// Under `/v1`, about documents.
     Documents,
+    /// Under `/v1`, about values that have lost.
+    Conflicts,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -50,7 +52,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -75,6 +77,7 @@ impl Operation {
         Self::Maps,
         Self::Values,
         Self::Documents,
+        Self::Conflicts,
         Self::Unrouted,
         Self::Native,
     ];
@@ -106,6 +109,7 @@ impl Operation {
             Self::Maps => "maps",
             Self::Values => "values",
             Self::Documents => "docs",
+            Self::Conflicts => "conflicts",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

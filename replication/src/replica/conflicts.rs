@@ -86,6 +86,11 @@ impl<S: Store> Replica<S> {
         self.ledger.kept()
     }
 
+    /// What it may hold.
+    pub fn conflict_bounds(&self) -> Bounds {
+        self.settings.conflicts
+    }
+
     /// Forgets a value in the ledger of conflicts. Gives whether it was there.
     ///
     /// # Errors
