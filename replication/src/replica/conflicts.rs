@@ -4,8 +4,8 @@
 //! the two meet ([`Entry::is_unseen_by`]), in the batch that merges them, so that somebody can look at it and put it back.
 //! The ledger is a replica's own: it is outside the digest, is not replicated and not copied, and each lists what it saw
 //! lose. But the event that wrote what lost brings others that state, not the one that won: an overwritten value does not
-//! travel, and one that nobody has chosen to overwrite does. The rule this file upholds: it never holds more than its [`Bounds`]; what is noted beyond them drives out
-//! what was noted first.
+//! travel, and one that nobody has chosen to overwrite does. The rule this file upholds: it never holds more than its
+//! [`Bounds`]; what is noted beyond them drives out what was noted first.
 
 use std::ops::ControlFlow;
 

@@ -161,29 +161,31 @@ fn what_nobody_would_miss_is_not_noted() {
 }
 
 #[test]
-fn what_is_written_anew_after_a_return_passes_over_what_it_passed_over_then() {
-    let mut pair = Pair::new();
-    let now_ms = pair.now(0).wall_ms;
-    let here = write(&mut pair, 0, "a", body("here", None));
-    write(&mut pair, 0, "b", body("here too", None));
-    let state = |key, base| {
-        let dot = Dot { hlc: Hlc::new(now_ms + 50, 0), replica: ReplicaId([7; 16]) };
-        RepairRow { id: id(key), entry: Entry { dot, body: body("of an earlier life", None), base } }
+fn what_comes_back_with_a_return_lost_or_wins_as_it_was_written_then() {
+    let mut pair = Pair::connected();
+    let early = pair.now(0).wall_ms;
+    let unseen = write(&mut pair, 1, "unseen", body("here", None));
+    let seen = write(&mut pair, 1, "seen", body("here", None));
+    write(&mut pair, 1, "newer", body("here", None));
+    pair.run_ms(50);
+    let late = pair.now(0).wall_ms;
+    let mut keep = |key, ms, base| {
+        let dot = Dot { hlc: Hlc::new(ms, 7), replica: ReplicaId([7; 16]) };
+        let entry = Entry { dot, body: body("of an earlier life", None), base };
+        pair.replicas[0].keep_returned(&RepairRow { id: id(key), entry }).unwrap();
+        dot
     };
-    // One had been written without knowledge of what is here, the other in place of it.
-    pair.replicas[0].keep_returned(&state("a", Hlc::ZERO)).unwrap();
-    pair.replicas[0].flush().unwrap();
-    pair.connect();
-    pair.run_ms(1_000);
-    pair.replicas[0].keep_returned(&state("b", Hlc::new(now_ms + 49, 0))).unwrap();
+    // Two are newer than what is here: one was written without knowledge of it, the other in its place.
+    keep("unseen", late, Hlc::ZERO);
+    keep("seen", late, seen.hlc);
+    let older = keep("newer", early, Hlc::ZERO);
     pair.replicas[0].flush().unwrap();
     pair.run_ms(1_000);
-    assert_eq!(pair.text(1, "a").as_deref(), Some("of an earlier life"));
-    assert_eq!(pair.text(1, "b").as_deref(), Some("of an earlier life"));
-    // Its new writer had written what it replaces, and no replica loses to itself; the other had not.
-    assert_eq!(lost(&pair.replicas[0]), []);
-    assert!(lost(&pair.replicas[1]).is_empty());
-    let _ = here;
+    for key in ["unseen", "seen"] {
+        assert_eq!(pair.text(1, key).as_deref(), Some("of an earlier life"), "{key}");
+    }
+    let losers = met(pair).map(|lost| lost.into_iter().map(|(lost, _)| lost).collect::<Vec<_>>());
+    assert_eq!(losers, [vec![older, unseen], vec![unseen]]);
 }
 
 /// A replica whose ledger has these bounds, with so many conflicts noted one after the other.
