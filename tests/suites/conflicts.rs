@@ -102,8 +102,15 @@ async fn what_loses_while_two_pops_are_parted_is_listed_at_both_and_wins_when_it
     for kv in &namespaces {
         until(kv, Some(values[1 - loser].to_owned()), async |kv| text(kv, "k").await).await;
     }
-    let metrics = cluster.rest(0, "").page("/metrics").await.unwrap().text();
-    assert!(metrics.lines().any(|line| line == "littoral_conflicts_total 1"), "{metrics}");
+    // Figures are brought up to date now and then.
+    let rest = cluster.rest(0, "");
+    until(&namespaces[0], true, async |_| {
+        let metrics = rest.page("/metrics").await.unwrap().text();
+        ["littoral_conflicts_total 1", "littoral_conflict_rows 1"]
+            .into_iter()
+            .all(|told| metrics.lines().any(|line| line == told))
+    })
+    .await;
 
     // At the shell, at one PoP; and by the SDK at the other.
     let at = ["--namespace", namespaces[0].id(), "--account", ACCOUNT];

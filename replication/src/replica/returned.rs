@@ -183,8 +183,9 @@ impl<S: Store> Replica<S> {
         let mut body = entry.body.clone();
         let new = self.append(now, id.clone(), |_, current, dot| {
             body = entry.said_anew(current, dot);
-            // What it was written over is what it was written over then: whoever wrote it has not seen what is here now.
-            Ok(Entry { dot, body: body.clone(), base: entry.base })
+            // What it was written over is what it was written over then: whoever wrote it has not seen what is here now. A
+            // clock that was set back since may stand before that.
+            Ok(Entry { dot, body: body.clone(), base: entry.base.min(dot.hlc.previous()) })
         })?;
         let old = entry.dot;
         self.counters.written_anew += 1;

@@ -178,10 +178,12 @@ fn what_comes_back_with_a_return_lost_or_wins_as_it_was_written_then() {
     // Two are newer than what is here: one was written without knowledge of it, the other in its place.
     keep("unseen", late, Hlc::ZERO);
     keep("seen", late, seen.hlc);
+    // Of a clock that has been set back since: what it names is yet to come.
+    keep("ahead", late + 3_600_000, Hlc::new(late + 3_000_000, 0));
     let older = keep("newer", early, Hlc::ZERO);
     pair.replicas[0].flush().unwrap();
     pair.run_ms(1_000);
-    for key in ["unseen", "seen"] {
+    for key in ["unseen", "seen", "ahead"] {
         assert_eq!(pair.text(1, key).as_deref(), Some("of an earlier life"), "{key}");
     }
     let losers = met(pair).map(|lost| lost.into_iter().map(|(lost, _)| lost).collect::<Vec<_>>());
