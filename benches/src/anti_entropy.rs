@@ -193,7 +193,7 @@ fn id(number: u64) -> EntryId {
 fn entry(number: u64) -> Entry {
     let payload = Payload::Inline(text::value(number).into());
     let body = Body::Value(Value { payload, metadata: None, expires_at_s: None });
-    Entry { dot: Dot { hlc: hlc(number), replica: IDS[0] }, body }
+    Entry::first(Dot { hlc: hlc(number), replica: IDS[0] }, body)
 }
 
 fn hlc(number: u64) -> Hlc {
@@ -207,9 +207,9 @@ fn build(known: &[Known]) -> anyhow::Result<(MemoryStore, DigestTree)> {
     for part in known.chunks(10_000) {
         let mut batch = Batch::new();
         for known in part {
-            let Entry { dot, body } = entry(known.number);
+            let Entry { dot, body, base } = entry(known.number);
             let row_key = keys::entry(&id(known.number));
-            let row = row::encode_entry(&row_key, &EntryRow { origin_index: 0, hlc: dot.hlc, body });
+            let row = row::encode_entry(&row_key, &EntryRow { origin_index: 0, hlc: dot.hlc, body, base });
             batch.insert(row_key, Some(row));
             tree.replace(known.name, None, Some(known.digest));
         }

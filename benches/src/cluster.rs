@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use config::{Budgets, Config, Documents, Http, Log, Node, Peer, PopName, Replication, Storage, Token};
+use config::{
+    Budgets, Config, Conflicts, Documents, Http, Log, Node, Peer, PopName, Replication, Storage, Token,
+};
 use littoral::api::{Position, Status};
 use littoral::{Client, Namespace};
 
@@ -248,6 +250,7 @@ fn config(own: usize, names: &[PopName], listens: &[(u16, u16)]) -> anyhow::Resu
         },
         budgets: Budgets::default(),
         documents: Documents::default(),
+        conflicts: Conflicts::default(),
         storage: Storage { cache_bytes: CACHE_BYTES, ..Storage::default() },
         log: Log::default(),
     })

@@ -139,7 +139,7 @@ impl Bench {
         let before = Position { hlc: dot.hlc.previous(), ops: self.members - 1, bytes: 30 * self.members };
         let after = before.after(dot.hlc, id.user_bytes() as u64);
         let body = Change::Put(Content::default()).outline();
-        let mut entry = Entry { dot, body };
+        let mut entry = Entry::first(dot, body);
         if let Body::Element(element) = &mut entry.body
             && let Some((_, mut part)) = element.parts.pop_first()
         {

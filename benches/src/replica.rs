@@ -94,7 +94,7 @@ fn digests() -> anyhow::Result<Duration> {
 
 /// Times `step` over rows of entries, encoded and not.
 fn rows(step: &mut dyn FnMut(&[u8], &EntryRow, &Bytes) -> usize) -> Duration {
-    let row = |n| EntryRow { origin_index: 1, hlc: hlc(n), body: body(n) };
+    let row = |n| EntryRow { origin_index: 1, hlc: hlc(n), body: body(n), base: Hlc::ZERO };
     let rows: Vec<_> = (0..EVENTS)
         .map(|n| {
             let key = keys::entry(&id(n));
@@ -183,5 +183,5 @@ fn body(n: u64) -> Body {
 }
 
 fn entry(n: u64, value: u64) -> Entry {
-    Entry { dot: Dot { hlc: hlc(n), replica: ReplicaId([1; 16]) }, body: body(value) }
+    Entry::first(Dot { hlc: hlc(n), replica: ReplicaId([1; 16]) }, body(value))
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod conflicts;
 pub mod diff;
 pub mod docs;
 pub mod kinds;
@@ -97,6 +98,18 @@ pub struct Counters {
     /// Writes of an earlier incarnation that a newer one had overtaken.
     #[serde(default)]
     pub superseded: u64,
+    /// Values that lost to one whose writer had not seen them.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// Of those, how many were not kept to their time for want of room.
+    #[serde(default)]
+    pub conflicts_dropped: u64,
+    /// Values in the ledger of conflicts now.
+    #[serde(default)]
+    pub conflict_rows: u64,
+    /// Their bytes, with those of their chunks.
+    #[serde(default)]
+    pub conflict_bytes: u64,
 }
 
 /// Whether a node serves.

@@ -80,6 +80,8 @@ pub struct Pages<P> {
     options: PageOptions,
     /// What of each row is asked for that a page would not have.
     include: Option<&'static str>,
+    /// The one key that it is about, where only one is.
+    key: Option<String>,
     is_done: bool,
     page: PhantomData<fn() -> P>,
 }
@@ -87,11 +89,15 @@ pub struct Pages<P> {
 impl<P: Page> Pages<P> {
     pub(crate) fn new(client: Client, path: Result<String, Error>, options: PageOptions) -> Self {
         let path = path.map_err(|error| error.to_string());
-        Self { client, path, options, include: None, is_done: false, page: PhantomData }
+        Self { client, path, options, include: None, key: None, is_done: false, page: PhantomData }
     }
 
     pub(crate) fn including(self, what: &'static str) -> Self {
         Self { include: Some(what), ..self }
+    }
+
+    pub(crate) fn of_key(self, key: Option<String>) -> Self {
+        Self { key, ..self }
     }
 
     /// The next page; `None` after the last. After an error the same page can be asked for again.
@@ -103,6 +109,9 @@ impl<P: Page> Pages<P> {
         let mut request = Request::read(path).query("prefix", &self.options.prefix);
         if let Some(limit) = self.options.page_limit {
             request = request.query("limit", limit);
+        }
+        if let Some(key) = &self.key {
+            request = request.query("key", key);
         }
         if let Some(what) = self.include {
             request = request.query("include", what);

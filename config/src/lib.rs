@@ -16,6 +16,7 @@
 
 mod bindings;
 mod budgets;
+mod conflicts;
 mod documents;
 mod error;
 mod names;
@@ -35,6 +36,7 @@ pub use bindings::{Binding, BindingAccess, BindingListen, MAX_BINDINGS, MAX_SOCK
 pub use budgets::{
     BURST_MS, BudgetLinks, Budgets, Day, DayTime, MAX_SCHEDULES, MONTHLY_BYTES, Monthly, Schedule,
 };
+pub use conflicts::{CONFLICT_BYTES, CONFLICT_DAYS, CONFLICT_ROWS, Conflicts};
 pub use documents::{DOCUMENT_BYTES, DOCUMENT_OPS, Documents, WARM_BYTES};
 pub use error::{ConfigError, Place, Problem};
 pub use names::{
@@ -67,6 +69,8 @@ pub struct Config {
     pub storage: Storage,
     /// How large documents may be.
     pub documents: Documents,
+    /// What is kept of values that lost to another write.
+    pub conflicts: Conflicts,
     /// What is written to standard error.
     pub log: Log,
 }

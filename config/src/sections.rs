@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::bindings::{self, bindings};
 use crate::budgets::Budgets;
+use crate::conflicts::Conflicts;
 use crate::documents::Documents;
 use crate::names::{PopName, endpoint, label};
 use crate::source::Otherwise::{Missing, Use};
@@ -111,6 +112,7 @@ impl Config {
         let budgets = Budgets::read(source);
         let storage = Storage::read(source);
         let documents = Documents::read(source);
+        let conflicts = Conflicts::read(source);
         let log = Log::read(source);
         let config = Self {
             node: node?,
@@ -119,6 +121,7 @@ impl Config {
             budgets: budgets?,
             storage: storage?,
             documents: documents?,
+            conflicts: conflicts?,
             log: log?,
         };
         config.cross_check(source);

@@ -475,6 +475,7 @@ fn unit(path: &str) -> &'static str {
         path if path.ends_with("_bytes_per_s") || path.ends_with(".bytes_per_s") => " bytes a second",
         path if path.ends_with("_ms") => " milliseconds",
         path if path.ends_with("_s") => " seconds",
+        path if path.ends_with("_days") => " days",
         _ => "",
     }
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use littoral_config::{
-    CACHE_BYTES, CHUNK_GRACE_S, Compression, Config, DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S, EPOCH_MS,
-    GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS,
-    MAX_PEERS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
-    MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS, STALLED_TIMEOUT_MS, WARM_BYTES,
+    CACHE_BYTES, CHUNK_GRACE_S, CONFLICT_BYTES, CONFLICT_DAYS, CONFLICT_ROWS, Compression, Config,
+    DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S, EPOCH_MS, GATHER_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, LogFormat,
+    MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS,
+    MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS,
+    STALLED_TIMEOUT_MS, WARM_BYTES,
 };
 use toml::{Table, Value};
 
@@ -132,6 +133,9 @@ fn the_example_states_each_bound() {
     check("documents.max_bytes", range(DOCUMENT_BYTES, "bytes"));
     check("documents.max_ops", range(DOCUMENT_OPS, "operations"));
     check("documents.warm_bytes", range(WARM_BYTES, "bytes"));
+    check("conflicts.kept_days", range(CONFLICT_DAYS, "days"));
+    check("conflicts.max_rows", format!(" {} to {}.", CONFLICT_ROWS.start(), CONFLICT_ROWS.end()));
+    check("conflicts.max_bytes", range(CONFLICT_BYTES, "bytes"));
     check("http.tokens", format!(" {MAX_TOKENS} at most"));
     check("replication.peers", format!(" {MAX_PEERS} at most"));
     check("http.bindings", format!(" {MAX_BINDINGS} at most"));
@@ -177,6 +181,7 @@ fn what_is_written_parses_back_to_the_same_settings() {
              monthly = {{ node_bytes = 1048577, region_bytes = 1048578, inter_region_bytes = 1048579, metered_bytes = 1048580 }}\n\
              schedules = [{{ links = \"metered\", days = [\"sat\", \"sun\"], from = \"22:30\", to = \"06:05\", bytes_per_s = 16391 }}]\n\
              [storage]\ncache_bytes = 1048577\nmin_free_bytes = 1048578\nchunk_grace_s = 1_003\n\
+             [conflicts]\nkept_days = 9\nmax_rows = 1_006\nmax_bytes = 1048581\n\
              [documents]\nmax_bytes = 1_029\nmax_ops = 1_005\nwarm_bytes = 1048580\n\
              [log]\nlevel = \"warn,quinn::x=off\"\nformat = \"json\"",
             ACCOUNT.to_uppercase()

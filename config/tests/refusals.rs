@@ -3,10 +3,11 @@
 use std::fs;
 
 use littoral_config::{
-    BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, Config, ConfigError, DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S,
-    EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S, MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS,
-    MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS, MAX_WAITING_BYTES, MIN_FREE_BYTES,
-    MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS, STALLED_TIMEOUT_MS, WARM_BYTES,
+    BURST_MS, CACHE_BYTES, CHUNK_GRACE_S, CONFLICT_BYTES, CONFLICT_DAYS, CONFLICT_ROWS, Config, ConfigError,
+    DOCUMENT_BYTES, DOCUMENT_OPS, DRAIN_S, EPOCH_MS, HEADER_TIMEOUT_MS, HEARTBEAT_MS, MAX_AWAY_S,
+    MAX_BINDINGS, MAX_CONNECTIONS, MAX_PEERS, MAX_PROBLEMS, MAX_SCHEDULES, MAX_SOCKET_PATH_BYTES, MAX_TOKENS,
+    MAX_WAITING_BYTES, MIN_FREE_BYTES, MONTHLY_BYTES, OPENING_TIMEOUT_MS, RATE, RELOAD_S, SESSION_WAIT_MS,
+    STALLED_TIMEOUT_MS, WARM_BYTES,
 };
 
 /// All that is required, so that a case's text holds only what it is about.
@@ -91,11 +92,11 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
     check("[log]\ncolour = true", "l.toml:2: log.colour is unknown: known here: format, level");
     check(
         "[htpp]\nlisten = \"\"\n[htp-2]\n",
-        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: budgets, documents, http, log, node, replication, storage",
+        "l.toml:1: htpp is unknown: did you mean http?\nl.toml:3: htp-2 is unknown: known here: budgets, conflicts, documents, http, log, node, replication, storage",
     );
     check(
         "[metrics]",
-        "l.toml:1: metrics is unknown: known here: budgets, documents, http, log, node, replication, storage",
+        "l.toml:1: metrics is unknown: known here: budgets, conflicts, documents, http, log, node, replication, storage",
     );
     check("\"http.listen\" = \"\"", "l.toml:1: \"http.listen\" is unknown: no key of ours needs quotes");
     check(
@@ -269,6 +270,8 @@ fn numbers_are_refused_just_outside_their_bounds() {
         ("documents", "max_bytes", *DOCUMENT_BYTES.start(), *DOCUMENT_BYTES.end(), " bytes"),
         ("documents", "max_ops", *DOCUMENT_OPS.start(), *DOCUMENT_OPS.end(), ""),
         ("documents", "warm_bytes", *WARM_BYTES.start(), *WARM_BYTES.end(), " bytes"),
+        ("conflicts", "max_rows", *CONFLICT_ROWS.start(), *CONFLICT_ROWS.end(), ""),
+        ("conflicts", "max_bytes", *CONFLICT_BYTES.start(), *CONFLICT_BYTES.end(), " bytes"),
     ];
     for (section, key, least, most, unit) in cases {
         for number in [least, most] {
@@ -280,6 +283,14 @@ fn numbers_are_refused_just_outside_their_bounds() {
             check(&format!("[{section}]\n{key} = {number}"), &format!("l.toml:2: {refusal}"));
         }
     }
+    for days in [*CONFLICT_DAYS.start(), 1, *CONFLICT_DAYS.end()] {
+        parse(&format!("[conflicts]\nkept_days = {days}"), &COMPLETE)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+    check(
+        "[conflicts]\nkept_days = 367",
+        "l.toml:2: conflicts.kept_days = 367 is out of bounds: use 0 to 366 days",
+    );
     check(
         "[storage]\ncache_bytes = -1",
         "l.toml:2: storage.cache_bytes = -1 is out of bounds: use 1048576 to 1099511627776 bytes",

@@ -5,6 +5,7 @@
 
 mod account;
 mod cluster;
+mod conflict;
 mod connection;
 mod dev;
 mod diff;
@@ -103,6 +104,8 @@ enum Command {
     Token(token::Command),
     /// Read and write keys
     Kv(kv::Args),
+    /// Look at values that lost to a write whose writer had not seen them, and put them back
+    Conflict(conflict::Args),
     /// Count, at every PoP at once
     Counter(kinds::CounterArgs),
     /// Count down to zero and no further, at every PoP at once
@@ -171,6 +174,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Account(command) => block_on(account::run(command, json)),
         Command::Token(command) => block_on(token::run(command, json)),
         Command::Kv(args) => block_on(kv::run(args, json)),
+        Command::Conflict(args) => block_on(conflict::run(args, json)),
         Command::Counter(args) => block_on(kinds::counter(args, json)),
         Command::Bounded(args) => block_on(kinds::bounded(args, json)),
         Command::Set(args) => block_on(kinds::set(args, json)),
@@ -288,6 +292,11 @@ mod tests {
             ("kv namespace quota demo --max-bytes 10GiB --max-keys none --requests-per-s 100", true),
             ("kv namespace quota demo --max-bytes lots", false),
             ("kv namespace quota", false),
+            ("conflict list --prefix p --preview --limit 5", true),
+            ("conflict list --prefix p --key k", false),
+            ("conflict show 00ff", true),
+            ("conflict restore 00ff --if-match e", true),
+            ("conflict dismiss", false),
             ("counter add hits", true),
             ("counter add hits -5 --ttl 60", true),
             ("counter add hits many", false),

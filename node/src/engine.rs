@@ -23,6 +23,7 @@ use crate::storage::{Checkpoint, SledStore};
 use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
+mod conflicts;
 pub(crate) mod documents;
 mod driver;
 mod etag;
@@ -37,6 +38,7 @@ mod reads;
 mod report;
 mod whereabouts;
 
+pub use conflicts::Known;
 pub use etag::Etag;
 use inbox::{Command, Inbox};
 pub use members::OperatorError;

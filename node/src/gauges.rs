@@ -97,6 +97,16 @@ fn describe() {
         "littoral_superseded_total",
         "Writes of an earlier incarnation that newer ones had overtaken"
     );
+    describe_counter!(
+        "littoral_conflicts_total",
+        "Values that lost here to another write whose writer had not seen them"
+    );
+    describe_counter!(
+        "littoral_conflicts_dropped_total",
+        "Of those, how many were not kept to their time for want of room"
+    );
+    describe_gauge!("littoral_conflict_rows", "Values in the ledger of conflicts");
+    describe_gauge!("littoral_conflict_bytes", Unit::Bytes, "Bytes of those, with their chunks");
     describe_counter!("littoral_writes_refused_total", "Writes of clients that were not taken, by reason");
     describe_counter!(
         "littoral_wire_sent_bytes_total",
@@ -150,6 +160,10 @@ fn export(status: &Status, peering: &Peering) {
     counter!("littoral_dropped_total").absolute(counters.dropped);
     counter!("littoral_written_anew_total").absolute(counters.written_anew);
     counter!("littoral_superseded_total").absolute(counters.superseded);
+    counter!("littoral_conflicts_total").absolute(counters.conflicts);
+    counter!("littoral_conflicts_dropped_total").absolute(counters.conflicts_dropped);
+    gauge!("littoral_conflict_rows").set(counters.conflict_rows as f64);
+    gauge!("littoral_conflict_bytes").set(counters.conflict_bytes as f64);
     export_membership(&status.membership);
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod binding;
 mod body;
 pub(crate) mod bulk;
 mod conditions;
+mod conflicts;
 mod connection;
 mod diff;
 mod documents;
@@ -296,6 +297,8 @@ impl Surface {
             kinds::answer(self, &asked, &head, body).await
         } else if let Some(asked) = documents::route(head.uri.path()) {
             documents::answer(self, &asked, &head, body).await
+        } else if let Some(asked) = conflicts::route(head.uri.path()) {
+            conflicts::answer(self, &asked, &head, body).await
         } else {
             self.answer_routed(head, body).await
         }
@@ -385,6 +388,7 @@ impl Surface {
             | Operation::Maps
             | Operation::Values
             | Operation::Documents
+            | Operation::Conflicts
             | Operation::Unrouted
             | Operation::Native => Err(no_route(head)),
         }

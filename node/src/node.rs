@@ -308,6 +308,11 @@ fn replica_settings(config: &Config, identity: &Identity) -> replication::Settin
         epoch_every_ms: config.replication.epoch_ms,
         max_away_ms: config.replication.max_away_s * 1000,
         max_waiting_bytes: config.replication.max_waiting_bytes,
+        conflicts: replication::replica::conflicts::Bounds {
+            kept_ms: config.conflicts.kept_days * 24 * 3_600_000,
+            max_rows: config.conflicts.max_rows,
+            max_bytes: config.conflicts.max_bytes,
+        },
         boot: random_u64(),
         ..replication::Settings::new(identity.cluster.0, DigestKey::new(identity.digest_secret))
     }

@@ -12,6 +12,7 @@ use bincode::error::{DecodeError, EncodeError};
 use crate::clock::{Hlc, ReplicaId};
 use crate::vector::{MAX_ORIGINS, Position, VersionVector};
 
+pub mod conflict;
 pub mod copy;
 pub mod delta;
 pub mod member;
@@ -128,6 +129,38 @@ impl<C> Decode<C> for VersionVector {
     }
 }
 bincode::impl_borrow_decode!(VersionVector);
+
+/// Seven bits a byte, the lowest first (LEB128): bincode's own has no size between one byte, three and five.
+fn write_number<E: Encoder>(encoder: &mut E, mut number: u64) -> Result<(), EncodeError> {
+    let mut bytes = [0; 10];
+    let mut len = 0;
+    loop {
+        bytes[len] = number as u8 & 0x7f | u8::from(number > 0x7f) << 7;
+        len += 1;
+        number >>= 7;
+        if number == 0 {
+            return encoder.writer().write(&bytes[..len]);
+        }
+    }
+}
+
+fn read_number<D: Decoder>(decoder: &mut D) -> Result<u64, DecodeError> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        decoder.claim_bytes_read(1)?;
+        let mut byte = [0];
+        decoder.reader().read(&mut byte)?;
+        let bits = u64::from(byte[0] & 0x7f);
+        if shift == 63 && bits > 1 {
+            break;
+        }
+        number |= bits << shift;
+        if byte[0] < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err(DecodeError::Other("a number of more than 64 bits"))
+}
 
 /// CRC-32 over a row's key and its bytes: a row that moved, or changed, does not pass.
 fn row_check(row_key: &[u8], row: &[u8]) -> [u8; 4] {

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use crate::clock::ReplicaId;
+use crate::clock::{Hlc, ReplicaId};
 use crate::codec::parts;
 use crate::entry::{Body, Entry, EntryId, Payload};
 use crate::sketch::{Fold, Item, Sketch};
@@ -64,6 +64,9 @@ impl fmt::Debug for Digest {
 /// In the head of what is hashed of a state made of parts.
 const MADE_OF_PARTS: u8 = 8;
 
+/// In the head of what is hashed of a state with a base, whose time is hashed last.
+const HAS_BASE: u8 = 16;
+
 /// The keyed hash of an entry's name: its place in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameHash(u128);
@@ -110,12 +113,16 @@ impl DigestKey {
         head[..16].copy_from_slice(&name.0.to_be_bytes());
         head[16..32].copy_from_slice(&replica);
         head[32..40].copy_from_slice(&entry.dot.hlc.to_bits().to_be_bytes());
+        let has_base = entry.base != Hlc::ZERO;
+        if has_base {
+            head[40] = HAS_BASE;
+        }
         if !matches!(entry.body, Body::Value(_) | Body::Tombstone) {
             head[40] = MADE_OF_PARTS;
             hasher.update(&head).update(&parts::canonical(&entry.body, entry.dot));
         } else if let Body::Value(value) = &entry.body {
             let chunked = matches!(value.payload, Payload::Chunked(_));
-            head[40] = 1 | u8::from(chunked) << 1 | u8::from(value.metadata.is_some()) << 2;
+            head[40] |= 1 | u8::from(chunked) << 1 | u8::from(value.metadata.is_some()) << 2;
             hasher.update(&head);
             hasher.update(&value.expires_at_s.unwrap_or(0).to_be_bytes());
             hasher.update(&value.payload.len().to_be_bytes());
@@ -128,6 +135,9 @@ impl DigestKey {
             hasher.update(value.metadata.as_deref().unwrap_or_default());
         } else {
             hasher.update(&head);
+        }
+        if has_base {
+            hasher.update(&entry.base.to_bits().to_be_bytes());
         }
         Digest(first_half(&hasher))
     }
@@ -208,7 +218,7 @@ mod tests {
     const KEY: DigestKey = DigestKey([9; 32]);
 
     fn entry(ms: u64, body: Body) -> Entry {
-        Entry { dot: Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([1; 16]) }, body }
+        Entry::first(Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([1; 16]) }, body)
     }
 
     fn value(text: &'static str, metadata: Option<&'static str>, expires_at_s: Option<u64>) -> Body {

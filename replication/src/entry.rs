@@ -157,12 +157,31 @@ pub struct Entry {
     pub dot: Dot,
     /// What it wrote.
     pub body: Body,
+    /// Of a value or tombstone: the time of what its writer had there when its run of writes began
+    /// ([`Entry::is_unseen_by`]); [`Hlc::ZERO`] where there was nothing, and for what is made of parts.
+    pub base: Hlc,
 }
 
 impl Entry {
+    /// The state that this event leaves where its writer had nothing.
+    pub const fn first(dot: Dot, body: Body) -> Self {
+        Self { dot, body, base: Hlc::ZERO }
+    }
+
+    /// The state that this event of `dot.replica` leaves where its writer has `current`. A write over one's own goes on
+    /// with a run of writes, and what the run began with stays its base.
+    pub fn over(current: Option<&Entry>, dot: Dot, body: Body) -> Self {
+        let base = match current.filter(|current| matches!(current.body, Body::Value(_) | Body::Tombstone)) {
+            Some(own) if own.dot.replica == dot.replica && !planted!(RunForgotten) => own.base,
+            Some(foreign) => foreign.dot.hlc,
+            None => Hlc::ZERO,
+        };
+        Self { dot, body, base }
+    }
+
     /// The state that a kind with parts is in.
     pub(crate) fn of_parts(body: Body) -> Option<Self> {
-        Some(Self { dot: latest(body.dots()?.into_iter())?, body })
+        Some(Self::first(latest(body.dots()?.into_iter())?, body))
     }
 
     /// The least state that holds the effect of both; for values, the one that the later event wrote.
@@ -174,7 +193,24 @@ impl Entry {
             (Body::Head(one), Body::Head(two)) => Body::Head(one.join(two)),
             _ => return if self.is_replaced_by(&other) { other } else { self },
         };
-        Entry { dot: self.dot.max(other.dot), body }
+        Entry::first(self.dot.max(other.dot), body)
+    }
+
+    /// Whether this state, of a value, loses to `winner` though nobody chose that: `winner` comes of a run of writes by
+    /// another replica that had not seen this one when it began.
+    ///
+    /// It asks whether this one is newer than what the run began with. Whoever had seen it by then had it there, or what had
+    /// replaced it, so the base is at or above it; that is never taken for a conflict. Where the base is below it, it was
+    /// not there, and the run's first write passed over it unseen. If it came later, in the midst of the run, and lost, it
+    /// had lost to that first write. Own writes do not raise the base, or the second of a run would hide what the first
+    /// passed over.
+    ///
+    /// A base is one time, where a dotted version vector (Preguiça, Baquero, Almeida et al., "Dotted Version Vectors:
+    /// Logical Clocks for Optimistic Replication", 2010) has one for each replica, and tells all that a writer had seen. So
+    /// a state that is older than the base, and yet had never reached the writer, is not found here; it is found where it
+    /// meets what the base names, before that is overwritten there.
+    pub fn is_unseen_by(&self, winner: &Entry) -> bool {
+        self.dot.replica != winner.dot.replica && winner.base < self.dot.hlc
     }
 
     /// Whether `other` replaces this state, of a value. A total order, so merging is commutative, associative and
@@ -184,7 +220,8 @@ impl Entry {
         if planted!(TieBreakForgotten) {
             return self.dot.hlc <= other.dot.hlc;
         }
-        self.dot.cmp(&other.dot).then_with(|| self.body.cmp(&other.body)) == Ordering::Less
+        let contents = || self.body.cmp(&other.body).then(self.base.cmp(&other.base));
+        self.dot.cmp(&other.dot).then_with(contents) == Ordering::Less
     }
 
     /// The latest event of this replica that the state names; zero for none.
@@ -374,7 +411,7 @@ mod tests {
             let dot = Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([replica; 16]) };
             let payload = Payload::Inline(Bytes::from(format!("{ms} {replica}")));
             let value = Value { payload, metadata: None, expires_at_s: None };
-            Entry { dot, body: if ms % 3 == 0 { Body::Tombstone } else { Body::Value(value) } }
+            Entry::first(dot, if ms % 3 == 0 { Body::Tombstone } else { Body::Value(value) })
         })
     }
 

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `e` namespace(16) kind(1) key | one entry of a kind without elements ([`crate::codec::row`]) |
 //! | `e` namespace(16) kind(1) key `00 00` element | a member of a set or field of a map; without an element, its head. `00` in the key is `00 ff` |
+//! | `f` namespace(16) key `00 00` hlc(8, big endian) replica(16) | a value under this key that lost, by the event that wrote it; `00` in the key is `00 ff` |
+//! | `g` hlc(8, big endian) row key of a lost value | when it was noticed that it had lost |
 //! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
 //! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
-//! | `c` chunk(32) row key of an entry or returned state | that state names the chunk; its length in bytes |
+//! | `c` chunk(32) row key of an entry, returned state or lost value | that state names the chunk; its length in bytes |
 //! | `d` hlc(8, big endian) replica(16) | a state of an earlier incarnation of this store, not yet written anew |
 //! | `m` `identity` | whose store this is |
 //! | `m` `peers` | what the peers last said they hold |
@@ -17,7 +19,7 @@
 
 use bytes::Bytes;
 
-use crate::clock::{Dot, Hlc};
+use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::{ChunkId, EntryId, Kind, NamespaceId};
 
 /// First byte of entry rows.
@@ -28,6 +30,10 @@ pub const LOG: u8 = b'l';
 pub const EXPIRY: u8 = b'x';
 /// First byte of the rows that list states by the chunks they name.
 pub const CHUNK: u8 = b'c';
+/// First byte of the rows of values that have lost to one whose writer had not seen them: the ledger of conflicts.
+pub const CONFLICT: u8 = b'f';
+/// First byte of the rows that list those by age.
+pub const CONFLICT_AGE: u8 = b'g';
 /// First byte of the rows of returned states.
 pub const RETURNED: u8 = b'd';
 /// Whose store this is.
@@ -68,13 +74,37 @@ pub fn key_parts(namespace: NamespaceId, kind: Kind, key: &[u8]) -> Vec<u8> {
         row_key.extend_from_slice(key);
         return row_key;
     }
+    push_escaped(&mut row_key, key);
+    row_key
+}
+
+fn push_escaped(row_key: &mut Vec<u8>, key: &[u8]) {
     for byte in key {
         row_key.push(*byte);
         if *byte == 0 {
             row_key.push(ESCAPE);
         }
     }
-    row_key
+}
+
+/// A key that was escaped, and what follows its end.
+fn split_escaped(escaped: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut key = Vec::with_capacity(escaped.len());
+    let mut rest = escaped;
+    loop {
+        match rest {
+            [0, 0, after @ ..] => return Some((key, after)),
+            [0, ESCAPE, after @ ..] => {
+                key.push(0);
+                rest = after;
+            }
+            [0, ..] | [] => return None,
+            [byte, after @ ..] => {
+                key.push(*byte);
+                rest = after;
+            }
+        }
+    }
 }
 
 /// The entry a row key names; `None` when it is not an entry's row key.
@@ -85,24 +115,8 @@ pub fn parse_entry(row_key: &[u8]) -> Option<EntryId> {
     if !kind.has_elements() {
         return Some(EntryId::whole(namespace, kind, Bytes::copy_from_slice(key)));
     }
-    let mut unescaped = Vec::with_capacity(key.len());
-    let mut rest = key;
-    loop {
-        match rest {
-            [0, 0, element @ ..] => {
-                return Some(EntryId::element(namespace, kind, unescaped, Bytes::copy_from_slice(element)));
-            }
-            [0, ESCAPE, after @ ..] => {
-                unescaped.push(0);
-                rest = after;
-            }
-            [0, ..] | [] => return None,
-            [byte, after @ ..] => {
-                unescaped.push(*byte);
-                rest = after;
-            }
-        }
-    }
+    let (key, element) = split_escaped(key)?;
+    Some(EntryId::element(namespace, kind, key, Bytes::copy_from_slice(element)))
 }
 
 /// The entry a row key names, if its state is made of parts.
@@ -160,6 +174,51 @@ pub fn returned(dot: Dot) -> Vec<u8> {
     [&[RETURNED][..], &dot.hlc.to_bits().to_be_bytes(), &dot.replica.0].concat()
 }
 
+/// The start of the row keys of values that have lost, under keys that start with `prefix`.
+pub fn conflicts(namespace: NamespaceId, prefix: &[u8]) -> Vec<u8> {
+    let mut row_key = Vec::with_capacity(1 + 16 + prefix.len() + 2 + 24);
+    row_key.push(CONFLICT);
+    row_key.extend_from_slice(&namespace.0);
+    push_escaped(&mut row_key, prefix);
+    row_key
+}
+
+/// The start of the row keys of values that have lost under this key.
+pub fn conflicts_of_key(namespace: NamespaceId, key: &[u8]) -> Vec<u8> {
+    let mut row_key = conflicts(namespace, key);
+    row_key.extend_from_slice(&END_OF_KEY);
+    row_key
+}
+
+/// Row key of the value under this entry's key that the event `lost` wrote.
+pub fn conflict(namespace: NamespaceId, key: &[u8], lost: Dot) -> Vec<u8> {
+    let mut row_key = conflicts_of_key(namespace, key);
+    row_key.extend_from_slice(&lost.hlc.to_bits().to_be_bytes());
+    row_key.extend_from_slice(&lost.replica.0);
+    row_key
+}
+
+/// The entry and the event that the row of a lost value is about.
+pub fn parse_conflict(row_key: &[u8]) -> Option<(EntryId, Dot)> {
+    let (namespace, key) = row_key.strip_prefix(&[CONFLICT])?.split_first_chunk::<16>()?;
+    let (key, lost) = split_escaped(key)?;
+    let (hlc, replica) = lost.split_first_chunk::<8>()?;
+    let lost =
+        Dot { hlc: Hlc::from_bits(u64::from_be_bytes(*hlc)), replica: ReplicaId(replica.try_into().ok()?) };
+    Some((EntryId::value(NamespaceId(*namespace), key), lost))
+}
+
+/// Row key that lists a lost value, by its own row key, under the time when that was noticed.
+pub fn conflict_age(noticed: Hlc, conflict_key: &[u8]) -> Vec<u8> {
+    [&[CONFLICT_AGE][..], &noticed.to_bits().to_be_bytes(), conflict_key].concat()
+}
+
+/// The time and the row key of the lost value that a row of the index by age is about.
+pub fn parse_conflict_age(row_key: &[u8]) -> Option<(Hlc, &[u8])> {
+    let (noticed, conflict_key) = row_key.strip_prefix(&[CONFLICT_AGE])?.split_first_chunk::<8>()?;
+    Some((Hlc::from_bits(u64::from_be_bytes(*noticed)), conflict_key))
+}
+
 /// The least key above every key that starts with `prefix`.
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -215,6 +274,34 @@ mod tests {
         let named = ChunkId([3; 32]);
         assert_eq!(parse_chunk(&chunk(&named, b"ek")), Some((named, &b"ek"[..])));
         assert_eq!(parse_chunk(&chunk(&named, b"")[..32]), None);
+    }
+
+    #[test]
+    fn lost_values_lie_under_their_key_by_time() {
+        let row = |key: &'static [u8], ms, replica| {
+            let lost = Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([replica; 16]) };
+            let row_key = conflict(NamespaceId([7; 16]), key, lost);
+            assert_eq!(parse_conflict(&row_key), Some((EntryId::value(NamespaceId([7; 16]), key), lost)));
+            row_key
+        };
+        let row_keys = [
+            row(b"a", 1, 2),
+            row(b"a", 2, 1),
+            row(b"a\0", 1, 1),
+            row(b"a\0\xff", 1, 1),
+            row(b"ab", 1, 1),
+            row(b"b", 1, 1),
+        ];
+        assert!(row_keys.is_sorted(), "{row_keys:?}");
+        let within = |start: Vec<u8>| row_keys.iter().filter(|row_key| row_key.starts_with(&start)).count();
+        assert_eq!(within(conflicts_of_key(NamespaceId([7; 16]), b"a")), 2);
+        assert_eq!(within(conflicts(NamespaceId([7; 16]), b"a")), 5);
+        let aged = conflict_age(Hlc::new(5, 0), &row_keys[0]);
+        assert_eq!(parse_conflict_age(&aged), Some((Hlc::new(5, 0), &row_keys[0][..])));
+        assert!(aged < conflict_age(Hlc::new(6, 0), b""));
+        for cut in 0..row_keys[0].len() {
+            assert_eq!(parse_conflict(&row_keys[0][..cut]), None, "a row key cut short");
+        }
     }
 
     #[test]

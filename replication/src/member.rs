@@ -191,7 +191,7 @@ mod tests {
         let mut members = Members::default();
         let note = |members: &mut Members, ms, (entry_id, body): (EntryId, Body)| {
             let dot = Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([1; 16]) };
-            members.note(&entry_id, &Entry { dot, body });
+            members.note(&entry_id, &Entry::first(dot, body));
         };
         note(&mut members, 1, member_entry(id, &record));
         assert!(members.contains(id));
@@ -211,7 +211,7 @@ mod tests {
         let mut members = Members::default();
         let dot = Dot { hlc: Hlc::new(1, 0), replica: ReplicaId([1; 16]) };
         for key in ["namespace/x", "member/", "member/zz", "member"] {
-            members.note(&EntryId::value(NamespaceId::SYSTEM, key), &Entry { dot, body: Body::Tombstone });
+            members.note(&EntryId::value(NamespaceId::SYSTEM, key), &Entry::first(dot, Body::Tombstone));
         }
         assert_eq!(members.iter().count(), 0);
     }

@@ -72,6 +72,7 @@ bugs! {
     RightsKeptByGiver, "kinds/bounded.rs", "rights that were given are not subtracted from the giver's";
     EndForgotten, "kinds/bounded.rs", "a join forgets that a generation was ended";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
+    RunForgotten, "entry.rs", "a write over one's own takes that for its base";
 }
 
 /// The selected bug, counted from 1 as in [`Bug::ALL`]; 0 while there is none.

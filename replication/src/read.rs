@@ -13,6 +13,7 @@ use crate::entry::{Body, ChunkId, Entry, EntryId, Kind, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
+pub mod conflicts;
 pub mod kinds;
 pub mod states;
 pub mod tail;

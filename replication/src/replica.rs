@@ -36,6 +36,7 @@ pub mod anti_entropy;
 mod apply;
 pub mod changed;
 mod chunk_index;
+pub mod conflicts;
 mod copy;
 pub mod documents;
 pub mod epoch;
@@ -90,13 +91,15 @@ pub struct Settings {
     /// Where more than this waits for those that are away, tombstones and log rows together, a hundredth of that time is
     /// all a member may be silent for. In bytes.
     pub max_waiting_bytes: u64,
+    /// Values that have lost unseen: how long they are kept, and how many of them.
+    pub conflicts: conflicts::Bounds,
     /// A random number of this run of the process, by which two that run under one id are told apart.
     pub boot: u64,
 }
 
 impl Settings {
     /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, 5 ms to gather,
-    /// epochs of a minute, a week away, 16 GiB that wait.
+    /// epochs of a minute, a week away, 16 GiB that wait, [`conflicts::Bounds::USUAL`].
     pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
         Self {
             cluster,
@@ -106,6 +109,7 @@ impl Settings {
             epoch_every_ms: 60_000,
             max_away_ms: 7 * 24 * 3_600_000,
             max_waiting_bytes: 16 << 30,
+            conflicts: conflicts::Bounds::USUAL,
             boot: 0,
         }
     }
@@ -236,6 +240,10 @@ pub struct Counters {
     pub written_anew: u64,
     /// Returned states that a newer one had overtaken.
     pub superseded: u64,
+    /// Values that lost to one whose writer had not seen them.
+    pub conflicts: u64,
+    /// Of those, how many were not kept to their time for want of room.
+    pub conflicts_dropped: u64,
 }
 
 /// One PoP's copy.
@@ -264,6 +272,8 @@ pub struct Replica<S: Store> {
     log_rows: u64,
     /// Chunks that a state has ceased to name since the last flush.
     let_go: BTreeSet<ChunkId>,
+    /// The ledger of conflicts.
+    ledger: conflicts::Ledger,
     /// What each namespace has.
     usages: usage::Usages,
     /// What waits to be dropped.

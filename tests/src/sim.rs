@@ -19,6 +19,7 @@ mod checks;
 mod disk;
 pub(crate) mod documents;
 mod faults;
+mod meetings;
 mod membership;
 pub mod mutants;
 mod network;

@@ -211,7 +211,7 @@ mod tests {
             .iter()
             .map(|(dot, state)| (dot.replica, ElementPart { hlc: dot.hlc, state: state.clone() }));
         let body = Body::Element(Element { parts: parts.collect() });
-        Etag::of(&Entry { dot: dot(9, 9), body }, cleared, NOW_S)
+        Etag::of(&Entry::first(dot(9, 9), body), cleared, NOW_S)
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         let part = |ms, up| CounterPart { hlc: Hlc::new(ms, 0), up, ..CounterPart::default() };
         let name = |parts: &[(Dot, CounterPart)], note: Option<Note>| {
             let body = Body::Counter(Counter { parts: parts.iter().cloned().collect(), note });
-            Etag::of(&Entry { dot: dot(9, 9), body }, &Cleared::default(), NOW_S)
+            Etag::of(&Entry::first(dot(9, 9), body), &Cleared::default(), NOW_S)
         };
         let base = [(dot(1, 1), part(5, 3)), (dot(2, 2), part(9, 4))];
         let reset = |hlc: u64| Some(Reset { hlc: Hlc::new(hlc, 0), up: 1, down: 0, by: dot(2, 9) });

@@ -303,7 +303,7 @@ mod tests {
         let dot = Dot { hlc: Hlc::new(1, 0), replica: ReplicaId([1; 16]) };
         let item = || Item {
             id: EntryId::value(NamespaceId([9; 16]), "k"),
-            entry: Entry { dot, body: Body::Tombstone },
+            entry: Entry::first(dot, Body::Tombstone),
             told: OnceLock::new(),
         };
         Batch { items: (0..entries).map(|_| item()).collect(), vector: None, bytes }

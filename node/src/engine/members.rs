@@ -154,7 +154,7 @@ impl Engine {
         .await
     }
 
-    async fn operate<T: Send + 'static>(
+    pub(super) async fn operate<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Driver) -> Result<T, OperatorError> + Send + 'static,
     ) -> Result<T, OperatorError> {
@@ -179,7 +179,7 @@ impl Driver {
     }
 
     /// Stages an order, if this node serves.
-    fn order<T>(
+    pub(super) fn order<T>(
         &mut self,
         order: impl FnOnce(&mut Replica<SledStore>, replication::Now) -> Result<T, CoreError>,
     ) -> Result<T, OperatorError> {

@@ -27,7 +27,7 @@ pub(super) fn status(driver: &mut Driver, condition: &Condition) -> Result<Statu
         entries: replica.map_or(0, Replica::entries),
         vector: replica.map(|replica| vector(driver, replica)).unwrap_or_default(),
         peers: replica.map(|replica| peers(driver, replica)).unwrap_or_default(),
-        counters: replica.map(|replica| counters(replica.counters())).unwrap_or_default(),
+        counters: replica.map(counters).unwrap_or_default(),
         lag,
         membership: replica
             .map_or(Ok(Membership::default()), |replica| membership(driver, replica))
@@ -35,7 +35,8 @@ pub(super) fn status(driver: &mut Driver, condition: &Condition) -> Result<Statu
     })
 }
 
-fn counters(counters: replication::replica::Counters) -> Counters {
+fn counters(replica: &Replica<SledStore>) -> Counters {
+    let (counters, conflicts) = (replica.counters(), replica.conflicts_kept());
     Counters {
         events_applied: counters.events_applied,
         events_sent: counters.events_sent,
@@ -47,6 +48,10 @@ fn counters(counters: replication::replica::Counters) -> Counters {
         dropped: counters.dropped,
         written_anew: counters.written_anew,
         superseded: counters.superseded,
+        conflicts: counters.conflicts,
+        conflicts_dropped: counters.conflicts_dropped,
+        conflict_rows: conflicts.rows,
+        conflict_bytes: conflicts.bytes,
     }
 }
 

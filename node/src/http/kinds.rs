@@ -40,6 +40,8 @@ mod maps;
 mod sets;
 mod values;
 
+pub(super) use values::as_header;
+
 /// Under this stand the accounts.
 const ROOT: &str = "/v1/accounts/";
 /// The most bytes of a JSON body here: the names of all that may be changed at once, each byte escaped as JSON can.
@@ -479,7 +481,7 @@ fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn metadata_of(metadata: Option<&[u8]>) -> Option<Box<RawValue>> {
+pub(super) fn metadata_of(metadata: Option<&[u8]>) -> Option<Box<RawValue>> {
     metadata_json(metadata).map(ToOwned::to_owned)
 }
 

@@ -35,6 +35,7 @@ mod tests {
     use hyper::Method;
     use serde_json::Value as Json;
 
+    use super::super::conflicts;
     use super::super::documents;
     use super::super::kinds;
     use super::super::native;
@@ -71,7 +72,8 @@ mod tests {
         let document = parsed();
         let mut told = methods(&document);
         let is_page = |path: &str| {
-            let is_kind = kinds::allowed(path).or_else(|| documents::allowed(path)).is_some();
+            let is_kind = kinds::allowed(path).or_else(|| documents::allowed(path)).is_some()
+                || conflicts::allowed(path).is_some();
             !path.starts_with("/client/") && !is_kind && !path.ends_with("/watch")
         };
         told.retain(|path, _| is_page(path));
@@ -120,6 +122,20 @@ mod tests {
     }
 
     #[test]
+    fn it_has_every_call_of_conflicts() {
+        let document = parsed();
+        let mut told = 0;
+        for (template, methods) in methods(&document) {
+            let Some(allow) = conflicts::allowed(template) else { continue };
+            let methods: BTreeSet<_> = methods.iter().map(Method::as_str).collect();
+            assert_eq!(allow.split(", ").collect::<BTreeSet<_>>(), methods, "{template}");
+            told += 1;
+        }
+        // All, one, and its restoring.
+        assert_eq!(told, 3);
+    }
+
+    #[test]
     fn it_has_every_call_of_the_kv_surface_and_no_other() {
         let document = parsed();
         let mut reached = BTreeSet::new();
@@ -154,7 +170,7 @@ mod tests {
                         | Operation::Maps
                         | Operation::Values
                 )
-                && !matches!(operation, Operation::Documents)
+                && !matches!(operation, Operation::Documents | Operation::Conflicts)
         };
         let served: BTreeSet<_> =
             Operation::ALL.into_iter().filter(is_kv).map(|operation| operation as usize).collect();

@@ -44,6 +44,8 @@ pub(crate) enum Operation {
     Values,
     /// Under `/v1`, about documents.
     Documents,
+    /// Under `/v1`, about values that have lost.
+    Conflicts,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -78,6 +80,7 @@ impl Operation {
         Self::Maps,
         Self::Values,
         Self::Documents,
+        Self::Conflicts,
         Self::Unrouted,
         Self::Native,
     ];
@@ -110,6 +113,7 @@ impl Operation {
             Self::Maps => "maps",
             Self::Values => "values",
             Self::Documents => "docs",
+            Self::Conflicts => "conflicts",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

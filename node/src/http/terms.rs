@@ -23,7 +23,7 @@ use super::query::Query;
 use super::route::{self, Operation, Routed};
 use super::session::{SESSION_HEADER, Session};
 use super::wait::{self, Wanted};
-use super::{Surface, auth, binding, documents, kinds};
+use super::{Surface, auth, binding, conflicts, documents, kinds};
 use crate::engine::reach::{NotReached, WaiterSeat};
 use crate::engine::{Engine, show_dot};
 
@@ -334,6 +334,7 @@ fn operation(form: Form, head: &Parts) -> Operation {
             _ => Operation::Unrouted,
         },
         Form::Native if documents::route(head.uri.path()).is_some() => Operation::Documents,
+        Form::Native if conflicts::route(head.uri.path()).is_some() => Operation::Conflicts,
         Form::Native => kinds::route(head.uri.path()).map_or(Operation::Native, |asked| asked.operation()),
     }
 }

@@ -8,6 +8,7 @@
 mod binding;
 mod bulk;
 mod client;
+mod conflicts;
 mod connections;
 mod documents;
 mod http2;

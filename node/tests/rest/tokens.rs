@@ -20,7 +20,7 @@ impl TestNode {
     }
 
     /// A request with this token.
-    async fn send_as(&self, token: &str, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn send_as(&self, token: &str, method: &str, path: &str, body: &[u8]) -> Answer {
         let headers =
             [("Authorization", format!("Bearer {token}")), ("Content-Length", body.len().to_string())];
         self.client.raw(&[head(method, path, &headers), body.to_vec()].concat()).await
@@ -35,7 +35,7 @@ impl TestNode {
     }
 
     /// Makes a token with one scope, and gives what a client presents.
-    async fn scoped(&self, namespace: &str, prefix: &str, actions: &[&str]) -> String {
+    pub(crate) async fn scoped(&self, namespace: &str, prefix: &str, actions: &[&str]) -> String {
         let scope = json!({ "namespace": namespace, "prefix": prefix, "actions": actions });
         let made = self.make(json!({ "name": "scoped", "scopes": [scope] })).await;
         made["token"].as_str().unwrap().to_owned()

@@ -3,15 +3,16 @@
 //! Namespaces and foreign replicas stand in tables at the head, positions are differences to the row
 //! before, and the counts of events and bytes are written only where they are not what the row itself says. What
 //! nearly every delta has in common is not said at all: that its sender wrote it ([`ReplicaId::SENDER`]), that it
-//! ends with its last row, and that it is of group 0.
+//! ends with its last row, and that it is of group 0. Whether a state has a base stands beside its namespace's index:
+//! the flags have no bit left.
 
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, Decoder, read::Reader};
 use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
-use super::parts;
 use super::row::{CHUNKED, EXPIRES, METADATA, TOMBSTONE, flags};
+use super::{parts, read_number, write_number};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::entry::{
     Body, Entry, EntryId, Kind, MAX_ELEMENT_BYTES, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES,
@@ -183,7 +184,8 @@ fn encode_row<E: Encoder>(
         bits |= KIND;
     }
     encoder.writer().write(&[bits])?;
-    index_of(&tables.namespaces, &row.id.namespace).encode(encoder)?;
+    let has_base = row.entry.as_ref().is_some_and(|entry| entry.base != Hlc::ZERO);
+    (index_of(&tables.namespaces, &row.id.namespace) << 1 | u32::from(has_base)).encode(encoder)?;
     (row.position.hlc.wall_ms() - before.hlc.wall_ms(), row.position.hlc.counter()).encode(encoder)?;
     if bits & COUNTS != 0 {
         // Differences wrap: a forged or odd count must not stop an honest delta.
@@ -198,6 +200,7 @@ fn encode_row<E: Encoder>(
     if bits & OTHER_DOT != 0 {
         (index_of(&tables.replicas, &entry.dot.replica), entry.dot.hlc).encode(encoder)?;
     }
+    encode_base(entry.dot.hlc, entry.base, encoder)?;
     encode_body(entry, encoder)
 }
 
@@ -240,7 +243,12 @@ fn decode_row<'de, D: BorrowDecoder<'de>>(
     decoder: &mut D,
 ) -> Result<DeltaRow, DecodeError> {
     let bits = decode_byte(decoder)?;
-    let namespace = entry_of(&tables.namespaces, Decode::decode(decoder)?)?;
+    let index: u32 = Decode::decode(decoder)?;
+    let has_base = index & 1 != 0;
+    if has_base && bits & (LOG_ONLY | KIND) != 0 {
+        return Err(DecodeError::Other("a base of what is no value"));
+    }
+    let namespace = entry_of(&tables.namespaces, index >> 1)?;
     let (wall_ms, counter): (u64, u16) = Decode::decode(decoder)?;
     let hlc = Hlc::new(before.hlc.wall_ms().saturating_add(wall_ms), counter);
     let counts: Option<(u64, u64)> = if bits & COUNTS != 0 { Some(Decode::decode(decoder)?) } else { None };
@@ -255,7 +263,8 @@ fn decode_row<'de, D: BorrowDecoder<'de>>(
         } else {
             Dot { hlc, replica: origin }
         };
-        Some(Entry { dot, body: decode_body(&id, bits & 0x0f, dot, decoder)? })
+        let base = if has_base { decode_base(dot.hlc, decoder)? } else { Hlc::ZERO };
+        Some(Entry { dot, body: decode_body(&id, bits & 0x0f, dot, decoder)?, base })
     };
     let mut row = DeltaRow { position: Position { hlc, ops: 0, bytes: 0 }, id, entry };
     row.position = match counts {
@@ -312,6 +321,25 @@ pub(super) fn decode_id<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<E
     let namespace = NamespaceId(Decode::decode(decoder)?);
     let (kind, element) = decode_kind(decoder)?;
     Ok(EntryId { namespace, kind, key: decode_key(decoder)?, element })
+}
+
+/// Writes the base of a state, if it has one: how many milliseconds it is before the event, and its counter. So it takes 2
+/// bytes within an eighth of a second, 3 within 16 s, 4 within half an hour, 5 within three days and 6 within a year.
+pub(super) fn encode_base<E: Encoder>(hlc: Hlc, base: Hlc, encoder: &mut E) -> Result<(), EncodeError> {
+    if base == Hlc::ZERO {
+        return Ok(());
+    }
+    write_number(encoder, hlc.wall_ms() - base.wall_ms())?;
+    write_number(encoder, base.counter().into())
+}
+
+/// Reads the base of a state by an event of this time, where there is one.
+pub(super) fn decode_base<D: Decoder>(hlc: Hlc, decoder: &mut D) -> Result<Hlc, DecodeError> {
+    let (before_ms, counter) = (read_number(decoder)?, read_number(decoder)?);
+    let wall_ms = hlc.wall_ms().checked_sub(before_ms);
+    let base = wall_ms.zip(u16::try_from(counter).ok()).map(|(wall_ms, counter)| Hlc::new(wall_ms, counter));
+    base.filter(|base| Hlc::ZERO < *base && *base < hlc)
+        .ok_or(DecodeError::Other("a base that is not before its event"))
 }
 
 /// The fields of a body that its flags announce.

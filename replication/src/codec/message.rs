@@ -214,6 +214,7 @@ mod tests {
                 metadata: None,
                 expires_at_s: None,
             }),
+            base: Hlc::ZERO,
         });
         let position = Position { hlc: Hlc::new(ms, 0), ops, bytes: 2 * ops };
         DeltaRow { position, id: EntryId::value(NamespaceId([1; 16]), key), entry }

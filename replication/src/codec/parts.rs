@@ -147,7 +147,7 @@ pub(super) fn decode<'de, D: BorrowDecoder<'de>>(
         Kind::Set | Kind::Map | Kind::Doc => decode_element(dot, decoder).map(Body::Element)?,
     };
     // Who comes first of two at one time cannot be told, while one of them goes by another name.
-    let entry = Entry { dot, body };
+    let entry = Entry::first(dot, body);
     let is_its = flags == 0 && entry.dots().contains(&dot) && entry.all_dots(|other| other.hlc <= dot.hlc);
     if is_its { Ok(entry.body) } else { Err(DecodeError::Other("a state whose parts are not by its dot")) }
 }

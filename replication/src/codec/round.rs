@@ -8,11 +8,12 @@ use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode as DeriveDecode, Encode as DeriveEncode};
 
-use super::delta::{decode_body, decode_id, encode_body, encode_id};
+use super::delta::{decode_base, decode_body, decode_id, encode_base, encode_body, encode_id};
 use super::row::flags;
-use crate::clock::Dot;
+use super::{read_number, write_number};
+use crate::clock::{Dot, Hlc};
 use crate::digest::{NODE_LEAVES, NODES};
-use crate::entry::{Entry, EntryId};
+use crate::entry::{Entry, EntryId, Kind};
 use crate::sketch::Cell;
 
 /// The most cells of one message.
@@ -26,6 +27,9 @@ pub const MAX_RANGES: usize = NODES * NODE_LEAVES / 2;
 
 /// The most nodes whose leaves are counted out in one message.
 pub const MAX_EDGES: usize = 8;
+
+/// Among the flags of a row's body: the state has a base.
+const BASE: u8 = 16;
 
 /// One message of a round.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEncode, DeriveDecode)]
@@ -138,7 +142,9 @@ pub struct RepairRow {
 impl Encode for RepairRow {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         encode_id(&self.id, encoder)?;
-        (self.entry.dot.replica, self.entry.dot.hlc, flags(&self.entry.body)).encode(encoder)?;
+        let bits = flags(&self.entry.body) | if self.entry.base == Hlc::ZERO { 0 } else { BASE };
+        (self.entry.dot.replica, self.entry.dot.hlc, bits).encode(encoder)?;
+        encode_base(self.entry.dot.hlc, self.entry.base, encoder)?;
         encode_body(&self.entry, encoder)
     }
 }
@@ -148,8 +154,12 @@ impl<'de, C> BorrowDecode<'de, C> for RepairRow {
         let id = decode_id(decoder)?;
         let (replica, hlc, bits): (_, _, u8) = Decode::decode(decoder)?;
         let dot = Dot { hlc, replica };
-        let body = decode_body(&id, bits, dot, decoder)?;
-        Ok(Self { id, entry: Entry { dot, body } })
+        if bits & BASE != 0 && id.kind != Kind::Value {
+            return Err(DecodeError::Other("a base of what is no value"));
+        }
+        let base = if bits & BASE != 0 { decode_base(hlc, decoder)? } else { Hlc::ZERO };
+        let body = decode_body(&id, bits & !BASE, dot, decoder)?;
+        Ok(Self { id, entry: Entry { dot, body, base } })
     }
 }
 
@@ -302,38 +312,6 @@ fn write_signed<E: Encoder>(encoder: &mut E, number: i64) -> Result<(), EncodeEr
 fn read_signed<D: Decoder>(decoder: &mut D) -> Result<i64, DecodeError> {
     let number = read_number(decoder)?;
     Ok((number >> 1) as i64 ^ -((number & 1) as i64))
-}
-
-/// Seven bits a byte, the lowest first (LEB128): bincode's own has no size between one byte, three and five.
-fn write_number<E: Encoder>(encoder: &mut E, mut number: u64) -> Result<(), EncodeError> {
-    let mut bytes = [0; 10];
-    let mut len = 0;
-    loop {
-        bytes[len] = number as u8 & 0x7f | u8::from(number > 0x7f) << 7;
-        len += 1;
-        number >>= 7;
-        if number == 0 {
-            return encoder.writer().write(&bytes[..len]);
-        }
-    }
-}
-
-fn read_number<D: Decoder>(decoder: &mut D) -> Result<u64, DecodeError> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        decoder.claim_bytes_read(1)?;
-        let mut byte = [0];
-        decoder.reader().read(&mut byte)?;
-        let bits = u64::from(byte[0] & 0x7f);
-        if shift == 63 && bits > 1 {
-            break;
-        }
-        number |= bits << shift;
-        if byte[0] < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err(DecodeError::Other("a number of more than 64 bits"))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The rows of a store: entries, log rows, the identity and the summary.
 //!
 //! An entry row costs 13 bytes beside key and value: version and flags in one byte, the origin's index, the
-//! event's time, and the check. Metadata and expiry are there only when set, and the value is the rest.
+//! event's time, and the check. Metadata and expiry are there only when set, and the value is the rest. What was written
+//! over something else has its base, too, of 2 to 6 bytes ([`super::delta`]).
 
 use bincode::de::{BorrowDecode, BorrowDecoder, Decode, read::BorrowReader};
 use bincode::enc::{Encode, Encoder, write::Writer};
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 
+use super::delta::{decode_base, encode_base};
 use super::round::RepairRow;
 use super::{Malformed, decode_exact, decode_head, encode_into, parts, seal, unseal};
 use crate::clock::{Dot, Hlc, ReplicaId};
@@ -16,8 +18,12 @@ use crate::entry::{Body, ChunkId, Entry, EntryId, Manifest, Payload, Value};
 use crate::keys;
 use crate::vector::{Position, VersionVector};
 
-/// The version of every row this build writes; in the upper half of a row's first byte.
-const ROW_VERSION: u8 = 1;
+/// The version of every row this build writes, but for those of [`BASED_ROW_VERSION`]; in the upper half of a row's first
+/// byte.
+pub(super) const ROW_VERSION: u8 = 1;
+/// The version of the row of a value or tombstone that has a base. One without is written as it was before there were
+/// any.
+const BASED_ROW_VERSION: u8 = 2;
 
 pub(super) const TOMBSTONE: u8 = 1;
 pub(super) const EXPIRES: u8 = 2;
@@ -33,18 +39,20 @@ pub struct EntryRow {
     pub hlc: Hlc,
     /// What was written. A state made of parts has [`ReplicaId::SENDER`] for the dot's replica.
     pub body: Body,
+    /// The base ([`Entry::base`]).
+    pub base: Hlc,
 }
 
 impl EntryRow {
     /// The row of an entry whose dot's replica has this index.
     pub fn of(origin_index: u16, mut entry: Entry) -> Self {
         entry.renamed(entry.dot.replica, ReplicaId::SENDER);
-        Self { origin_index, hlc: entry.dot.hlc, body: entry.body }
+        Self { origin_index, hlc: entry.dot.hlc, body: entry.body, base: entry.base }
     }
 
     /// The entry, whose dot's replica is this one.
     pub fn entry(self, replica: ReplicaId) -> Entry {
-        let mut entry = Entry { dot: Dot { hlc: self.hlc, replica: ReplicaId::SENDER }, body: self.body };
+        let mut entry = Entry { dot: self.dot(), body: self.body, base: self.base };
         entry.renamed(ReplicaId::SENDER, replica);
         entry
     }
@@ -72,15 +80,18 @@ struct Head<'a> {
     flags: u8,
     origin_index: u16,
     hlc: Hlc,
+    base: Hlc,
     expires_at_s: Option<u64>,
     metadata: Option<&'a [u8]>,
 }
 
 impl Encode for Head<'_> {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        encoder.writer().write(&[ROW_VERSION << 4 | self.flags])?;
+        let version = if self.base == Hlc::ZERO { ROW_VERSION } else { BASED_ROW_VERSION };
+        encoder.writer().write(&[version << 4 | self.flags])?;
         self.origin_index.encode(encoder)?;
         self.hlc.encode(encoder)?;
+        encode_base(self.hlc, self.base, encoder)?;
         if let Some(at) = self.expires_at_s {
             at.encode(encoder)?;
         }
@@ -93,11 +104,16 @@ impl Encode for Head<'_> {
 
 impl<'de, C> BorrowDecode<'de, C> for Head<'de> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let flags = decoder.borrow_reader().take_bytes(1)?[0] & 0x0f;
+        let byte = decoder.borrow_reader().take_bytes(1)?[0];
+        let flags = byte & 0x0f;
+        let origin_index = Decode::decode(decoder)?;
+        let hlc = Decode::decode(decoder)?;
+        let has_base = byte >> 4 == BASED_ROW_VERSION;
         Ok(Self {
             flags,
-            origin_index: Decode::decode(decoder)?,
-            hlc: Decode::decode(decoder)?,
+            origin_index,
+            hlc,
+            base: if has_base { decode_base(hlc, decoder)? } else { Hlc::ZERO },
             expires_at_s: if flags & EXPIRES != 0 { Some(Decode::decode(decoder)?) } else { None },
             metadata: if flags & METADATA != 0 { Some(BorrowDecode::borrow_decode(decoder)?) } else { None },
         })
@@ -114,6 +130,7 @@ pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
         flags: flags(&row.body),
         origin_index: row.origin_index,
         hlc: row.hlc,
+        base: row.base,
         expires_at_s: value.and_then(|value| value.expires_at_s),
         metadata: value.and_then(|value| value.metadata.as_deref()),
     };
@@ -130,12 +147,15 @@ pub fn encode_entry(row_key: &[u8], row: &EntryRow) -> Vec<u8> {
 
 /// Reads an entry row back. Copies nothing: the value is a slice of `row`.
 pub fn decode_entry(row_key: &[u8], row: &Bytes) -> Result<EntryRow, Malformed> {
-    let bytes = versioned(unseal(row_key, row)?)?;
-    if let Some(id) = keys::parse_entry_with_parts(row_key) {
+    let bytes = unseal(row_key, row)?;
+    let with_parts = keys::parse_entry_with_parts(row_key);
+    let is_based = with_parts.is_none() && bytes.first().is_some_and(|byte| byte >> 4 == BASED_ROW_VERSION);
+    let bytes = if is_based { bytes } else { versioned(bytes)? };
+    if let Some(id) = with_parts {
         let flags = bytes[0] & 0x0f;
         let ((origin_index, hlc), rest) = decode_head(&bytes[1..])?;
         let body = parts::decode_from_row(&id, flags, hlc, rest)?;
-        return Ok(EntryRow { origin_index, hlc, body });
+        return Ok(EntryRow { origin_index, hlc, body, base: Hlc::ZERO });
     }
     let (head, rest) = decode_head::<Head<'_>>(bytes)?;
     let body = if head.flags & TOMBSTONE != 0 {
@@ -149,11 +169,11 @@ pub fn decode_entry(row_key: &[u8], row: &Bytes) -> Result<EntryRow, Malformed> 
         let metadata = head.metadata.map(|metadata| row.slice_ref(metadata));
         Body::Value(Value { payload, metadata, expires_at_s: head.expires_at_s })
     };
-    Ok(EntryRow { origin_index: head.origin_index, hlc: head.hlc, body })
+    Ok(EntryRow { origin_index: head.origin_index, hlc: head.hlc, body, base: head.base })
 }
 
 /// The row, if this build knows its version.
-fn versioned(row: &[u8]) -> Result<&[u8], Malformed> {
+pub(super) fn versioned(row: &[u8]) -> Result<&[u8], Malformed> {
     match row.first() {
         Some(byte) if byte >> 4 == ROW_VERSION => Ok(row),
         Some(byte) => Err(Malformed::Version(byte >> 4)),
@@ -304,7 +324,11 @@ mod tests {
     use crate::entry::{CHUNK_BYTES, NamespaceId};
 
     fn check(body: Body) -> usize {
-        let row = EntryRow { origin_index: 2, hlc: Hlc::new(1_800_000_000_000, 3), body };
+        check_over(body, Hlc::ZERO)
+    }
+
+    fn check_over(body: Body, base: Hlc) -> usize {
+        let row = EntryRow { origin_index: 2, hlc: Hlc::new(1_800_000_000_000, 3), body, base };
         let bytes = Bytes::from(encode_entry(b"k", &row));
         assert_eq!(decode_entry(b"k", &bytes), Ok(row));
         // Cut short anywhere, it is refused and nothing panics.
@@ -331,9 +355,38 @@ mod tests {
     }
 
     #[test]
+    fn a_base_costs_nothing_where_there_is_none_and_little_where_it_is_near() {
+        let plain = check(Body::Tombstone);
+        let at = Hlc::new(1_800_000_000_000, 3);
+        let over = |before_ms| check_over(Body::Tombstone, Hlc::new(at.wall_ms() - before_ms, 2)) - plain;
+        let hour_ms = 3_600_000;
+        let costs =
+            [0, 127, 128, 16_000, 17_000, hour_ms / 2, 3 * 24 * hour_ms, 365 * 24 * hour_ms].map(over);
+        assert_eq!(costs, [2, 2, 3, 3, 4, 4, 5, 6]);
+        check_over(value(Payload::Inline(Bytes::from("x")), Some("{}"), Some(5)), at.previous());
+    }
+
+    #[test]
+    fn a_row_without_a_base_is_as_it_was_before_there_were_any() {
+        let row = EntryRow { origin_index: 2, hlc: Hlc::new(9, 0), body: Body::Tombstone, base: Hlc::ZERO };
+        let old = seal(b"k", vec![0x11, 2, 9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(encode_entry(b"k", &row), old);
+        assert_eq!(decode_entry(b"k", &Bytes::from(old)), Ok(row));
+    }
+
+    #[test]
+    fn a_base_that_is_not_before_its_event_is_refused() {
+        // 0 ms before 9 ms, and a counter of 0: the event itself, or a later one; 9 ms before it: none.
+        for base in [[0, 0], [0, 1], [9, 0], [10, 0]] {
+            let row = seal(b"k", [&[0x21, 2, 9, 0, 0, 0, 0, 0, 0][..], &base].concat());
+            assert!(matches!(decode_entry(b"k", &Bytes::from(row)), Err(Malformed::Form(_))), "{base:?}");
+        }
+    }
+
+    #[test]
     fn a_row_of_a_later_version_is_named_as_such() {
-        let row = Bytes::from(seal(b"k", vec![0x20, 0, 0]));
-        assert_eq!(decode_entry(b"k", &row), Err(Malformed::Version(2)));
+        let row = Bytes::from(seal(b"k", vec![0x30, 0, 0]));
+        assert_eq!(decode_entry(b"k", &row), Err(Malformed::Version(3)));
     }
 
     #[test]

@@ -86,8 +86,7 @@ pub fn page<S: Store>(
                 body => Some(ValueState { is_chunked: false, expires_at_s: body.next_expiry() }),
             };
             let digest = short(key, name, &entry);
-            let nothing =
-                Entry { dot: Dot { hlc: Hlc::ZERO, replica: ReplicaId([0; 16]) }, body: Body::Tombstone };
+            let nothing = Entry::first(Dot { hlc: Hlc::ZERO, replica: ReplicaId([0; 16]) }, Body::Tombstone);
             let name = short(key, name, &nothing);
             page.states.push(State { id, name, dot: entry.dot, value, digest });
         }

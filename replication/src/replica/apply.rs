@@ -1,7 +1,7 @@
 //! The one door: every change of state, from a local write to a repair, is staged here and nowhere else.
 //!
-//! A call stages, in one batch: the entry's row, its log row, its place in the indices of expiries and chunks, and the change
-//! of the digest tree; the summary joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
+//! A call stages, in one batch: the entry's row, its log row, its place in the indices of expiries and chunks, the row of
+//! a value that has lost unseen, and the change of the digest tree; the summary joins them when the batch is committed. So a batch that is on disk is on disk with all of these.
 
 use bytes::Bytes;
 
@@ -30,6 +30,18 @@ impl<S: Store> Replica<S> {
         entry: Option<Entry>,
     ) -> Result<bool, StoreError> {
         let current = self.entry(id)?;
+        self.apply_event_over(current, origin, position, id, entry)
+    }
+
+    /// As [`Replica::apply_event`], for one who has read the entry's current state.
+    pub(super) fn apply_event_over(
+        &mut self,
+        current: Option<Entry>,
+        origin: ReplicaId,
+        position: Position,
+        id: &EntryId,
+        entry: Option<Entry>,
+    ) -> Result<bool, StoreError> {
         let dot = Dot { hlc: position.hlc, replica: origin };
         let previous = current.as_ref().map(|current| current.last_of(origin));
         let previous = previous.filter(|previous| *previous < dot.hlc).unwrap_or_default();
@@ -133,6 +145,10 @@ impl<S: Store> Replica<S> {
             return self.merge_parts(id, current, entry);
         }
         let wins = current.as_ref().is_none_or(|current| current.is_replaced_by(&entry));
+        if let Some(current) = &current {
+            let (lost, won) = if wins { (current, &entry) } else { (&entry, current) };
+            self.note_conflict(id, lost, won)?;
+        }
         if !wins && !planted!(MergeReplacesAlways) {
             return Ok(false);
         }

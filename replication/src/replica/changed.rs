@@ -79,7 +79,7 @@ mod tests {
         let payload = Payload::Inline(Bytes::from(vec![0; bytes]));
         let body = Body::Value(Value { payload, metadata: None, expires_at_s: None });
         let dot = Dot { hlc: Hlc::new(1, 0), replica: ReplicaId([1; 16]) };
-        changed.note(&EntryId::value(NamespaceId([9; 16]), key), &Entry { dot, body });
+        changed.note(&EntryId::value(NamespaceId([9; 16]), key), &Entry::first(dot, body));
     }
 
     #[test]

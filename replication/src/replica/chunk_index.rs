@@ -1,6 +1,6 @@
 //! The chunk index: which states name which chunks, so that the bytes of a chunk go when, and only when, nothing names it.
 //!
-//! The rule this file upholds: for each chunk of each entry and returned state there is one row, and no other, staged in the
+//! The rule this file upholds: for each chunk of each entry, returned state and lost value there is one row, and no other, staged in the
 //! same batch as the state that names it. States without chunks cost nothing. The index is outside the digest: it follows
 //! from what is in it, and is made anew at open where it does not fit.
 
@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use super::{Event, MAX_CHUNKS_TOLD, Replica, entry_of_row};
 use crate::codec::Malformed;
+use crate::codec::conflict::decode_conflict;
 use crate::codec::message::Stage;
 use crate::codec::row;
 use crate::entry::{Body, ChunkId};
@@ -199,6 +200,7 @@ impl<S: Store> Replica<S> {
         self.store.scan(from, &mut |row_key, row| {
             let body = match row_key.first() {
                 Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| state.entry.body),
+                Some(&keys::CONFLICT) => decode_conflict(row_key, &row).map(|conflict| conflict.lost.body),
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row)
                     .and_then(|row| entry_of_row(&self.origins, row))
                     .map(|entry| entry.body),

@@ -218,6 +218,11 @@ impl<S: Store> Replica<S> {
                 next = Some(row_key.to_vec());
                 return ControlFlow::Break(());
             }
+            // The ledger of conflicts is this store's own.
+            if matches!(row_key.first(), Some(&keys::CONFLICT | &keys::CONFLICT_AGE)) {
+                next = Some(vec![keys::LOG]);
+                return ControlFlow::Break(());
+            }
             gathered.looked_at += 1;
             match self.gather_row(row_key, &row, &mut gathered) {
                 Ok(()) => ControlFlow::Continue(()),

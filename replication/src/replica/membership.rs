@@ -96,7 +96,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn record(&mut self, now: Now, (id, body): (EntryId, Body)) -> Result<Dot, WriteError> {
-        let dot = self.append(now, id.clone(), |_, _| Ok(body.clone()))?;
+        let dot =
+            self.append(now, id.clone(), |_, current, dot| Ok(Entry::over(current, dot, body.clone())))?;
         self.emit(Event::Recorded { dot, id, body });
         Ok(dot)
     }

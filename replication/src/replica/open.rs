@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use super::chunk_index::ChunkRows;
 use super::{Counters, OpenError, Replica, Settings, damaged, entry_of_row, epoch, membership};
 use crate::clock::{Clock, Hlc, ReplicaId};
-use crate::codec::Malformed;
 use crate::codec::row::{self, Identity};
+use crate::codec::{Malformed, conflict};
 use crate::digest::{Digest, DigestTree};
 use crate::entry::NamespaceId;
 use crate::keys;
@@ -39,6 +39,7 @@ impl<S: Store> Replica<S> {
             entries: 0,
             log_rows: 0,
             let_go: BTreeSet::new(),
+            ledger: super::conflicts::Ledger::default(),
             usages: super::usage::Usages::default(),
             waiting: epoch::Waiting::default(),
             epoch: Hlc::ZERO,
@@ -137,6 +138,7 @@ impl<S: Store> Replica<S> {
             tree,
             entries,
             log_rows,
+            ledger,
             origins,
             settings,
             usages,
@@ -169,6 +171,11 @@ impl<S: Store> Replica<S> {
                     }
                     Ok(())
                 }),
+                Some(&keys::CONFLICT) => conflict::decode_conflict(row_key, &row).map(|conflict| {
+                    ledger.add(super::conflicts::kept_bytes(row_key, row.len(), &conflict));
+                    named.add_all(row_key, &conflict.lost.body);
+                }),
+                Some(&keys::CONFLICT_AGE) => conflict::decode_conflict_age(row_key, &row),
                 Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| {
                     *log_rows += 1;
                     waiting.log_row_came(row_key.len() + row.len());

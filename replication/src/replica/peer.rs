@@ -227,6 +227,7 @@ impl<S: Store> Replica<S> {
         self.consider_thorough_sweep(now);
         self.mend_document(now)?;
         self.sweep_slice()?;
+        self.sweep_ledger(now)?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
         }
@@ -258,6 +259,7 @@ impl<S: Store> Replica<S> {
             .chain(walk)
             .chain(mend)
             .chain(self.membership_due_us())
+            .chain(self.ledger_due_us())
             .chain([self.tick_due_us]);
         let due = due.chain(self.topology_due_us()).chain(self.rights.due_us());
         due.chain(at_once.then_some(0)).min()

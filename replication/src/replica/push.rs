@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::{MessageError, Replica};
-use crate::clock::{Hlc, Now, ReplicaId};
+use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::message::{Delta, DeltaRow};
 use crate::codec::row;
 use crate::keys;
@@ -306,7 +306,7 @@ impl<S: Store> Replica<S> {
                 }
                 return ControlFlow::Break(());
             }
-            match self.delta_row(hlc, row_key, &row, &run) {
+            match self.delta_row(Dot { hlc, replica: origin }, row_key, &row, &run) {
                 Ok(row) => {
                     bytes += row.frame_bytes();
                     delta.rows.push(row);
@@ -323,20 +323,26 @@ impl<S: Store> Replica<S> {
 
     fn delta_row(
         &self,
-        hlc: Hlc,
+        dot: Dot,
         row_key: &[u8],
         row: &[u8],
         run: &std::ops::Range<Hlc>,
     ) -> Result<DeltaRow, StoreError> {
+        let hlc = dot.hlc;
         let log_row = row::decode_log(row_key, hlc, row)
             .map_err(|why| StoreError::new(format!("the log row of {hlc} is damaged: {why}")))?;
         // This run has sent the entry with its previous event, and what it sent then held this event's effect,
         // since the event existed already. A later event has a row of its own.
         let sent_before = log_row.previous > run.start && hlc <= run.end;
         let missing = || StoreError::new(format!("the entry that event {hlc} wrote is missing"));
-        let entry = match sent_before {
-            true => None,
-            false => Some(self.entry(&log_row.id)?.ok_or_else(missing)?),
+        // What lost unseen goes out by its own event, so that others too see it lose; then the next has to go as well.
+        let entry = match self.lost_by(&log_row.id, dot)? {
+            Some(lost) => Some(lost),
+            None if sent_before => {
+                let previous = Dot { hlc: log_row.previous, ..dot };
+                if self.lost_by(&log_row.id, previous)?.is_some() { self.entry(&log_row.id)? } else { None }
+            }
+            None => Some(self.entry(&log_row.id)?.ok_or_else(missing)?),
         };
         Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
     }

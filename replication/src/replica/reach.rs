@@ -91,7 +91,7 @@ mod tests {
         let origin = ReplicaId([1; 16]);
         let at = |ms| Hlc::new(ms, 0);
         let held = |ms| [(origin, Position { hlc: at(ms), ops: 1, bytes: 0 })].into_iter().collect();
-        let state = |ms| Entry { dot: Dot { hlc: at(ms), replica: origin }, body: Body::Tombstone };
+        let state = |ms| Entry::first(Dot { hlc: at(ms), replica: origin }, Body::Tombstone);
         let mut ahead = Ahead::default();
         for ms in [5, 9, 7] {
             ahead.note(&held(5), &state(ms));

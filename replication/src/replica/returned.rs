@@ -146,6 +146,9 @@ impl<S: Store> Replica<S> {
             };
             if is_overtaken {
                 self.counters.superseded += 1;
+                if let Some(current) = current.filter(|_| !is_of_parts) {
+                    self.note_conflict(&state.id, &state.entry, &current)?;
+                }
             } else {
                 match self.write_anew(now, state) {
                     Ok(()) => {}
@@ -177,11 +180,12 @@ impl<S: Store> Replica<S> {
     fn write_anew(&mut self, now: Now, state: RepairRow) -> Result<(), WriteError> {
         self.check_not_draining()?;
         let RepairRow { id, entry } = state;
-        let current = self.entry(&id)?;
         let mut body = entry.body.clone();
-        let new = self.append(now, id.clone(), |replica, dot| {
-            body = entry.said_anew(current.as_ref(), dot, replica.frontier());
-            Ok(body.clone())
+        let new = self.append(now, id.clone(), |replica, current, dot| {
+            body = entry.said_anew(current, dot, replica.frontier());
+            // What it was written over is what it was written over then: whoever wrote it has not seen what is here now. A
+            // clock that was set back since may stand before that.
+            Ok(Entry { dot, body: body.clone(), base: entry.base.min(dot.hlc.previous()) })
         })?;
         let old = entry.dot;
         self.counters.written_anew += 1;

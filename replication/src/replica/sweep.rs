@@ -250,7 +250,7 @@ impl<S: Store> Replica<S> {
     /// Drops a slice of the elements that went with the whole, and at their end the head's word of it.
     fn sweep_elements(&mut self, sweep: &mut Sweep) -> Result<(), StoreError> {
         let Some(Emptying { head: id, cursor }) = sweep.emptying.take() else { return Ok(()) };
-        let Some(Entry { dot, body: Body::Head(head) }) = self.entry(&id)? else { return Ok(()) };
+        let Some(Entry { dot, body: Body::Head(head), .. }) = self.entry(&id)? else { return Ok(()) };
         let Some(cleared) = head.cleared_for_all(self.frontier()) else { return Ok(()) };
         let head_key = keys::entry(&id);
         let mut over = Vec::new();
@@ -268,10 +268,10 @@ impl<S: Store> Replica<S> {
             seen += 1;
             let decoded = row::decode_entry(row_key, &row).and_then(|row| entry_of_row(&self.origins, row));
             match (keys::parse_entry(row_key), decoded) {
-                (Some(id), Ok(Entry { dot, body: Body::Element(element) })) => {
+                (Some(id), Ok(Entry { dot, body: Body::Element(element), .. })) => {
                     let left = element.without_cleared(&cleared);
                     if left.as_ref() != Some(&element) {
-                        over.push((id, Entry { dot, body: Body::Element(element) }, left));
+                        over.push((id, Entry::first(dot, Body::Element(element)), left));
                     }
                 }
                 (_, Ok(_)) => {}
@@ -297,7 +297,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let left = head.without_clears_for_all(self.frontier()).map(Body::Head).and_then(Entry::of_parts);
-        let entry = Entry { dot, body: Body::Head(head) };
+        let entry = Entry::first(dot, Body::Head(head));
         match left {
             Some(left) => self.put_entry(&id, Some(entry), left),
             None => {

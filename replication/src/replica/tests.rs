@@ -403,7 +403,7 @@ fn a_state_from_the_future_is_put_off_as_its_event_is() {
     let row = |state: Hlc| crate::codec::message::DeltaRow {
         position: event(1),
         id: EntryId::value(NamespaceId([9; 16]), "key"),
-        entry: Some(Entry { dot: Dot { hlc: state, replica: B }, body: Body::Tombstone }),
+        entry: Some(Entry::first(Dot { hlc: state, replica: B }, Body::Tombstone)),
     };
     let after = pair.replicas[0].vector().position(B);
     let delta = |state| crate::codec::message::Delta {

@@ -14,7 +14,7 @@ use super::chunk_index::ChunkRows;
 use super::usage::Usages;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
-use crate::codec::{Malformed, row};
+use crate::codec::{Malformed, conflict, row};
 use crate::digest::{Digest, DigestKey, DigestTree, NameHash};
 use crate::entry::{Body, EntryId};
 use crate::keys;
@@ -53,6 +53,13 @@ pub enum Mismatch {
         /// By the replica's books.
         expected: u64,
     },
+    /// As [`Mismatch::Entries`], of values in the ledger of conflicts.
+    Conflicts {
+        /// Found by the walk.
+        found: u64,
+        /// By the replica's books.
+        expected: u64,
+    },
     /// The entries are not those that the replica has put there.
     Root {
         /// Of the rows.
@@ -82,6 +89,9 @@ impl fmt::Display for Mismatch {
             }
             Self::LogRows { found, expected } => {
                 write!(f, "there are {found} log rows, and {expected} were written")
+            }
+            Self::Conflicts { found, expected } => {
+                write!(f, "there are {found} conflicts in the ledger, and {expected} were noted")
             }
             Self::Root { found, expected } => {
                 write!(f, "the entries have the root {found}, and those written have {expected}")
@@ -142,6 +152,7 @@ pub(super) struct Walk {
     tree: DigestTree,
     entries: u64,
     log_rows: u64,
+    conflicts: u64,
     usages: Usages,
     /// The rows of the chunk index, and what they should be.
     listed: ChunkRows,
@@ -190,6 +201,13 @@ impl Walk {
         }
     }
 
+    /// A value has come into the ledger of conflicts, or gone from it.
+    pub(super) fn conflict_changed(&mut self, row_key: &[u8], was_there: bool, is_there: bool) {
+        if row_key < self.cursor.as_slice() {
+            self.conflicts = step(self.conflicts, was_there, is_there);
+        }
+    }
+
     /// A row of the chunk index has come, or gone, along with what says so in this state.
     pub(super) fn chunk_changed(
         &mut self,
@@ -222,6 +240,11 @@ impl Walk {
             self.listed.add(row_key, row::decode_chunk(row_key, row)?);
         } else if row_key.first() == Some(&keys::RETURNED) {
             self.named.add_all(row_key, &row::decode_returned(row_key, row)?.entry.body);
+        } else if row_key.first() == Some(&keys::CONFLICT) {
+            self.named.add_all(row_key, &conflict::decode_conflict(row_key, row)?.lost.body);
+            self.conflicts += 1;
+        } else if row_key.first() == Some(&keys::CONFLICT_AGE) {
+            conflict::decode_conflict_age(row_key, row)?;
         } else if row_key.first() == Some(&keys::LOG) {
             row::decode_log(row_key, Hlc::ZERO, row)?;
             self.log_rows += 1;
@@ -251,6 +274,7 @@ impl<S: Store> Replica<S> {
             tree: DigestTree::default(),
             entries: 0,
             log_rows: 0,
+            conflicts: 0,
             usages: Usages::default(),
             listed: ChunkRows::default(),
             named: ChunkRows::default(),
@@ -326,11 +350,13 @@ impl<S: Store> Replica<S> {
         let (root, expected) = (walk.tree.root(), self.tree.root());
         let entries = Mismatch::Entries { found: walk.entries, expected: self.entries };
         let log_rows = Mismatch::LogRows { found: walk.log_rows, expected: self.log_rows };
+        let conflicts = Mismatch::Conflicts { found: walk.conflicts, expected: self.ledger.kept().rows };
         let root_differs = Mismatch::Root { found: root, expected };
         let index_differs = Mismatch::ChunkIndex { found: walk.listed.rows(), expected: walk.named.rows() };
         [
             (walk.entries != self.entries, entries),
             (walk.log_rows != self.log_rows, log_rows),
+            (walk.conflicts != self.ledger.kept().rows, conflicts),
             (root != expected, root_differs),
             (root == expected && walk.tree != self.tree, Mismatch::Tree),
             (root == expected && walk.usages != self.usages, Mismatch::Usage),

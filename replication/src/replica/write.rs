@@ -44,7 +44,7 @@ impl<S: Store> Replica<S> {
     /// the next [`Replica::flush`].
     pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
         self.check_not_draining()?;
-        self.append(now, id, |_, _| Ok(body))
+        self.append(now, id, |_, current, dot| Ok(Entry::over(current, dot, body)))
     }
 
     /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
@@ -59,9 +59,9 @@ impl<S: Store> Replica<S> {
         id: &EntryId,
         change: Change,
     ) -> Result<Dot, WriteError> {
-        let current = self.entry(id)?;
-        self.append(now, id.clone(), |replica, dot| {
-            Ok(Entry::changed(id, current.as_ref(), change, dot, &replica.held)?)
+        self.append(now, id.clone(), |replica, current, dot| {
+            let body = Entry::changed(id, current, change, dot, &replica.held)?;
+            Ok(Entry::over(current, dot, body))
         })
     }
 
@@ -70,12 +70,12 @@ impl<S: Store> Replica<S> {
         if draining { Err(WriteError::Draining) } else { Ok(()) }
     }
 
-    /// Stages a new event of this replica, which writes what `body` makes of its dot.
+    /// Stages a new event of this replica, which writes what `state` makes of the entry's state and the event's dot.
     pub(super) fn append(
         &mut self,
         now: Now,
         id: EntryId,
-        body: impl FnOnce(&Self, Dot) -> Result<Body, WriteError>,
+        state: impl FnOnce(&Self, Option<&Entry>, Dot) -> Result<Entry, WriteError>,
     ) -> Result<Dot, WriteError> {
         self.check_usable()?;
         if self.stage() != Stage::Member {
@@ -90,10 +90,11 @@ impl<S: Store> Replica<S> {
             return Err(WriteError::ClockBehind { behind_ms });
         }
         let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
-        let entry = Entry { dot, body: body(self, dot)? };
+        let current = self.entry(&id)?;
+        let entry = state(self, current.as_ref(), dot)?;
         let written = id.user_bytes() as u64 + entry.user_bytes();
         let position = self.held.position(self.id).after(dot.hlc, written);
-        self.apply_event(self.id, position, &id, Some(entry))?;
+        self.apply_event_over(current, self.id, position, &id, Some(entry))?;
         self.claim(self.id, position)?;
         Ok(dot)
     }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use replication::codec::message::Message;
-use replication::codec::{Malformed, row, seal};
+use replication::codec::{Malformed, conflict, row, seal};
 use replication::link::MAX_FRAME_BYTES;
 use replication::{Hlc, keys};
 
@@ -34,6 +34,8 @@ fn check_rows(bytes: &[u8], row_under: impl Fn(&[u8]) -> Vec<u8>) {
     survives(log, |decoded| row::encode_log(ROW_KEY, decoded), &row_under(ROW_KEY));
     let chunk = |bytes: &[u8]| row::decode_chunk(ROW_KEY, bytes);
     survives(chunk, |decoded| row::encode_chunk(ROW_KEY, *decoded), &row_under(ROW_KEY));
+    let lost = |bytes: &[u8]| conflict::decode_conflict(ROW_KEY, bytes);
+    survives(lost, |decoded| conflict::encode_conflict(ROW_KEY, decoded), &row_under(ROW_KEY));
     survives(row::decode_summary, row::encode_summary, &row_under(keys::SUMMARY));
     survives(row::decode_identity, row::encode_identity, &row_under(keys::IDENTITY));
     survives(row::decode_peers, row::encode_peers, &row_under(keys::PEERS));
@@ -55,6 +57,12 @@ pub fn row_key(bytes: &[u8]) {
     }
     if let Some((chunk, state_key)) = keys::parse_chunk(bytes) {
         assert_eq!(keys::chunk(&chunk, state_key), bytes);
+    }
+    if let Some((id, lost)) = keys::parse_conflict(bytes) {
+        assert_eq!(keys::conflict(id.namespace, &id.key, lost), bytes);
+    }
+    if let Some((noticed, conflict_key)) = keys::parse_conflict_age(bytes) {
+        assert_eq!(keys::conflict_age(noticed, conflict_key), bytes);
     }
     let index = bytes.get(1..3).map_or(0, |index| u16::from_be_bytes([index[0], index[1]]));
     if let Some(hlc) = keys::parse_log(bytes, index) {

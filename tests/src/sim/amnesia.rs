@@ -49,7 +49,7 @@ pub(super) fn forget(
             let is_chosen = is_meant && may_go && held_elsewhere(&id, Dot { hlc: row.hlc, replica });
             let is_removed = is_chosen && (kind == Amnesia::Shard || rng.permille(500));
             if is_chosen && !is_removed {
-                row.hlc = Hlc::from_bits(1);
+                (row.hlc, row.base) = (Hlc::from_bits(1), Hlc::ZERO);
                 set_back.insert(row_key.to_vec(), Some(row::encode_entry(row_key, &row)));
             }
             if is_chosen {

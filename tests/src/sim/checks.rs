@@ -126,6 +126,9 @@ impl Simulation {
                 self.oracle.check_claims(replica)?;
                 self.oracle.check_origins(replica)?;
             }
+            if !self.forgot {
+                self.oracle.check_ledger(replica)?;
+            }
             self.oracle.check_epoch(replica)?;
             self.oracle.check_own(replica.id(), replica.vector())?;
             self.oracle.check_lag(replica, self.now(number))?;

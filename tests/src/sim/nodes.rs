@@ -109,6 +109,8 @@ impl Simulation {
         let (id, body) = (self.any_entry(), self.any_body(node, now.wall_ms / 1000));
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         let seen = rows::shown(replica, &id)?;
+        let over = replica.entry(&id).map_err(|error| error.to_string())?.map(|entry| entry.dot);
+        let held = replica.vector().clone();
         let dot = match replica.write(now, id.clone(), body.clone()) {
             Ok(dot) => dot,
             Err(error) => return self.refused(&error),
@@ -121,6 +123,7 @@ impl Simulation {
                 id.key
             ));
         }
+        self.oracle.writes_over(dot, over, held);
         self.nodes[node].staged.push((dot, id, body));
         // Sometimes the group is committed later, so that a crash finds it unflushed.
         let at_once = self.rng.permille(FLUSHED_AT_ONCE_PERMILLE);
@@ -193,11 +196,13 @@ impl Simulation {
         self.note_crossing(from, to, &message);
         self.note(|| format!("{from} -> {to} {message:?}"));
         let (now, peer) = (self.now(to), self.nodes[from].id);
+        let (me, meetings) = (self.nodes[to].id, self.meetings(to, peer, &message));
         let Some(replica) = &mut self.nodes[to].replica else { return Ok(()) };
         replica
             .handle_message(now, peer, message)
             .map_err(|error| format!("a message was refused: {error}"))?;
-        self.drive(to, true)
+        self.drive(to, true)?;
+        self.check_meetings(to, me, meetings)
     }
 
     /// What a driver owes its replica; see [`Replica`].

@@ -10,6 +10,7 @@ use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Stor
 
 pub(super) mod bounded;
 mod claims;
+mod conflicts;
 pub(super) mod documents;
 mod ending;
 pub(super) mod kinds;
@@ -43,6 +44,8 @@ pub(crate) struct Oracle {
     older_copies: BTreeMap<ReplicaId, BTreeSet<ReplicaId>>,
     /// Events of earlier incarnations, and the events that took their place.
     written_anew: BTreeMap<Dot, Dot>,
+    /// What the writers of values had there.
+    seen: BTreeMap<Dot, conflicts::Seen>,
     /// The most each replica ever claimed durably.
     claims: BTreeMap<ReplicaId, VersionVector>,
     /// By which event each member's record was written, and whether it was ever removed.

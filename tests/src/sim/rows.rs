@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use replication::codec::conflict::{Conflict, decode_conflict};
 use replication::codec::row;
 use replication::{Body, Dot, Entry, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector, keys};
 
@@ -16,13 +17,13 @@ pub(super) fn entry(disk: &impl Store, id: &EntryId) -> Result<Option<(Dot, Body
 
 /// The state of an entry, staged changes left out.
 pub(super) fn state(disk: &impl Store, id: &EntryId) -> Result<Option<Entry>, String> {
-    Ok(entry(disk, id)?.map(|(dot, body)| Entry { dot, body }))
+    Ok(entry(disk, id)?.map(|(dot, body)| Entry::first(dot, body)))
 }
 
 /// The states of all entries of a store.
 pub(super) fn states(disk: &impl Store) -> Result<BTreeMap<EntryId, Entry>, String> {
     let states = entries(disk)?.into_iter();
-    Ok(states.map(|(id, (dot, body))| (id, Entry { dot, body })).collect())
+    Ok(states.map(|(id, (dot, body))| (id, Entry::first(dot, body))).collect())
 }
 
 /// The entries of a store, with the dots that wrote them.
@@ -52,6 +53,7 @@ pub(super) fn check_chunk_index(disk: &impl Store) -> Result<(), String> {
                 return ControlFlow::Continue(());
             }
             Some(&keys::ENTRY) => row::decode_entry(row_key, &row).map(|row| row.body),
+            Some(&keys::CONFLICT) => decode_conflict(row_key, &row).map(|conflict| conflict.lost.body),
             Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| state.entry.body),
             _ => return ControlFlow::Continue(()),
         };
@@ -77,6 +79,20 @@ pub(super) fn check_chunk_index(disk: &impl Store) -> Result<(), String> {
     }
 }
 
+/// The ledger of conflicts, staged changes left out.
+pub(super) fn conflicts(disk: &impl Store) -> Result<Vec<Conflict>, String> {
+    let mut conflicts = Vec::new();
+    let scanned = disk.scan(&[keys::CONFLICT], &mut |row_key, row| {
+        if row_key.first() != Some(&keys::CONFLICT) {
+            return ControlFlow::Break(());
+        }
+        conflicts.push(decode_conflict(row_key, &row).map_err(|why| why.to_string()));
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(|error| error.to_string())?;
+    conflicts.into_iter().collect()
+}
+
 /// What the disk claims to hold.
 pub(super) fn claims(disk: &impl Store) -> Result<VersionVector, String> {
     let Some(summary) = disk.read(keys::SUMMARY).map_err(|error| error.to_string())? else {
@@ -88,7 +104,7 @@ pub(super) fn claims(disk: &impl Store) -> Result<VersionVector, String> {
 
 /// From when on nobody needs this state.
 pub(super) fn is_over(dot: Dot, body: &Body, epoch: Hlc) -> bool {
-    Entry { dot, body: body.clone() }.is_over_at().is_some_and(|at| at <= epoch)
+    Entry::first(dot, body.clone()).is_over_at().is_some_and(|at| at <= epoch)
 }
 
 /// What a replica's store has under an entry's name.
@@ -99,7 +115,7 @@ pub(super) fn shown(replica: &Replica<impl Store>, id: &EntryId) -> Result<Optio
 fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {
     let row = row::decode_entry(row_key, row).map_err(|why| why.to_string())?;
     let replica = origins.get(usize::from(row.origin_index)).ok_or("a row of an origin without a name")?;
-    let Entry { dot, body } = row.entry(*replica);
+    let Entry { dot, body, .. } = row.entry(*replica);
     Ok((dot, body))
 }
 

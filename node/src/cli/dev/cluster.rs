@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{
-    AccountId, Budgets, Config, Documents, Http, Log, Node, Peer, PopName, Replication, Secret, Storage,
-    Token,
+    AccountId, Budgets, Config, Conflicts, Documents, Http, Log, Node, Peer, PopName, Replication, Secret,
+    Storage, Token,
 };
 use futures_util::future::join_all;
 use littoral::api::Status;
@@ -104,6 +104,7 @@ impl Cluster {
             budgets: Budgets::default(),
             storage: Storage { cache_bytes: CACHE_BYTES, ..Storage::default() },
             documents: Documents::default(),
+            conflicts: Conflicts::default(),
             log: Log::default(),
         }
     }

@@ -110,7 +110,7 @@ fn key(value: &Whole<'_>) -> Bytes {
 }
 
 /// JSON as it may stand in a header: what is not printable ASCII can only be in its strings, and is escaped.
-fn as_header(json: &[u8]) -> Option<HeaderValue> {
+pub(in super::super) fn as_header(json: &[u8]) -> Option<HeaderValue> {
     let mut ascii = String::new();
     for c in std::str::from_utf8(json).ok()?.chars() {
         match c {

@@ -62,8 +62,7 @@ fn the_encoding_of_each_step_stays_what_it_is() {
     );
     check(Step::Wanted(Wanted { ids: ids(), more: false }), "07030000aa0200");
     let value = Value { payload: Payload::Inline(Bytes::from("v")), metadata: None, expires_at_s: None };
-    let entry =
-        Entry { dot: Dot { hlc: Hlc::new(9, 1), replica: ReplicaId([7; 16]) }, body: Body::Value(value) };
+    let entry = Entry::first(Dot { hlc: Hlc::new(9, 1), replica: ReplicaId([7; 16]) }, Body::Value(value));
     let row = RepairRow { id: EntryId::value(NamespaceId([1; 16]), "k"), entry };
     check(
         Step::Rows(Rows { rows: vec![row], more: false }),

@@ -76,7 +76,7 @@ fn strike(pair: &mut Pair, side: usize, fate: &dyn Fn(u32, u16) -> Fate) -> u64 
             batch.insert(row_key.to_vec(), Some(row::encode_entry(row_key, &row)));
         }
         let replica = summary.origins[usize::from(row.origin_index)].0;
-        let entry = Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body };
+        let entry = Entry { dot: Dot { hlc: row.hlc, replica }, body: row.body, base: row.base };
         let digest = SETTINGS.digest_key.state_digest(name, &entry);
         tree.replace(name, None, Some(digest));
         ControlFlow::Continue(())
@@ -250,7 +250,7 @@ fn entries_in_flight_are_left_alone() {
     pair.replicas[0].begin_round(now, B, None);
     let number = pair.replicas[0].counters().rounds as u32;
     let dot = Dot { hlc: pair.replicas[1].vector().hlc(B), replica: B };
-    let rows = vec![RepairRow { id: id(5_000), entry: Entry { dot, body: Body::Tombstone } }];
+    let rows = vec![RepairRow { id: id(5_000), entry: Entry::first(dot, Body::Tombstone) }];
     let message = Message::Round(Round { number, step: Step::Rows(Rows { rows, more: true }) });
     pair.replicas[0].handle_message(now, B, message).unwrap();
     assert_eq!(repaired(&pair), 2);
@@ -287,7 +287,7 @@ fn messages_of_a_round_that_is_over_are_left_alone() {
     link(&mut pair);
     let payload = Payload::Inline(Bytes::from("late"));
     let body = Body::Value(Value { payload, metadata: None, expires_at_s: None });
-    let entry = Entry { dot: Dot { hlc: Hlc::from_bits(1), replica: A }, body };
+    let entry = Entry::first(Dot { hlc: Hlc::from_bits(1), replica: A }, body);
     let rows = vec![RepairRow { id: id(5_000), entry }];
     let late =
         |number| Message::Round(Round { number, step: Step::Rows(Rows { rows: rows.clone(), more: true }) });

@@ -52,6 +52,9 @@ fn named_at(replica: &Replica<MemoryStore>) -> Vec<u8> {
             Some(&keys::ENTRY) => {
                 expected.add_all(row_key, &row::decode_entry(row_key, &row).unwrap().body);
             }
+            Some(&keys::CONFLICT) => {
+                expected.add_all(row_key, &decode_conflict(row_key, &row).unwrap().lost.body);
+            }
             Some(&keys::RETURNED) => {
                 expected.add_all(row_key, &row::decode_returned(row_key, &row).unwrap().entry.body);
             }
@@ -132,10 +135,42 @@ fn an_expired_value_lets_go_of_its_chunks_when_it_is_swept() {
 }
 
 #[test]
+fn a_value_that_lost_unseen_names_its_chunks_while_it_is_kept() {
+    let mut pair = Pair::new();
+    write(&mut pair, 0, "a", value(&[1, 2], None));
+    pair.run_ms(5);
+    write(&mut pair, 1, "a", value(&[2, 3], None));
+    pair.connect();
+    pair.run_ms(50);
+    for side in 0..2 {
+        assert_eq!(named_at(&pair.replicas[side]), [1, 2, 3]);
+        assert_eq!(released(&mut pair.replicas[side]), []);
+        let listed = crate::read::conflicts::page(
+            pair.replicas[side].store(),
+            NamespaceId([9; 16]),
+            crate::read::conflicts::Keys::One(b"a"),
+            None,
+            10,
+        );
+        let lost = listed.unwrap().rows.pop().unwrap().lost.dot;
+        // An index that was lost is made anew with it.
+        let store = pair.replicas[side].store_mut();
+        assert!(store.lose(&keys::chunk(&chunk(1), &keys::conflict(NamespaceId([9; 16]), b"a", lost))));
+        let reopened = Replica::open(store.clone(), SETTINGS, A).unwrap();
+        assert_eq!(named_at(&reopened), [1, 2, 3]);
+        pair.replicas[side] = reopened;
+        assert_eq!(pair.replicas[side].dismiss_conflict(NamespaceId([9; 16]), b"a", lost), Ok(true));
+        pair.replicas[side].flush().unwrap();
+        assert_eq!(named_at(&pair.replicas[side]), [2, 3]);
+        assert_eq!(released(&mut pair.replicas[side]), [1]);
+    }
+}
+
+#[test]
 fn a_returned_state_names_its_chunks_until_it_is_settled() {
     let mut pair = Pair::new();
     let dot = Dot { hlc: Hlc::new(5, 0), replica: ReplicaId([7; 16]) };
-    let state = RepairRow { id: id("late"), entry: Entry { dot, body: value(&[1, 2], None) } };
+    let state = RepairRow { id: id("late"), entry: Entry::first(dot, value(&[1, 2], None)) };
     pair.replicas[0].keep_returned(&state).unwrap();
     pair.replicas[0].flush().unwrap();
     assert_eq!(named_at(&pair.replicas[0]), [1, 2]);

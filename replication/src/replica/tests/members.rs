@@ -141,6 +141,7 @@ fn a_returned_state_too_old_to_judge_is_a_dead_letter_until_someone_decides() {
                 metadata: None,
                 expires_at_s: None,
             }),
+            base: Hlc::ZERO,
         },
     };
     for state in [state("written", 1), state("forgotten", 2)] {
@@ -173,7 +174,8 @@ fn no_epoch_passes_what_a_member_is_yet_to_write_anew() {
     pair.run_ms(10);
     let dot = Dot { hlc: Hlc::new(pair.now(0).wall_ms, 0), replica: ReplicaId([8; 16]) };
     let body = Body::Tombstone;
-    let state = RepairRow { id: EntryId::value(NamespaceId([9; 16]), "carried"), entry: Entry { dot, body } };
+    let state =
+        RepairRow { id: EntryId::value(NamespaceId([9; 16]), "carried"), entry: Entry::first(dot, body) };
     pair.replicas[1].keep_returned(&state).unwrap();
     pair.replicas[1].flush().unwrap();
     pair.pass_epochs(2);

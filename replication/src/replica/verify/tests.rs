@@ -183,7 +183,7 @@ fn a_count_in_the_wrong_leaf_is_found() {
             let key = replica.digest_key();
             let dot = Dot { hlc: Hlc::new(START_MS, 0), replica: replica.id() };
             let [here, there] = [1, 2].map(|name| key.name_hash(&id(KEYS * name)));
-            let state = key.state_digest(here, &Entry { dot, body: Body::Tombstone });
+            let state = key.state_digest(here, &Entry::first(dot, Body::Tombstone));
             replica.tree.replace(here, None, Some(state));
             replica.tree.replace(there, Some(state), None);
         },
