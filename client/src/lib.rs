@@ -39,6 +39,7 @@ mod session;
 mod set;
 mod tls;
 mod tokens;
+pub mod transport;
 mod values;
 mod waiting;
 mod watch;
