@@ -118,7 +118,7 @@ impl Request {
     }
 
     fn is_write(&self) -> bool {
-        self.method != Method::GET && !self.path.ends_with("/bulk/get")
+        !matches!(self.method, Method::GET | Method::HEAD) && !self.path.ends_with("/bulk/get")
     }
 
     pub(crate) fn not_idempotent(mut self) -> Self {
