@@ -140,3 +140,29 @@ async fn changes_whose_document_was_deleted_make_it_anew() {
     assert_eq!(says(one).await, Some(json!({"a": 1, "b": 2})));
     pops.close().await;
 }
+
+/// A PoP is asked for 100 changes at once, and a copy may have more that nothing was made on top of.
+#[tokio::test]
+async fn a_copy_that_many_have_edited_at_once_is_pushed_once() {
+    let pops = pops().await;
+    let kv = pops.nodes[0].account(ACCOUNT).namespace_titled("test").await.unwrap();
+    for heads in [99, 100, 101] {
+        let doc = kv.doc(&format!("by {heads}"));
+        let mut copy = AutoCommit::new();
+        for n in 0..heads {
+            let mut one = AutoCommit::new();
+            one.put(ROOT, format!("{n}"), n).unwrap();
+            copy.merge(&mut one).unwrap();
+        }
+        assert_eq!(copy.get_heads().len(), heads as usize);
+        assert!(doc.push(&mut copy).await.unwrap().receipt.is_some());
+        assert_eq!(doc.push(&mut copy).await.unwrap().receipt, None, "{heads}: nothing is sent");
+        assert_eq!(doc.pull(&mut copy).await.unwrap(), 0, "{heads}: nothing is taken");
+        // Of one more edit, only that.
+        copy.put(ROOT, "more", true).unwrap();
+        assert!(doc.push(&mut copy).await.unwrap().receipt.is_some());
+        let mut fresh = AutoCommit::new();
+        assert_eq!(doc.pull(&mut fresh).await.unwrap(), heads as usize + 1);
+    }
+    pops.close().await;
+}

@@ -21,6 +21,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 /// More than fits a row, and more than an answer that is handed over whole.
 const LARGE_BYTES: usize = 3 << 20;
+/// The size of the longest of those.
+const WHOLE_BYTES: usize = 1 << 20;
 
 /// A node alone on this folder, that serves.
 async fn opened(folder: &Path) -> Embedded {
@@ -90,6 +92,11 @@ async fn a_large_value_comes_whole_and_in_pieces() {
     assert_eq!(kv.get("large").await.unwrap().unwrap().bytes, large);
     let pieces: Vec<_> = kv.get_stream("large").await.unwrap().unwrap().try_collect().await.unwrap();
     assert_eq!(pieces.concat(), large);
+    // At the size up to which an answer is handed over whole.
+    for len in [WHOLE_BYTES - 1, WHOLE_BYTES, WHOLE_BYTES + 1] {
+        kv.put("whole", large[..len].to_vec(), PutOptions::default()).await.unwrap();
+        assert_eq!(kv.get("whole").await.unwrap().unwrap().bytes, large[..len]);
+    }
     // One that nobody reads to its end does not hold up the stop.
     let begun = kv.get_stream("large").await.unwrap().unwrap();
     drop(begun);

@@ -245,6 +245,11 @@ mod tests {
         assert!(everything.check_account(Action::Admin).is_ok() && everything.may_see(HERE));
         assert_eq!(everything.account(&"AB".repeat(16)), Some("ab".repeat(16).as_str()));
         assert_eq!(everything.account("ab"), None);
+        let program = Grant::of_the_program();
+        assert_eq!(program.account(&"ab".repeat(16)), Some("ab".repeat(16).as_str()));
+        for none in ["ab".repeat(15), "ab".repeat(17), "AB".repeat(16), "xy".repeat(16)] {
+            assert_eq!(program.account(&none), None, "{none}");
+        }
     }
 
     #[test]
