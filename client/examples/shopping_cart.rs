@@ -46,13 +46,15 @@ pub(crate) async fn run(urls: &[String], account: &str, token: &str) -> Result<(
 
     println!("the phone puts tea in at {phone_url}, the laptop cups at {laptop_url}, at once");
     let (tea, cups) = tokio::join!(phone.put("tea", "2"), laptop.put("cups", "4"));
-    (tea?, cups?);
+    tea?;
+    cups?;
     for (url, cart) in [(phone_url, &phone), (laptop_url, &laptop)] {
         expect(url, cart, &[("cups", "4"), ("tea", "2")]).await?;
     }
     println!("the phone takes the cups out again, while the laptop wants more tea");
     let (no_cups, more_tea) = tokio::join!(phone.remove("cups"), laptop.put("tea", "3"));
-    (no_cups?, more_tea?);
+    no_cups?;
+    more_tea?;
     for (url, cart) in [(phone_url, &phone), (laptop_url, &laptop)] {
         expect(url, cart, &[("tea", "3")]).await?;
     }
