@@ -20,9 +20,9 @@ use crate::process::{self, Server};
 use crate::text;
 
 /// The account of every cluster here.
-const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 /// Its token.
-const TOKEN: &str = "bench-token";
+pub(crate) const TOKEN: &str = "bench-token";
 /// How long something awaited may take.
 const MAX_WAIT: Duration = Duration::from_secs(120);
 /// The pause between two looks at something awaited.

@@ -8,6 +8,7 @@ mod anti_entropy;
 mod catch_up;
 mod cluster;
 mod documents;
+mod embedded;
 mod hello;
 mod http;
 mod kinds;
@@ -60,6 +61,8 @@ enum Part {
     Core,
     /// Group commit on the real store, in this process
     Storage(storage::Options),
+    /// GET of a node in this process, against the store below it and HTTP
+    Embedded(embedded::Options),
     /// What a member costs as a set grows, beside a plain value
     Kinds(kinds::Options),
     /// What one more edit costs a document that has had many, at each PoP
@@ -92,6 +95,9 @@ fn main() -> anyhow::Result<()> {
             one_thread()?.block_on(catch_up::run(&options, scratch.path(), &mut tables))?;
         }
         Part::AntiEntropy(options) => anti_entropy::run(&options, &mut tables)?,
+        Part::Embedded(options) => {
+            one_thread()?.block_on(embedded::run(&options, scratch.path(), &mut tables))?;
+        }
         Part::Kinds(options) => kinds::run(&options, scratch.path(), &mut tables)?,
         Part::Documents(options) => {
             one_thread()?.block_on(documents::run(&options, scratch.path(), &mut tables))?;

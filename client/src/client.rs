@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::request::{Request, segment};
 use crate::session::{Session, Told};
 use crate::tls;
+use crate::transport::Transport;
 use crate::waiting::Waiting;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// connections and their session: what one has seen or written, none reads an older state of, at whichever PoP.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pub(crate) http: reqwest::Client,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) endpoints: Endpoints,
     /// None where sessions are switched off.
     pub(crate) session: Option<Arc<Session>>,
@@ -42,6 +43,18 @@ impl Client {
     /// [`Error::Invalid`] for an address or a token that cannot be used.
     pub fn new(base_url: &str, token: &str) -> Result<Self, Error> {
         Self::builder().build(base_url, token)
+    }
+
+    /// A client of the one PoP that this transport leads to: of a node inside the process (`littoral_node::Embedded` has one
+    /// ready). `name` stands for the PoP's address in errors: a name as hosts have.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that can be none of a host.
+    pub fn over(transport: Arc<dyn Transport>, name: &str) -> Result<Self, Error> {
+        let url = format!("http://{name}");
+        endpoints::parse(&url)?;
+        let (session, told, waiting) = (Some(Arc::default()), Arc::default(), Waiting::default());
+        Ok(Self { transport, endpoints: Endpoints::new(&[url]), session, told, waiting })
     }
 
     /// A client with timeouts of your own.
@@ -228,7 +241,7 @@ impl ClientBuilder {
         let http = http.build().map_err(|error| Error::invalid(format!("no HTTP client: {error}")))?;
         let session = self.carries_session.then(Arc::default);
         let (told, waiting) = (Arc::default(), Waiting::default());
-        Ok(Client { http, endpoints: Endpoints::new(&given), session, told, waiting })
+        Ok(Client { transport: Arc::new(http), endpoints: Endpoints::new(&given), session, told, waiting })
     }
 }
 

@@ -1,5 +1,8 @@
 //! A document: JSON that several edit at once, at whichever PoPs.
 
+#[cfg(feature = "automerge")]
+mod copy;
+
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};

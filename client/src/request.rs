@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,6 +23,7 @@ use crate::api::kv::Envelope;
 use crate::client::Client;
 use crate::error::Error;
 use crate::session::Session;
+use crate::transport::Unanswered;
 
 /// The most times one call is sent.
 pub const MAX_ATTEMPTS: u32 = 5;
@@ -117,7 +118,7 @@ impl Request {
     }
 
     fn is_write(&self) -> bool {
-        self.method != Method::GET && !self.path.ends_with("/bulk/get")
+        !matches!(self.method, Method::GET | Method::HEAD) && !self.path.ends_with("/bulk/get")
     }
 
     pub(crate) fn not_idempotent(mut self) -> Self {
@@ -209,32 +210,35 @@ impl Client {
     }
 
     async fn send_once(&self, request: &Request, attempt: &Attempt) -> Result<Response, Failed> {
-        let url = format!("{}{}", self.endpoints.url(attempt.endpoint), request.path);
-        let mut builder = self.http.request(request.method.clone(), url).query(&request.query);
+        let mut sent = self.outgoing(request.method.clone(), attempt.endpoint, &request.path)?;
+        add_query(&mut sent, request.query.iter().map(|(name, value)| (*name, value.as_str())));
+        let headers = sent.headers_mut();
+        headers.extend(request.headers.clone());
         if let Some((content_type, bytes)) = &request.body {
-            builder = builder.header(CONTENT_TYPE, content_type).body(bytes.clone());
+            headers.insert(CONTENT_TYPE, header(content_type)?);
+            *sent.body_mut() = Some(bytes.clone().into());
         }
+        let headers = sent.headers_mut();
         if let Some(content_type) = request.accept {
-            builder = builder.header(ACCEPT, content_type);
+            headers.insert(ACCEPT, HeaderValue::from_static(content_type));
         }
-        builder = builder.headers(request.headers.clone());
         if let Some(key) = &attempt.key {
-            builder = builder.header(IDEMPOTENCY_KEY, key);
+            headers.insert(IDEMPOTENCY_KEY, header(key)?);
         }
         if let Some(ms) = attempt.first_sent_ms {
-            builder = builder.header(FIRST_SENT, ms);
+            headers.insert(FIRST_SENT, ms.into());
         }
         if request.is_about_keys() {
-            builder = self.on_terms(request, builder);
+            self.on_terms(request, &mut sent);
         }
         let session = self.session.as_ref().filter(|_| request.is_about_keys());
-        let sent = session.map(|session| session.tokens()).unwrap_or_default();
+        let tokens = session.map(|session| session.tokens()).unwrap_or_default();
         if session.is_some() {
-            builder = Session::carry(&sent, builder);
+            Session::carry(&tokens, sent.headers_mut());
         }
-        let response = builder.send().await.map_err(|error| self.interrupted(request, &error))?;
+        let response = self.transport.call(sent).await?;
         if let Some(session) = session {
-            session.take(&sent, response.headers());
+            session.take(&tokens, response.headers());
         }
         self.told.take(response.headers());
         if response.status().is_success() {
@@ -250,29 +254,37 @@ impl Client {
         content_type: &'static str,
         body: reqwest::Body,
     ) -> Result<Response, Error> {
-        let url = format!("{}{path}", self.endpoints.url(self.endpoints.current()));
-        let sent = self.http.post(&url).header(CONTENT_TYPE, content_type).body(body).send().await;
-        let response = sent.map_err(|error| Error::transport(&url, &error))?;
+        let mut sent =
+            self.outgoing(Method::POST, self.endpoints.current(), path).map_err(|failed| failed.error)?;
+        sent.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        *sent.body_mut() = Some(body);
+        let response = self.transport.call(sent).await.map_err(|unanswered| unanswered.error)?;
         match response.status().is_success() {
             true => Ok(response),
             false => Err(refused(response).await.error),
         }
     }
 
+    /// A request to this path, without anything else.
+    fn outgoing(&self, method: Method, endpoint: usize, path: &str) -> Result<reqwest::Request, Failed> {
+        let url = format!("{}{path}", self.endpoints.url(endpoint));
+        let url =
+            Url::parse(&url).map_err(|error| Failed::invalid(format!("{url:?} is not a URL: {error}")))?;
+        Ok(reqwest::Request::new(method, url))
+    }
+
     /// Asks for what the client's writes, and its patience, are bound to.
-    fn on_terms(&self, request: &Request, mut builder: RequestBuilder) -> RequestBuilder {
+    fn on_terms(&self, request: &Request, sent: &mut reqwest::Request) {
         if let Some(wait) = self.waiting.wait.as_ref().filter(|_| request.is_write()) {
-            builder = builder.query(&[("wait", wait)]);
+            add_query(sent, [("wait", wait.as_str())]);
         }
         if let Some(timeout) = self.waiting.timeout {
-            builder = builder.header(TIMEOUT, timeout.as_millis() as u64);
+            sent.headers_mut().insert(TIMEOUT, (timeout.as_millis() as u64).into());
         }
-        builder
     }
 
     fn interrupted(&self, request: &Request, error: &reqwest::Error) -> Failed {
-        let retry = if error.is_connect() { Retry::Safe } else { Retry::IfIdempotent };
-        Failed { error: Error::transport(&self.url(request), error), retry, retry_after: None, is_away: true }
+        Unanswered { error: Error::transport(&self.url(request), error), may_be_done: true }.into()
     }
 
     fn url(&self, request: &Request) -> String {
@@ -287,6 +299,32 @@ pub(crate) struct Failed {
     retry_after: Option<Duration>,
     /// The PoP cannot be reached, or does not serve.
     is_away: bool,
+}
+
+impl Failed {
+    fn invalid(reason: String) -> Self {
+        Self { error: Error::invalid(reason), retry: Retry::Pointless, retry_after: None, is_away: false }
+    }
+}
+
+impl From<Unanswered> for Failed {
+    fn from(Unanswered { error, may_be_done }: Unanswered) -> Self {
+        let retry = if may_be_done { Retry::IfIdempotent } else { Retry::Safe };
+        Self { error, retry, retry_after: None, is_away: true }
+    }
+}
+
+/// A query that is empty would leave its mark.
+fn add_query<'a>(sent: &mut reqwest::Request, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut pairs = pairs.into_iter().peekable();
+    if pairs.peek().is_some() {
+        sent.url_mut().query_pairs_mut().extend_pairs(pairs);
+    }
+}
+
+fn header(text: &str) -> Result<HeaderValue, Failed> {
+    HeaderValue::from_str(text)
+        .map_err(|_| Failed::invalid(format!("{text:?} has characters that no HTTP header can carry")))
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::RequestBuilder;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -38,22 +37,35 @@ pub struct HeldBy {
 
 /// The tokens that are to be sent.
 #[derive(Debug, Default)]
-pub(crate) struct Session(Mutex<Vec<String>>);
+pub(crate) struct Session {
+    tokens: Mutex<Vec<String>>,
+    /// Whether it was begun elsewhere, so that a PoP may lack some of it.
+    is_from_elsewhere: bool,
+}
 
 impl Session {
     fn of(text: &str) -> Self {
-        Self(Mutex::new(text.split(SEPARATOR).filter(|token| !token.is_empty()).map(str::to_owned).collect()))
+        let tokens = text.split(SEPARATOR).filter(|token| !token.is_empty()).map(str::to_owned).collect();
+        Self { tokens: Mutex::new(tokens), is_from_elsewhere: true }
     }
 
     pub(crate) fn tokens(&self) -> Vec<String> {
-        lock(&self.0).clone()
+        lock(&self.tokens).clone()
+    }
+
+    /// Whether one PoP holds all of it, since nothing but its own answers is in it.
+    pub(crate) fn is_of_one_pop(&self) -> bool {
+        !self.is_from_elsewhere
     }
 
     /// Has a request carry these.
-    pub(crate) fn carry(tokens: &[String], request: RequestBuilder) -> RequestBuilder {
-        match tokens {
-            [] => request.header(SESSION_HEADER, NEW),
-            tokens => tokens.iter().fold(request, |request, token| request.header(SESSION_HEADER, token)),
+    pub(crate) fn carry(tokens: &[String], request: &mut HeaderMap) {
+        if tokens.is_empty() {
+            request.insert(SESSION_HEADER, HeaderValue::from_static(NEW));
+        }
+        // What was taken from an answer, or checked, is a header's text.
+        for token in tokens.iter().filter_map(|token| HeaderValue::from_str(token).ok()) {
+            request.append(SESSION_HEADER, token);
         }
     }
 
@@ -64,7 +76,7 @@ impl Session {
         if told.is_empty() {
             return;
         }
-        let mut tokens = lock(&self.0);
+        let mut tokens = lock(&self.tokens);
         tokens.retain(|token| !sent.contains(token) && !told.contains(token));
         tokens.extend(told);
         let too_many = tokens.len().saturating_sub(MAX_TOKENS);
@@ -86,6 +98,11 @@ impl Default for Told {
 }
 
 impl Told {
+    /// A read without a request was this stale.
+    pub(crate) fn take_staleness(&self, staleness: Duration) {
+        self.staleness_ms.store(staleness.as_millis() as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn take(&self, answer: &HeaderMap) {
         let text = |name: &str| answer.get(name).and_then(|value| value.to_str().ok());
         if let Some(ms) = text(STALENESS_HEADER).and_then(|ms| ms.parse().ok()) {
@@ -103,7 +120,8 @@ impl Client {
     /// What this client and its clones have seen and written, to go on from elsewhere ([`Client::with_session`]); `None`
     /// where that is nothing yet, or sessions are switched off.
     pub fn session(&self) -> Option<String> {
-        let tokens = self.session.as_ref()?.tokens();
+        let mut tokens = self.session.as_ref()?.tokens();
+        tokens.extend(self.transport.shown());
         (!tokens.is_empty()).then(|| tokens.join(&SEPARATOR.to_string()))
     }
 
@@ -139,8 +157,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
-
     use super::*;
 
     fn answer(tokens: &[&str]) -> HeaderMap {

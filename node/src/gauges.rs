@@ -23,14 +23,14 @@ pub(crate) async fn run(
     engine: Engine,
     peering: Arc<Peering>,
     chunks: Arc<ChunkStore>,
-    metrics: PrometheusHandle,
+    metrics: Option<PrometheusHandle>,
 ) {
     describe();
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         ticks.tick().await;
         // Without a scrape the samples of histograms would pile up.
-        metrics.run_upkeep();
+        metrics.iter().for_each(PrometheusHandle::run_upkeep);
         match engine.status().await {
             Ok(status) => {
                 export(&status, &peering);

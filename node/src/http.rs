@@ -19,6 +19,7 @@ mod documents;
 mod envelope;
 mod error;
 mod idempotency;
+mod inside;
 pub(crate) mod keys;
 mod kinds;
 mod large;
@@ -53,7 +54,6 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use futures_util::future::select_all;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use littoral::api::tokens::Action;
@@ -62,6 +62,7 @@ use replication::entry::MAX_VALUE_BYTES;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 pub use self::links::LinkControl;
@@ -105,6 +106,8 @@ pub struct HttpContext {
     pub flights: Arc<ChunkFlights>,
     /// What is sent to the peers.
     pub links: Arc<dyn LinkControl>,
+    /// What the program shows that this node is a part of, where it is; with it everything may be done.
+    pub program_token: Option<String>,
     /// The page `/metrics`.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -141,17 +144,16 @@ impl Limits {
     }
 }
 
-/// Serves all listeners, at least one, until `shutdown` completes, then lets requests being answered finish, for at most
-/// [`Limits::drain_ms`]. Needs the multi-threaded runtime, and the metrics recorder in place.
+/// Serves all listeners, if there are any, until `shutdown` completes, then lets requests being answered finish, also those
+/// of the program itself, for at most [`Limits::drain_ms`]. Needs the multi-threaded runtime.
 pub async fn serve(
     listeners: Vec<Listener>,
-    context: HttpContext,
-    limits: Limits,
+    surface: Arc<Surface>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (end, is_ending) = tokio::sync::watch::channel(false);
-    let surface = Arc::new(Surface::new(context, limits));
-    let watches = surface.is_ending.clone();
+    let limits = surface.limits;
+    let (watches, inside) = (surface.is_ending.clone(), surface.inside.clone());
     let service = Connections { surface, limits, is_ending };
     let seats = Seats::new(limits.max_connections);
     let mut connections = JoinSet::new();
@@ -173,13 +175,16 @@ pub async fn serve(
     drop(listeners);
     end.send_replace(true);
     watches.cancel();
+    inside.close();
     let ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }
+        inside.wait().await;
     };
     if tokio::time::timeout(Duration::from_millis(limits.drain_ms), ended).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections did not end in time and are cut off");
+        let (connections, inside) = (connections.len(), inside.len());
+        tracing::warn!(connections, inside, "requests were not answered in time and are cut off");
     }
     connections.shutdown().await;
     Ok(())
@@ -188,6 +193,9 @@ pub async fn serve(
 /// The next connection, once there is a seat for it, and which listener is to be asked first then. They take turns,
 /// beginning with `next`: where one always has connections waiting, the others are heard too.
 async fn accept(listeners: &[Listener], mut next: usize, seats: &Arc<Seats>) -> (Stream, Door, Seat, usize) {
+    if listeners.is_empty() {
+        return std::future::pending().await;
+    }
     loop {
         let (first, last) = listeners.split_at(next);
         let accepting =
@@ -211,7 +219,7 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// What every request is answered from.
-struct Surface {
+pub struct Surface {
     engine: Engine,
     namespaces: Arc<Namespaces>,
     accounts: Arc<Accounts>,
@@ -223,22 +231,33 @@ struct Surface {
     keys: idempotency::Keys,
     /// What whoever opens a unix socket without tokens may do there.
     everything: Arc<Grant>,
+    /// What the program that this node is a part of may do.
+    program: Arc<Grant>,
     /// A permit per KiB of bulk bodies in memory.
     bulk_memory: Semaphore,
     measures: measures::Measures,
+    limits: Limits,
     /// How long a body may stand still.
     stalled: Duration,
     /// How long a request may wait for replication.
     session_wait: Duration,
+    /// Requests of the program that this node is a part of, until their answers are told.
+    inside: TaskTracker,
     /// Ends the watches, which would go on for as long as the node does.
     is_ending: CancellationToken,
     native: Router,
 }
 
 impl Surface {
-    fn new(context: HttpContext, limits: Limits) -> Self {
-        let HttpContext { engine, chunks, documents, tokens, flights, links, render_metrics } = context;
-        let tokens = Arc::new(Tokens::new(engine.clone(), tokens));
+    /// Needs the metrics recorder in place.
+    pub fn new(context: HttpContext, limits: Limits) -> Self {
+        let HttpContext { engine, chunks, documents, tokens, flights, links, program_token, render_metrics } =
+            context;
+        let tokens = Tokens::new(engine.clone(), tokens);
+        let tokens = Arc::new(match program_token {
+            Some(token) => tokens.with_program(token.as_bytes()),
+            None => tokens,
+        });
         let namespaces = Arc::new(Namespaces::new(engine.clone()));
         let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
         let quotas = Arc::new(Quotas::new(engine.clone()));
@@ -266,14 +285,17 @@ impl Surface {
             everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
             measures: measures::Measures::new(),
+            program: Arc::new(Grant::of_the_program()),
+            limits,
             stalled: limits.stalled_timeout(),
             session_wait: Duration::from_millis(limits.session_wait_ms),
+            inside: TaskTracker::new(),
             is_ending: CancellationToken::new(),
             native: native::router(native),
         }
     }
 
-    async fn answer(self: &Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, door: Door, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let (operation, response) = if idempotency::is_meant(&head) {
@@ -285,12 +307,7 @@ impl Surface {
         response
     }
 
-    async fn answer_at(
-        self: &Arc<Self>,
-        door: Door,
-        head: Parts,
-        body: Incoming,
-    ) -> (Operation, Response<Body>) {
+    async fn answer_at(self: &Arc<Self>, door: Door, head: Parts, body: Body) -> (Operation, Response<Body>) {
         if binding::is_meant(door, &head) {
             binding::answer(self, door, &head, body).await
         } else if let Some(asked) = kinds::route(head.uri.path()) {
@@ -304,7 +321,7 @@ impl Surface {
         }
     }
 
-    async fn answer_routed(&self, head: Parts, body: Incoming) -> (Operation, Response<Body>) {
+    async fn answer_routed(&self, head: Parts, body: Body) -> (Operation, Response<Body>) {
         // Of an answer to HEAD, hyper sends the head only.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (operation, answer) = match route::route(method, head.uri.path()) {
@@ -332,7 +349,7 @@ impl Surface {
         &self,
         call: &Call<'_>,
         head: &Parts,
-        body: Incoming,
+        body: Body,
     ) -> Result<Response<Body>, ApiError> {
         let mut upload = Upload::new(&head.headers, body, self.stalled);
         let answer = self.dispatch(call, head, &mut upload).await;
@@ -395,7 +412,7 @@ impl Surface {
     }
 
     /// The error, once the client can read it: wrangler sends a whole value to where the key ".." leads.
-    async fn refuse(&self, error: ApiError, head: &Parts, body: Incoming) -> ApiError {
+    async fn refuse(&self, error: ApiError, head: &Parts, body: Body) -> ApiError {
         let mut upload = Upload::new(&head.headers, body, self.stalled);
         upload.drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;
         error

@@ -10,6 +10,7 @@ pub mod chunks;
 pub mod cli;
 pub(crate) mod cursor;
 mod documents;
+pub mod embedded;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,3 +30,5 @@ mod system_cache;
 pub mod tokens;
 pub mod transport;
 mod verifier;
+
+pub use embedded::Embedded;

@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use replication::DigestKey;
 use replication::budget::{Burst, LinkClass, Rate};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::engine::{self, Engine};
-use crate::http::{self, Access, AccountToken, Door, HttpContext, Listener, Tls, TlsFiles};
+use crate::http::{self, Access, AccountToken, Door, HttpContext, Listener, Surface, Tls, TlsFiles};
 use crate::identity::Identity;
 use crate::peering::Peering;
 use crate::rebuild::{Rebuild, RebuildError, Rebuilt};
@@ -42,7 +43,11 @@ const SECONDS_BUCKETS: [f64; 14] =
 const LET_GO_MS: u64 = 30_000;
 
 /// How long tasks of a node that has ended may take to end too.
-const LAST_TASKS_MS: u64 = 10_000;
+pub(crate) const LAST_TASKS: Duration = Duration::from_secs(10);
+
+/// What the page of metrics has where they are not this node's own.
+const FOREIGN_METRICS: &str =
+    "# This node is a part of another program, and its figures go to that program's recorder.\n";
 
 /// Why a node has ended.
 enum Ended {
@@ -73,18 +78,58 @@ pub fn run(config: Config, rebuild: bool) -> anyhow::Result<()> {
         told_to_stop.await;
         tell.send_replace(true);
     });
+    let part = Part {
+        metrics: Some(install_metrics()?),
+        serves_http: true,
+        program_token: None,
+        last_tasks: Duration::ZERO,
+    };
+    keep(&config, &part, &told, |_| {})
+}
+
+/// What of a node there is, beside its store and its links.
+pub(crate) struct Part {
+    /// The recorder, where it is this node's to look after.
+    pub(crate) metrics: Option<PrometheusHandle>,
+    /// Whether it listens for HTTP.
+    pub(crate) serves_http: bool,
+    /// See [`HttpContext::program_token`].
+    pub(crate) program_token: Option<String>,
+    /// How long what is left of it, blocking reads that nobody waits for, may hold up the end, and the store.
+    pub(crate) last_tasks: Duration,
+}
+
+/// A node that is up.
+pub(crate) struct Up {
+    pub(crate) surface: Arc<Surface>,
+    /// Where it listens for HTTP, if it does.
+    pub(crate) http: Option<SocketAddr>,
+    /// Where it listens for other PoPs; nowhere in quarantine.
+    pub(crate) quic: Option<SocketAddr>,
+    /// On which all of it runs.
+    pub(crate) runtime: Handle,
+}
+
+/// Runs a node until it is told to stop, on a runtime of its own, and anew after it had to return under a new identity.
+/// `tell` is told when it is up, and when it is so no more.
+pub(crate) fn keep(
+    config: &Config,
+    part: &Part,
+    told: &watch::Receiver<bool>,
+    tell: impl Fn(Option<Up>),
+) -> anyhow::Result<()> {
     loop {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let ended = runtime.block_on(serve(&config, told.clone()));
+        let ended = runtime.block_on(serve(config, part, told.clone(), &tell));
+        tell(None);
         match ended {
             Ok(Ended::Returning) if !*told.borrow() => {
                 // What is left of the old self holds the store.
-                runtime.shutdown_timeout(Duration::from_millis(LAST_TASKS_MS));
-                rebuild_first(&config, LET_GO_MS)?;
+                runtime.shutdown_timeout(LAST_TASKS);
+                rebuild_first(config, LET_GO_MS)?;
             }
             ended => {
-                // Blocking reads that nobody waits for any more must not hold up the end.
-                runtime.shutdown_background();
+                runtime.shutdown_timeout(part.last_tasks);
                 return ended.map(drop);
             }
         }
@@ -148,20 +193,20 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::Result<Ended> {
-    let metrics = install_metrics()?;
+async fn serve(
+    config: &Config,
+    part: &Part,
+    told_to_stop: watch::Receiver<bool>,
+    tell: impl Fn(Option<Up>),
+) -> anyhow::Result<Ended> {
     let identity = Identity::load(&config.node.identity_dir)?;
     let data_folder = config.node.data_dir.clone();
     std::fs::create_dir_all(&data_folder)
         .with_context(|| format!("the data folder {} cannot be made", data_folder.display()))?;
     // Before the store: a port in use must not cost the time of opening it.
-    let listener = listen(config.http.listen, "http.listen").await?;
-    let http = listener.local_addr()?;
     let tls = tls(config)?;
-    let mut listeners = vec![secured(Listener::tcp(listener, Door::Node), &tls)];
-    for (index, binding) in config.http.bindings.iter().enumerate() {
-        listeners.push(secured(listen_for(binding, index).await?, &tls));
-    }
+    let (listeners, http) =
+        if part.serves_http { listeners(config, &tls).await? } else { (Vec::new(), None) };
     let chunks = Arc::new(ChunkStore::open(&data_folder.join(CHUNK_FOLDER)).context("the chunk files")?);
 
     let (chunk_news, news) = mpsc::channel(MAX_CHUNK_NEWS);
@@ -170,7 +215,15 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let engine = tokio::task::spawn_blocking(move || Engine::start(settings, chunk_news)).await??;
     let sent_file = SentFile::open(&data_folder);
     let budgets = budgets(config, sent_file.months().clone());
-    let transport = start_transport(config, budgets, &identity, &engine, &chunks).await?;
+    let transport = match start_transport(config, budgets, &identity, &engine, &chunks).await {
+        Ok(transport) => transport,
+        Err(error) => {
+            // It holds the store.
+            engine.shutdown().await;
+            return Err(error);
+        }
+    };
+    let quic = transport.as_ref().map(Transport::local_addr);
     let peering = Arc::new(Peering(transport));
     // Before anything is sent by a budget that a schedule or a used-up cap holds down.
     peering.review_budgets(unix_s());
@@ -181,7 +234,7 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
     let mut tasks = vec![
         tokio::spawn(chunk_pull::run(news, chunks.clone(), flights.clone(), engine.clone())),
         tokio::spawn(chunk_collect::run(chunks.clone(), engine.clone(), grace)),
-        tokio::spawn(gauges::run(engine.clone(), peering.clone(), chunks.clone(), metrics.clone())),
+        tokio::spawn(gauges::run(engine.clone(), peering.clone(), chunks.clone(), part.metrics.clone())),
     ];
     if let (Some(tls), Some(settings)) = (&tls, &config.http.tls) {
         tasks.push(tokio::spawn(tls.clone().keep_fresh(Duration::from_secs(settings.reload_s))));
@@ -198,21 +251,17 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         tokens: tokens(config),
         flights,
         links: peering.clone(),
-        render_metrics: Arc::new(move || metrics.render()),
+        program_token: part.program_token.clone(),
+        render_metrics: render(part.metrics.clone()),
     };
-    let limits = http::Limits {
-        max_connections: config.http.max_connections as usize,
-        header_timeout_ms: config.http.header_timeout_ms,
-        opening_timeout_ms: config.http.opening_timeout_ms,
-        stalled_timeout_ms: config.http.stalled_timeout_ms,
-        session_wait_ms: config.http.session_wait_ms,
-        drain_ms: config.http.drain_s * 1000,
-    };
-    tracing::info!(pop = %config.node.pop, %http, tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");
-    let served = http::serve(listeners, context, limits, end(told_to_stop.clone(), engine.clone())).await;
+    let surface = Arc::new(Surface::new(context, limits(config)));
+    tracing::info!(pop = %config.node.pop, http = http.map(tracing::field::display), tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");
+    tell(Some(Up { surface: surface.clone(), http, quic, runtime: Handle::current() }));
+    let served = http::serve(listeners, surface, end(told_to_stop.clone(), engine.clone())).await;
     let is_told = *told_to_stop.borrow();
 
     // No more requests; then no more frames; then what is left becomes durable.
+    tell(None);
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(transport) = &peering.0 {
         transport.shutdown().await;
@@ -227,6 +276,39 @@ async fn serve(config: &Config, told_to_stop: watch::Receiver<bool>) -> anyhow::
         return Ok(Ended::Told);
     }
     Ok(Ended::Returning)
+}
+
+/// All that listens for HTTP, and where the first does.
+async fn listeners(
+    config: &Config,
+    tls: &Option<Arc<Tls>>,
+) -> anyhow::Result<(Vec<Listener>, Option<SocketAddr>)> {
+    let listener = listen(config.http.listen, "http.listen").await?;
+    let http = listener.local_addr()?;
+    let mut listeners = vec![secured(Listener::tcp(listener, Door::Node), tls)];
+    for (index, binding) in config.http.bindings.iter().enumerate() {
+        listeners.push(secured(listen_for(binding, index).await?, tls));
+    }
+    Ok((listeners, Some(http)))
+}
+
+fn limits(config: &Config) -> http::Limits {
+    http::Limits {
+        max_connections: config.http.max_connections as usize,
+        header_timeout_ms: config.http.header_timeout_ms,
+        opening_timeout_ms: config.http.opening_timeout_ms,
+        stalled_timeout_ms: config.http.stalled_timeout_ms,
+        session_wait_ms: config.http.session_wait_ms,
+        drain_ms: config.http.drain_s * 1000,
+    }
+}
+
+/// What the page of metrics has.
+fn render(metrics: Option<PrometheusHandle>) -> Arc<dyn Fn() -> String + Send + Sync> {
+    match metrics {
+        Some(metrics) => Arc::new(move || metrics.render()),
+        None => Arc::new(|| FOREIGN_METRICS.to_owned()),
+    }
 }
 
 /// Completes when the node is told to stop, or must return under a new identity.

@@ -117,6 +117,12 @@ impl Tokens {
         Self { engine, configured, made: SystemCache::default(), changing: Mutex::new(()) }
     }
 
+    /// Takes this token, too, as that of the program which the node is a part of.
+    pub(crate) fn with_program(mut self, token: &[u8]) -> Self {
+        self.configured.insert(*blake3::hash(token).as_bytes(), Arc::new(Grant::of_the_program()));
+        self
+    }
+
     /// What this token stands for; `None` where it is not known, revoked or expired. On every request: a hash and a
     /// look-up or two.
     ///
@@ -243,8 +249,8 @@ impl Tokens {
             kept.filter(|kept| kept.per_s() == per_s).unwrap_or_else(|| Arc::new(RequestRate::new(per_s)))
         });
         let info = Some(info(id, Some(record), 0));
-        let accounts = vec![account.to_owned()];
-        Ok(Some(Arc::new(Grant { accounts, is_cluster: false, scopes: Some(scopes), info, rate })))
+        let grant = Grant::of_everything(vec![account.to_owned()], false);
+        Ok(Some(Arc::new(Grant { scopes: Some(scopes), info, rate, ..grant })))
     }
 }
 

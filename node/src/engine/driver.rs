@@ -101,6 +101,8 @@ impl Driver {
             let mut commands = self.shared.inbox.take(self.patience()).into_iter().peekable();
             loop {
                 if let Some(stopped) = self.turn(&mut commands) {
+                    // Whoever waits for the end may open the store again.
+                    drop((commands, self));
                     let _ = stopped.send(());
                     return;
                 }

@@ -243,16 +243,23 @@ impl Engine {
     /// # Errors
     /// In quarantine.
     pub(crate) async fn seen(&self) -> Result<VersionVector, ReadError> {
-        let commits = self.shared.readable()?.commits();
-        {
-            let seen = self.shared.reach.seen.load();
-            if seen.commits >= commits {
-                return Ok(seen.newest.clone());
-            }
+        self.shared.readable()?;
+        if self.seen_by_now().is_none() {
+            // A batch of a long message is in sight, before the message is at its end.
+            self.ask(|_, _| ()).await?;
         }
-        // A batch of a long message is in sight, before the message is at its end.
-        self.ask(|_, _| ()).await?;
-        Ok(self.shared.reach.seen.load().newest.clone())
+        Ok(self.seen_so_far())
+    }
+
+    /// Whether [`Engine::seen_so_far`] covers every read that has ended by now; `None` where it does not yet.
+    pub(crate) fn seen_by_now(&self) -> Option<()> {
+        let commits = self.shared.readable().ok()?.commits();
+        (self.shared.reach.seen.load().commits >= commits).then_some(())
+    }
+
+    /// As [`Engine::seen`], as far as it was told.
+    pub(crate) fn seen_so_far(&self) -> VersionVector {
+        self.shared.reach.seen.load().newest.clone()
     }
 
     /// All that each other member wrote up to then, by its clock, is here, in Unix milliseconds; [`u64::MAX`] where there

@@ -13,7 +13,6 @@ mod calls;
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, Uri};
@@ -59,7 +58,7 @@ pub(super) async fn answer(
     surface: &Surface,
     door: Door,
     head: &Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let (operation, answer) = match forwarded_url(&head.headers) {

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use futures_util::Stream;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body as _;
 use hyper::header::EXPECT;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ const MAX_RESERVED_BYTES: u64 = 1 << 20;
 
 /// A request body being received.
 pub(crate) struct Upload {
-    body: Incoming,
+    body: Body,
     received: u64,
     /// The client sends nothing before it is told to go on, which happens at the first reading.
     waits_to_be_asked: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// A body that is given up when it stands still for this long.
-    pub(crate) fn new(headers: &HeaderMap, body: Incoming, stalled: Duration) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, body: Body, stalled: Duration) -> Self {
         let waits_to_be_asked = headers.contains_key(EXPECT);
         let waited = Duration::ZERO;
         Self { body, received: 0, waits_to_be_asked, failed: false, stalled, waited, came: 0 }

@@ -87,7 +87,7 @@ pub(super) async fn put(
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let ack = Query::parse(query)?.ack()?;
-    let _share = wait_for_memory(surface, upload).await?;
+    let _share = wait_for_memory(surface, upload.announced()).await?;
     let body = upload.collect(MAX_BULK_BYTES).await?;
     let pairs = tokio::task::block_in_place(|| check_pairs(&body))?;
     place.check_all(pairs.iter().map(|pair| &*pair.key))?;
@@ -105,7 +105,7 @@ pub(super) async fn delete(
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let ack = Query::parse(query)?.ack()?;
-    let _share = wait_for_memory(surface, upload).await?;
+    let _share = wait_for_memory(surface, upload.announced()).await?;
     let body = upload.collect(MAX_BULK_BYTES).await?;
     let keys = tokio::task::block_in_place(|| check_keys(&body))?;
     place.check_all(keys.iter().map(|key| &**key))?;
@@ -220,11 +220,11 @@ fn text_of(bytes: Bytes, key: &str, as_json: bool) -> Result<Found, ApiError> {
 }
 
 /// Waits until there is room for the body among those in memory.
-pub(super) async fn wait_for_memory<'a>(
-    surface: &'a Surface,
-    upload: &Upload,
-) -> Result<SemaphorePermit<'a>, ApiError> {
-    let kib = upload.announced().unwrap_or(MAX_BULK_BYTES).min(MAX_BULK_BYTES).div_ceil(1024) as u32;
+pub(super) async fn wait_for_memory(
+    surface: &Surface,
+    announced: Option<u64>,
+) -> Result<SemaphorePermit<'_>, ApiError> {
+    let kib = announced.unwrap_or(MAX_BULK_BYTES).min(MAX_BULK_BYTES).div_ceil(1024) as u32;
     wait_for_share(surface, kib).await
 }
 

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -107,11 +108,11 @@ impl Service {
         let Self { surface, limits, is_ending } = self;
         let patience = Patience { head: Some(limits.opening_timeout()), stalled: limits.stalled_timeout() };
         let stream = Watched::new(stream, pace.clone(), patience);
-        let service = service_fn(|request| {
+        let service = service_fn(|request: Request<Incoming>| {
             let active = pace.begin();
             let surface = surface.clone();
             async move {
-                let response = surface.answer(door, request).await;
+                let response = surface.answer(door, request.map(Body::new)).await;
                 Ok::<_, Infallible>(held(response, active))
             }
         });
@@ -136,7 +137,7 @@ impl Service {
             let active = pace.begin();
             let surface = surface.clone();
             async move {
-                let response = surface.answer(door, request).await;
+                let response = surface.answer(door, request.map(Body::new)).await;
                 Ok::<_, Infallible>(held(response, active))
             }
         });

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response};
 use littoral::api::docs::MAX_DOC_BODY_BYTES;
@@ -138,7 +137,7 @@ pub(super) async fn answer(
     surface: &Surface,
     asked: &Asked<'_>,
     head: &Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let answer = dispatch(surface, asked, head, &mut upload).await;

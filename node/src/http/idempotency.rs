@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
@@ -251,7 +250,7 @@ pub(super) async fn answer(
     surface: &Arc<Surface>,
     door: Door,
     head: Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let named = match Named::of(surface, &head) {
         Ok(Some(named)) => named,
@@ -307,7 +306,7 @@ impl Surface {
         self: &Arc<Self>,
         door: Door,
         head: Parts,
-        body: Incoming,
+        body: Body,
         owner: Hash,
         key: Hash,
     ) -> (Operation, Response<Body>) {
@@ -401,7 +400,7 @@ async fn refuse(
     surface: &Surface,
     response: Response<Body>,
     head: &Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
     upload.drain(MAX_VALUE_BYTES + DRAIN_SLACK_BYTES).await;

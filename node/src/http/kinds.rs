@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
@@ -178,7 +177,7 @@ pub(super) async fn answer(
     surface: &Arc<Surface>,
     asked: &Asked<'_>,
     head: &Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let answer = match enter(surface, asked, head) {
@@ -492,7 +491,7 @@ pub(super) fn asked_expiry(query: &Query<'_>) -> Result<Option<u64>, ApiError> {
 
 /// What a JSON body asks for.
 async fn received<T: DeserializeOwned>(surface: &Surface, upload: &mut Upload) -> Result<T, ApiError> {
-    let _share = wait_for_memory(surface, upload).await?;
+    let _share = wait_for_memory(surface, upload.announced()).await?;
     let body = upload.collect(MAX_BODY_BYTES).await?;
     let not_json = |reason: String| ApiError::NotJson { reason };
     // An array of the values of its fields would be taken for an object.

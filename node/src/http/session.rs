@@ -5,7 +5,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use replication::{Dot, Hlc};
+use replication::{Dot, Hlc, VersionVector};
 
 use super::error::ApiError;
 use crate::cursor::{Beyond, Cursor};
@@ -67,8 +67,13 @@ impl Session {
 
     /// A read that has ended may have shown all that is here now.
     pub(super) async fn has_read(&mut self, engine: &Engine) -> Result<(), ReadError> {
-        self.0.join(&engine.seen().await?);
+        self.has_seen(&engine.seen().await?);
         Ok(())
+    }
+
+    /// It has seen what this covers.
+    pub(super) fn has_seen(&mut self, seen: &VersionVector) {
+        self.0.join(seen);
     }
 
     /// It wrote this.

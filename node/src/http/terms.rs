@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
@@ -87,7 +86,7 @@ pub(super) async fn answer(
     surface: &Arc<Surface>,
     door: Door,
     head: Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let Some(form) = Form::of(door, &head) else { return surface.answer_at(door, head, body).await };
     let admitted = async {

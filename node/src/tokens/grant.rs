@@ -9,6 +9,7 @@ use std::sync::Arc;
 use littoral::api::tokens::{Action, EVERY_NAMESPACE, Scope, TokenInfo};
 use replication::NamespaceId;
 
+use super::ACCOUNT_DIGITS;
 use crate::request_rate::{RequestRate, TooMany};
 
 /// What a token stands for.
@@ -16,6 +17,8 @@ use crate::request_rate::{RequestRate, TooMany};
 pub struct Grant {
     /// The accounts, in lower case.
     pub(crate) accounts: Vec<String>,
+    /// Whether it is of every account there may be, beside these.
+    pub(super) is_of_every_account: bool,
     /// Whether it opens the operators' pages.
     pub(crate) is_cluster: bool,
     /// `None` may do everything in its accounts.
@@ -63,11 +66,19 @@ impl std::error::Error for MissingRight {}
 impl Grant {
     /// One that may do everything in these accounts.
     pub(crate) fn of_everything(accounts: Vec<String>, is_cluster: bool) -> Self {
-        Self { accounts, is_cluster, scopes: None, info: None, rate: None }
+        Self { accounts, is_of_every_account: false, is_cluster, scopes: None, info: None, rate: None }
     }
 
-    /// The account of this name, in whichever case, where the grant is of it.
-    pub(crate) fn account(&self, named: &str) -> Option<&str> {
+    /// One that may do everything anywhere: that of the program which the node is a part of.
+    pub(crate) fn of_the_program() -> Self {
+        Self { is_of_every_account: true, ..Self::of_everything(Vec::new(), true) }
+    }
+
+    /// The account of this name, in whichever case, where the grant is of it; of one of every account in lower case only.
+    pub(crate) fn account<'a>(&'a self, named: &'a str) -> Option<&'a str> {
+        if self.is_of_every_account {
+            return Some(named).filter(|named| is_account_id(named));
+        }
         self.accounts.iter().find(|own| own.eq_ignore_ascii_case(named)).map(String::as_str)
     }
 
@@ -162,6 +173,10 @@ impl GrantedScope {
     }
 }
 
+fn is_account_id(named: &str) -> bool {
+    named.len() == ACCOUNT_DIGITS && named.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +245,11 @@ mod tests {
         assert!(everything.check_account(Action::Admin).is_ok() && everything.may_see(HERE));
         assert_eq!(everything.account(&"AB".repeat(16)), Some("ab".repeat(16).as_str()));
         assert_eq!(everything.account("ab"), None);
+        let program = Grant::of_the_program();
+        assert_eq!(program.account(&"ab".repeat(16)), Some("ab".repeat(16).as_str()));
+        for none in ["ab".repeat(15), "ab".repeat(17), "AB".repeat(16), "xy".repeat(16)] {
+            assert_eq!(program.account(&none), None, "{none}");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ use littoral_node::chunk_flight::{ChunkFetch, ChunkFlights};
 use littoral_node::chunks::ChunkStore;
 use littoral_node::engine::{self, Engine, StartError};
 use littoral_node::http::{
-    AccountToken, DocumentSettings, Door, HttpContext, Limits, LinkControl, Listener, serve,
+    AccountToken, DocumentSettings, Door, HttpContext, Limits, LinkControl, Listener, Surface, serve,
 };
 use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Burst, Rate, Scope};
@@ -131,13 +131,15 @@ async fn start(
         ],
         flights: ChunkFlights::new(chunks, peer.clone()),
         links: peer,
+        program_token: None,
         render_metrics: Arc::new(|| "littoral_test 1\n".to_owned()),
     };
+    let surface = Arc::new(Surface::new(context, limits));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     listeners.push(Listener::tcp(listener, Door::Node));
-    let serving = tokio::spawn(serve(listeners, context, limits, async {
+    let serving = tokio::spawn(serve(listeners, surface, async {
         let _ = stopped.await;
     }));
     Running { engine, address, stop: Some(stop), serving }

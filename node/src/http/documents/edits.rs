@@ -51,7 +51,7 @@ pub(super) async fn patch(named: &Named<'_>, upload: &mut Upload) -> Result<Resp
 
 /// Takes the raw changes in the body in.
 pub(super) async fn take(named: &Named<'_>, upload: &mut Upload) -> Result<Response<Body>, ApiError> {
-    let _share = wait_for_memory(named.whole.surface, upload).await?;
+    let _share = wait_for_memory(named.whole.surface, upload.announced()).await?;
     let body = upload.collect(MAX_DOC_BODY_BYTES).await?;
     let limits = named.whole.surface.documents.limits();
     change(named, |document| document.take(&body, limits)).await
@@ -137,7 +137,7 @@ async fn store(
 
 /// The JSON in the body.
 async fn received(named: &Named<'_>, upload: &mut Upload) -> Result<Json, ApiError> {
-    let _share = wait_for_memory(named.whole.surface, upload).await?;
+    let _share = wait_for_memory(named.whole.surface, upload.announced()).await?;
     let body = upload.collect(MAX_DOC_BODY_BYTES).await?;
     let parsed = block_in_place(|| serde_json::from_slice(&body));
     parsed.map_err(|error| ApiError::NotJson { reason: error.to_string() })
