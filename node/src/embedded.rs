@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::body::Body;
-use config::{Budgets, Config, Documents, Http, Log, Node, Replication, Storage};
+use config::{Budgets, Config, Conflicts, Documents, Http, Log, Node, Replication, Storage};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -111,6 +111,7 @@ pub fn alone(folder: &Path) -> Result<Config, EmbeddedError> {
         budgets: Budgets::default(),
         storage: Storage { cache_bytes: ALONE_CACHE_BYTES, ..Storage::default() },
         documents: Documents::default(),
+        conflicts: Conflicts::default(),
         log: Log::default(),
     })
 }

@@ -6,7 +6,6 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
@@ -116,7 +115,7 @@ pub(super) async fn answer(
     surface: &Surface,
     asked: &Asked<'_>,
     head: &Parts,
-    body: Incoming,
+    body: Body,
 ) -> (Operation, Response<Body>) {
     let mut upload = Upload::new(&head.headers, body, surface.stalled);
     let answer = dispatch(surface, asked, head).await;

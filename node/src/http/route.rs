@@ -54,7 +54,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,

@@ -196,6 +196,7 @@ mod tests {
         Grant {
             accounts: vec!["ab".repeat(16)],
             is_cluster: false,
+            is_of_every_account: false,
             scopes: Some(scopes.iter().map(scope).collect()),
             info: None,
             rate: None,
