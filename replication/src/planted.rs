@@ -70,7 +70,6 @@ bugs! {
     StaleJoinedAgain, "replica/apply.rs", "parts that were dropped come back with a state";
     ResetForgotten, "kinds/counter.rs", "a join forgets what a reset has noted";
     RightsKeptByGiver, "kinds/bounded.rs", "rights that were given are not subtracted from the giver's";
-    EndForgotten, "kinds/bounded.rs", "a join forgets that a generation was ended";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
     RunForgotten, "entry.rs", "a write over one's own takes that for its base";
 }

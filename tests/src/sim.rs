@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use replication::codec::message::Stage;
+use replication::replica::conflicts::Bounds;
 use replication::{DigestKey, MemberRecord, Now, Settings};
 
 mod amnesia;
@@ -46,6 +47,9 @@ const FOUNDING_US: u64 = 60_000_000;
 
 /// How often it is looked whether all agree.
 const LOOKED_EVERY_US: u64 = 50_000;
+
+/// How long ledgers keep what lost: a year, which no clock jumps.
+const LEDGER_KEPT_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Wall clocks start here: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
@@ -274,7 +278,9 @@ impl Simulation {
     fn settings(&self, boot: u64) -> Settings {
         let Scenario { epoch_every_ms, max_away_ms, max_waiting_bytes, .. } = self.scenario;
         let usual = Settings::new([1; 16], DigestKey::new([2; 32]));
-        Settings { epoch_every_ms, max_away_ms, max_waiting_bytes, boot, ..usual }
+        // Clocks jump by weeks, and what was noted must be there to be looked at.
+        let conflicts = Bounds { kept_ms: LEDGER_KEPT_MS, ..Bounds::USUAL };
+        Settings { epoch_every_ms, max_away_ms, max_waiting_bytes, conflicts, boot, ..usual }
     }
 
     fn record(&self, node: usize) -> MemberRecord {

@@ -103,7 +103,7 @@ impl Generation {
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
-        Self { parts, ended: if planted!(EndForgotten) { self.ended } else { ended } }
+        Self { parts, ended }
     }
 
     /// The replica's own part, which names this event from now on.

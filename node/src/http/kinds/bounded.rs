@@ -3,7 +3,7 @@
 //! The rule this file upholds: a taking is done or refused by what this PoP holds rights to, and nothing is taken in part.
 //! It waits for the rights of others only where there is enough in all, outside of the engine, and for a bounded time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use hyper::{HeaderMap, Response};
@@ -21,6 +21,10 @@ use super::super::error::ApiError;
 use super::super::terms::patience;
 use super::{Whole, json, metadata_of, received, with_receipt};
 use crate::engine::{Etag, Write, WriteError};
+
+/// A taking that waits is tried again after so long in any case: what came may have gone to another that waited, and then the
+/// others must be asked again.
+const TRIED_EVERY: Duration = Duration::from_millis(200);
 
 /// The body of `POST`, with what other kinds take and this one does not.
 #[derive(Deserialize)]
@@ -104,7 +108,7 @@ async fn take(bounded: &Whole<'_>, amount: i64, headers: &HeaderMap) -> Result<O
             _ => true,
         };
         if let Some(seat) = &seat {
-            let _ = seat.wait(within, || is_worth_a_try().then_some(())).await;
+            let _ = seat.wait(within.min(TRIED_EVERY), || is_worth_a_try().then_some(())).await;
         }
     }
 }
