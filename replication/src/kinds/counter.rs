@@ -129,9 +129,9 @@ impl Counter {
         self.parts.values().all(CounterPart::is_reset)
     }
 
-    /// When the next part expires, in Unix seconds.
+    /// When the next part expires, in Unix seconds; also one that was reset, which goes with its expiry if that is sooner.
     pub fn next_expiry(&self) -> Option<u64> {
-        self.parts.values().filter(|part| !part.is_reset()).filter_map(|part| part.expires_at_s).min()
+        self.parts.values().filter_map(|part| part.expires_at_s).min()
     }
 
     /// The state after the event `dot` has added `amount`.

@@ -368,6 +368,20 @@ fn an_expired_count_begins_anew() {
     assert_eq!(world.seen(0), Some("2".into()));
 }
 
+/// The index of expiries left it out, so who was reset before the sweep came by kept it, and others had dropped it.
+#[test]
+fn what_was_reset_after_it_had_expired_still_goes_with_its_expiry() {
+    let mut world = World::new(Kind::Counter);
+    world.apply(Step::Change(0, Change::Add { amount: 5, expires_at_s: Some(2) }));
+    let expires_at_s = world.states[0].as_ref().and_then(|state| state.body.next_expiry());
+    world.now_ms += 3_000;
+    world.apply(Step::Change(0, Change::Clear));
+    let state = world.states[0].as_ref().unwrap();
+    assert!(matches!(&state.body, Body::Counter(counter) if counter.is_dead()));
+    assert_eq!(state.body.next_expiry(), expires_at_s);
+    assert!(expires_at_s.is_some());
+}
+
 /// Whoever adds without a word about time must not keep alive for ever what the others let expire.
 #[test]
 fn an_increment_without_expiry_takes_on_that_of_the_others() {

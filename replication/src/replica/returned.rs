@@ -146,7 +146,10 @@ impl<S: Store> Replica<S> {
             };
             if is_overtaken {
                 self.counters.superseded += 1;
-                if let Some(current) = current.filter(|_| !is_of_parts) {
+                // What everyone has held was seen by who overwrote it, also where that was a deletion which has been dropped
+                // since: who writes then finds nothing to be over.
+                let is_news = !is_of_parts && !self.frontier().is_stable(dot);
+                if let Some(current) = current.filter(|_| is_news) {
                     self.note_conflict(&state.id, &state.entry, &current)?;
                 }
             } else {

@@ -86,6 +86,10 @@ impl Oracle {
         for ((_, dot), (id, body)) in its {
             if replica.vector().covers(dot) {
                 self.acknowledge(dot, id, body)?;
+            } else {
+                // Nobody has seen the dot: another event may have it now.
+                self.changes.remove(&dot);
+                self.seen.remove(&dot);
             }
         }
         Ok(())

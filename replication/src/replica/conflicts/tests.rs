@@ -176,7 +176,7 @@ fn what_comes_back_with_a_return_lost_or_wins_as_it_was_written_then() {
         dot
     };
     // Two are newer than what is here: one was written without knowledge of it, the other in its place.
-    keep("unseen", late, Hlc::ZERO);
+    keep("unseen", late - 1, Hlc::ZERO);
     keep("seen", late, seen.hlc);
     // Of a clock that has been set back since: what it names is yet to come.
     keep("ahead", late + 3_600_000, Hlc::new(late + 3_000_000, 0));
