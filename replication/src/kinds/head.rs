@@ -156,14 +156,13 @@ impl Head {
         stable.map(|(dot, at_s)| (*dot, *at_s)).collect()
     }
 
-    /// The state when those rows are gone; `None` if nothing is left to say.
+    /// The state when those rows are gone; `None` if nothing is left to say. What an expiry has put off goes before it, or
+    /// it would stand again when that expiry is past.
     pub(crate) fn without_clears_for_all(&self, frontier: Frontier<'_>) -> Option<Self> {
-        let clears = self.clears.iter().filter(|(by, _)| !frontier.is_stable(**by));
-        let clears = clears.map(|(by, cleared)| (*by, cleared.clone())).collect();
-        let is_over = |dot: Dot, at_s: Option<u64>| frontier.is_stable(dot) && frontier.is_past(at_s);
-        let expiries = self.expiries.iter().filter(|(dot, at_s)| !is_over(**dot, **at_s));
-        let expiries = expiries.map(|(dot, at_s)| (*dot, *at_s)).collect();
-        Self { clears, expiries, ..self.clone() }.settle(frontier)
+        let mut head = self.settle(frontier)?;
+        head.clears.retain(|by, _| !frontier.is_stable(*by));
+        head.expiries.retain(|dot, at_s| !(frontier.is_stable(*dot) && frontier.is_past(*at_s)));
+        head.settle(frontier)
     }
 
     /// With the latest emptyings as one, where there are too many.

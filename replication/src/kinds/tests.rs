@@ -334,6 +334,26 @@ proptest! {
         prop_assert_eq!(&world.states[0], &world.states[2]);
     }
 
+    /// An expiry that had been put off stood again where one epoch passed both, and not where there was one between them.
+    #[test]
+    fn who_skips_an_epoch_has_the_same_left_of_a_whole(steps in steps(Kind::Doc)) {
+        let mut world = World::new(Kind::Doc);
+        steps.into_iter().filter(|step| !matches!(step, Step::Settle(_))).for_each(|step| world.apply(step));
+        world.hear(0, 1);
+        world.hear(0, 2);
+        let Some(Body::Head(head)) = world.states[0].as_ref().map(|state| &state.body) else { return Ok(()) };
+        let left = |head: &Head, s: u64| {
+            let epoch = Hlc::new(START_MS + 1_000 * s, 0);
+            head.without_clears_for_all(Frontier { epoch, held: &world.held[0] })
+        };
+        for last in 0..30 {
+            let at_once = left(head, last);
+            for between in 0..last {
+                prop_assert_eq!(&left(head, between).and_then(|head| left(&head, last)), &at_once);
+            }
+        }
+    }
+
     #[test]
     fn joining_heads_keeps_the_laws(states in states(Kind::Doc)) {
         check_laws(&states);
