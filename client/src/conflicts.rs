@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{HeaderName, IF_MATCH};
+use reqwest::header::IF_MATCH;
 use serde_json::value::RawValue;
 
 use crate::api::conflicts::{Conflict, ConflictsPage, Dismissed};
@@ -97,7 +97,7 @@ impl Namespace {
         let path = format!("{}/restore", self.conflict_path(id)?);
         let mut request = Request::new(Method::POST, path).not_idempotent();
         if let Some(etag) = if_match {
-            request = request.header(HeaderName::from(IF_MATCH), etag.to_owned())?;
+            request = request.header(IF_MATCH, etag.to_owned())?;
         }
         found(self.account.client.json(&request).await)
     }
