@@ -303,7 +303,10 @@ fn id_of(key: &[u8], lost: Dot) -> String {
 }
 
 fn parse_id(namespace: NamespaceId, id: &str) -> Option<(Bytes, Dot)> {
-    if id.len() > MAX_ID_DIGITS || !id.len().is_multiple_of(2) || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if id.len() > MAX_ID_DIGITS
+        || !id.len().is_multiple_of(2)
+        || !id.bytes().all(|digit| digit.is_ascii_hexdigit())
+    {
         return None;
     }
     let mut row_key = keys::conflicts(namespace, b"");
