@@ -310,6 +310,6 @@ impl<S: Store> Replica<S> {
     /// Commits when the batch is as large as it should get. Call it only between events: the rows of one
     /// event belong into one batch.
     pub(super) fn commit_if_full(&mut self) -> Result<(), StoreError> {
-        if self.staged.len() >= MAX_BATCH_ROWS { self.commit() } else { Ok(()) }
+        if self.staged.len() + self.room_rows() >= MAX_BATCH_ROWS { self.commit() } else { Ok(()) }
     }
 }

@@ -13,7 +13,7 @@ use super::{Event, Replica};
 use crate::clock::{Dot, Hlc, Now};
 use crate::codec::Malformed;
 use crate::codec::conflict::{Conflict, decode_conflict, encode_conflict, encode_conflict_age};
-use crate::entry::{Body, Entry, EntryId, Kind, NamespaceId, Value};
+use crate::entry::{Body, Entry, EntryId, Kind, MAX_VALUE_BYTES, NamespaceId, Value};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -163,6 +163,15 @@ impl<S: Store> Replica<S> {
         let row_key = keys::conflict(id.namespace, &id.key, dot);
         let Some(row) = self.row(&row_key)? else { return Ok(None) };
         Ok(Some(decode_conflict(&row_key, &row).map_err(|why| damaged(&why))?.lost))
+    }
+
+    /// The rows that the next value may have dropped for it: an event is begun only in a batch that has room for them.
+    pub(super) fn room_rows(&self) -> usize {
+        let (kept, Bounds { max_rows, max_bytes, .. }) = (self.ledger.kept, self.settings.conflicts);
+        // The largest value, with its row.
+        let may_be_full = kept.rows >= max_rows || kept.bytes + 2 * MAX_VALUE_BYTES > max_bytes;
+        // Each has its row, that of its age, and one of a chunk.
+        if may_be_full { 3 * MAX_ROOM_ROWS.min(kept.rows as usize) } else { 0 }
     }
 
     /// Drops what was noticed first until there is room for a value of so many bytes. Gives whether there is: where a large

@@ -124,6 +124,7 @@ impl<S: Store> Replica<S> {
         self.returned_wait =
             slice.len() == SLICE_ROWS || slice.iter().any(|state| state.entry.dot.hlc > self.epoch);
         for state in slice {
+            self.commit_if_full()?;
             let dot = state.entry.dot;
             let current = self.entry(&state.id)?;
             let is_of_parts = state.id.kind != Kind::Value;

@@ -16,6 +16,8 @@ pub(super) struct Meeting {
     come: Entry,
     /// It came with the event that wrote it, which was not known here: it has met what is here if that event is known now.
     is_new: bool,
+    /// How many conflicts the bounds of the ledger had driven out by then.
+    dropped: u64,
 }
 
 impl Simulation {
@@ -47,7 +49,7 @@ impl Simulation {
         let meetings = values.filter_map(|(id, mut states)| {
             let (come, is_new) = states.pop().filter(|_| states.is_empty())?;
             let here = replica.entry(&id).ok()??;
-            Some(Meeting { id, here, come, is_new })
+            Some(Meeting { id, here, come, is_new, dropped: replica.counters().conflicts_dropped })
         });
         meetings.collect()
     }
@@ -62,7 +64,11 @@ impl Simulation {
         let Some(replica) = self.nodes[node].replica.as_ref().filter(|_| self.nodes[node].id == me) else {
             return Ok(());
         };
-        for Meeting { id, here, come, is_new } in meetings {
+        for Meeting { id, here, come, is_new, dropped } in meetings {
+            // One noticed in the same moment may have had to make room.
+            if replica.counters().conflicts_dropped > dropped {
+                continue;
+            }
             let now = replica.entry(&id).map_err(|error| error.to_string())?.map(|entry| entry.dot);
             let has_won = here.dot < come.dot && now == Some(come.dot);
             let has_lost = come.dot < here.dot && is_new && replica.vector().covers(come.dot);

@@ -9,6 +9,7 @@ use crate::entry::Payload;
 use crate::read::conflicts::{self, Keys};
 use crate::replica::tests::{A, B, Pair, SETTINGS};
 use crate::replica::{Settings, verify};
+use crate::store::MAX_BATCH_ROWS;
 use crate::store::memory::MemoryStore;
 
 const NAMESPACE: NamespaceId = NamespaceId([9; 16]);
@@ -246,6 +247,22 @@ fn a_large_value_drives_out_so_many_small_ones_and_no_more() {
         assert_eq!(has_it, is_kept, "{number}");
         assert!(replica.conflicts_kept().bytes <= bounds.max_bytes);
     }
+}
+
+/// One value may drive out fifty, and a batch that was almost full grew by all their rows.
+#[test]
+fn what_is_driven_out_fits_into_the_batch() {
+    let small = noted(Bounds::USUAL, 1, "").conflicts_kept().bytes;
+    let mut replica = noted(Bounds { max_bytes: 200 * small, ..Bounds::USUAL }, 200, "");
+    for number in 200..2_000 {
+        // One large value for 46 small ones.
+        let text = if number % 47 == 0 { "x".repeat(40 * small as usize) } else { String::new() };
+        replica.commit_if_full().unwrap();
+        note(&mut replica, number, &text);
+        let rows = replica.staged.len();
+        assert!(rows <= MAX_BATCH_ROWS + 8, "{rows} rows");
+    }
+    assert!(replica.counters().conflicts_dropped > 200);
 }
 
 #[test]
