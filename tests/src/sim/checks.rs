@@ -204,7 +204,7 @@ impl Simulation {
             if !self.forgot && !self.oracle.has_doubts() && out.is_empty() {
                 self.oracle.check_bounded_sums(replica, &letters)?;
             }
-            // Whose store was once another goes on if nobody lacks by it, and its changes are left out of the sums.
+            // A replica whose store was rolled back goes on where nobody has heard more of it; sums leave out what it wrote.
             if !self.forgot && !is_doubtful && !self.oracle.has_doubts() {
                 self.oracle.check_changes(replica, self.now(0).wall_ms / 1000)?;
                 self.oracle.check_documents(replica, &present, self.now(0).wall_ms / 1000)?;
