@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 pub mod conflicts;
 pub mod diff;
 pub mod docs;
+pub mod homes;
 pub mod kinds;
 pub mod kv;
 pub mod links;

@@ -63,7 +63,8 @@ pub struct PutOptions {
 }
 
 /// In which state a value is to be written. The PoP that is asked decides, against what it has at that moment: at
-/// another one somebody may write at once, and then the later write wins, as ever.
+/// another one somebody may write at once, and then the later write wins, as ever. Where the namespace has a home
+/// ([`Account::set_home`]), the PoP there decides, whichever is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// In this one: an `etag`, with its quotes.

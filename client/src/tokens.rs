@@ -1,8 +1,9 @@
-//! Calls about accounts, their tokens, and the quotas of their namespaces.
+//! Calls about accounts, their tokens, and the quotas and homes of their namespaces.
 
 use reqwest::Method;
 
 use crate::account::Account;
+use crate::api::homes::{HomeReport, SetHome};
 use crate::api::quotas::{Quota, QuotaReport};
 use crate::api::tokens::{
     AccountInfo, AccountsReport, CreateAccount, CreateToken, CreatedToken, PresentedToken, TokensReport,
@@ -62,6 +63,24 @@ impl Account {
     pub async fn set_quota(&self, namespace: &str, quota: &Quota) -> Result<QuotaReport, Error> {
         let request = Request::new(Method::PUT, self.quota_path(namespace)?).json(quota)?;
         self.client.json(&request).await
+    }
+
+    /// Which PoP decides about conditional writes of a namespace, if that is not left to each.
+    pub async fn home(&self, namespace: &str) -> Result<HomeReport, Error> {
+        self.client.json(&Request::read(self.home_path(namespace)?)).await
+    }
+
+    /// Has a PoP of this region decide about conditional writes, wherever they are sent; without one, each PoP decides for
+    /// itself. Needs a token of the cluster. The home that there was must be in reach, if it is still a member.
+    pub async fn set_home(&self, namespace: &str, region: Option<&str>) -> Result<HomeReport, Error> {
+        let wanted = SetHome { region: region.map(str::to_owned) };
+        let request = Request::new(Method::PUT, self.home_path(namespace)?).json(&wanted)?;
+        self.client.json(&request).await
+    }
+
+    fn home_path(&self, namespace: &str) -> Result<String, Error> {
+        let account = segment(&self.id, "account id")?;
+        Ok(format!("/v1/accounts/{account}/namespaces/{}/home", segment(namespace, "namespace id")?))
     }
 
     fn quota_path(&self, namespace: &str) -> Result<String, Error> {

@@ -13,6 +13,7 @@ mod doc;
 mod export;
 mod failure;
 mod gc;
+mod home;
 mod import;
 mod kinds;
 mod kv;
@@ -292,6 +293,10 @@ mod tests {
             ("kv namespace quota demo --max-bytes 10GiB --max-keys none --requests-per-s 100", true),
             ("kv namespace quota demo --max-bytes lots", false),
             ("kv namespace quota", false),
+            ("kv namespace home demo", true),
+            ("kv namespace home demo --region eu", true),
+            ("kv namespace home demo --none", true),
+            ("kv namespace home demo --none --region eu", false),
             ("conflict list --prefix p --preview --limit 5", true),
             ("conflict list --prefix p --key k", false),
             ("conflict show 00ff", true),

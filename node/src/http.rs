@@ -18,6 +18,7 @@ mod diff;
 mod documents;
 mod envelope;
 mod error;
+mod homes;
 mod idempotency;
 mod inside;
 pub(crate) mod keys;
@@ -54,6 +55,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use futures_util::future::select_all;
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use littoral::api::tokens::Action;
@@ -65,6 +67,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+pub(crate) use self::homes::answer_calls;
 pub use self::links::LinkControl;
 pub(crate) use self::links::links_of;
 pub use self::listener::{Access, Door, Listener};
@@ -84,6 +87,7 @@ use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::documents::WarmDocuments;
 use crate::engine::Engine;
+use crate::homes::Homes;
 use crate::namespaces::Namespaces;
 use crate::quotas::Quotas;
 use crate::tokens::{Grant, Tokens};
@@ -227,6 +231,10 @@ pub struct Surface {
     chunks: large::Chunks,
     documents: Arc<WarmDocuments>,
     tokens: Arc<Tokens>,
+    homes: Arc<Homes>,
+    links: Arc<dyn LinkControl>,
+    /// What requests show that the node makes of itself.
+    own_bearer: HeaderValue,
     /// What was done under keys of its own.
     keys: idempotency::Keys,
     /// What whoever opens a unix socket without tokens may do there.
@@ -254,16 +262,18 @@ impl Surface {
         let HttpContext { engine, chunks, documents, tokens, flights, links, program_token, render_metrics } =
             context;
         let tokens = Tokens::new(engine.clone(), tokens);
-        let tokens = Arc::new(match program_token {
-            Some(token) => tokens.with_program(token.as_bytes()),
-            None => tokens,
-        });
+        let own_token = program_token.unwrap_or_else(random_token);
+        let tokens = Arc::new(tokens.with_program(own_token.as_bytes()));
+        let mut own_bearer =
+            HeaderValue::try_from(format!("Bearer {own_token}")).expect("a token is visible ASCII");
+        own_bearer.set_sensitive(true);
+        let homes = Arc::new(Homes::new(engine.clone()));
         let namespaces = Arc::new(Namespaces::new(engine.clone()));
         let accounts = Arc::new(Accounts::new(engine.clone(), namespaces.clone(), tokens.clone()));
         let quotas = Arc::new(Quotas::new(engine.clone()));
         let native = native::Native {
             engine: engine.clone(),
-            links,
+            links: links.clone(),
             tokens: tokens.clone(),
             chunks: chunks.clone(),
             verifier: Arc::new(Verifier::new(engine.clone(), chunks.clone())),
@@ -271,6 +281,7 @@ impl Surface {
             accounts: accounts.clone(),
             namespaces: namespaces.clone(),
             quotas: quotas.clone(),
+            homes: homes.clone(),
             render_metrics,
         };
         Self {
@@ -281,6 +292,9 @@ impl Surface {
             chunks: large::Chunks { engine: engine.clone(), store: chunks, flights, recent: Arc::default() },
             engine,
             tokens,
+            homes,
+            links,
+            own_bearer,
             keys: idempotency::Keys::new(),
             everything: Arc::new(Grant::of_everything(Vec::new(), false)),
             bulk_memory: Semaphore::new(bulk::MAX_HELD_KIB as usize),
@@ -423,6 +437,14 @@ impl Surface {
         let id = parse_namespace(id)?;
         Place::enter(self, grant.clone(), Owner::Account(account), id, action)
     }
+}
+
+/// A token that nobody else has.
+fn random_token() -> String {
+    let mut random = [0; 32];
+    // Without random numbers the store could not have been opened either.
+    getrandom::fill(&mut random).expect("the system gives random numbers");
+    blake3::Hash::from_bytes(random).to_hex().to_string()
 }
 
 fn parse_namespace(given: &str) -> Result<NamespaceId, ApiError> {

@@ -15,6 +15,7 @@ pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gauges;
+pub mod homes;
 pub mod http;
 pub mod identity;
 pub mod namespaces;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::engine::{Ack, Engine, ReadError, Write, WriteError};
-use crate::quotas;
+use crate::{homes, quotas};
 
 /// The most namespaces an account may have (the limit of Workers KV).
 pub const MAX_NAMESPACES: usize = 1000;
@@ -196,9 +196,10 @@ impl Namespaces {
         let _changing = self.changing.lock().await;
         self.find(account, id)?;
         let mut keys = vec![entry_key(account, id)];
-        let quota = quotas::row_key(id);
-        if self.engine.read(NamespaceId::SYSTEM, &quota)?.is_some() {
-            keys.push(quota);
+        for beside in [quotas::row_key(id), homes::row_key(id)] {
+            if self.engine.read(NamespaceId::SYSTEM, &beside)?.is_some() {
+                keys.push(beside);
+            }
         }
         let delete = |key: Vec<u8>| Write::Delete { namespace: NamespaceId::SYSTEM, key: key.into() };
         self.engine.write(keys.into_iter().map(delete).collect(), Ack::Durable).await?;

@@ -255,6 +255,9 @@ async fn serve(
         render_metrics: render(part.metrics.clone()),
     };
     let surface = Arc::new(Surface::new(context, limits(config)));
+    if let Some(calls) = peering.take_calls() {
+        tasks.push(tokio::spawn(http::answer_calls(surface.clone(), calls)));
+    }
     tracing::info!(pop = %config.node.pop, http = http.map(tracing::field::display), tls = tls.is_some(), bindings = config.http.bindings.len(), "littoral is up");
     tell(Some(Up { surface: surface.clone(), http, quic, runtime: Handle::current() }));
     let served = http::serve(listeners, surface, end(told_to_stop.clone(), engine.clone())).await;

@@ -4,11 +4,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, ReplicaId};
-use tokio::sync::watch;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, watch};
 
 use crate::chunk_flight::ChunkFetch;
 use crate::http::{LinkControl, links_of};
-use crate::transport::{LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport, Urgency};
+use crate::transport::{
+    Call, CallError, LinkError, LinkStats, LinkView, Months, Passed, SharedBudget, Transport, Urgency,
+};
 
 /// The node's transport; none in quarantine.
 pub(crate) struct Peering(pub(crate) Option<Transport>);
@@ -17,6 +20,11 @@ impl Peering {
     /// Figures of the link to this replica, where there is one.
     pub(crate) fn link_stats(&self, replica: ReplicaId) -> Option<LinkStats> {
         self.0.as_ref()?.link_stats(replica)
+    }
+
+    /// The calls of other PoPs.
+    pub(crate) fn take_calls(&self) -> Option<mpsc::Receiver<Call>> {
+        self.0.as_ref()?.take_calls()
     }
 
     /// Has budgets follow schedules and monthly caps, and tells what was sent in each month.
@@ -54,6 +62,15 @@ impl LinkControl for Peering {
 
     fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError> {
         self.0.as_ref().ok_or(LinkError::Quarantined)?.pause(pop, paused)
+    }
+
+    fn call<'a>(&'a self, pop: &'a str) -> BoxFuture<'a, Result<DuplexStream, CallError>> {
+        Box::pin(async move {
+            match &self.0 {
+                Some(transport) => transport.call(pop).await,
+                None => Err(CallError::NoLink { pop: pop.to_owned() }),
+            }
+        })
     }
 }
 

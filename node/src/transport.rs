@@ -2,12 +2,13 @@
 //!
 //! What a link is made of, by file: `tls` (who may connect, and the limits of a connection), `handshake`
 //! and `hello` (who it is), `refusal` (who is turned away, and why), `links` (one per replica), `link` (the
-//! lanes), `frame`, `dial` (how links come back), `chunk_fetch` (chunks of large values), `wire` (the socket
-//! and clock below all that).
+//! lanes), `frame`, `dial` (how links come back), `chunk_fetch` (chunks of large values), `call` (what a node has
+//! another do), `wire` (the socket and clock below all that).
 //!
 //! The rule upheld here: the transport carries frames and knows nothing of what is in them. It needs
 //! [`LinkEvents`] of whoever is behind it, and [`ChunkSource`] of the disk.
 
+mod call;
 pub(crate) mod chunk_fetch;
 mod congestion;
 mod control;
@@ -31,27 +32,29 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
 use quinn::{ConnectionError, Endpoint};
 use replication::{ChunkId, Lane, ReplicaId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::io::DuplexStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::ChunkStore;
 use crate::identity::{Identity, is_label};
+pub use call::{Call, CallError};
 pub use chunk_fetch::{FetchError, Urgency};
 pub use control::{LinkError, LinkView, SharedBudget, Up};
 use handshake::Greeted;
 use hello::Hello;
 pub use in_force::{Budgets, InForce, MonthView, Passed, Why};
 pub use link::{LANE_QUEUE_FRAMES, LinkQueues, LinkSender};
-use links::{Candidate, Links};
+use links::{Candidate, Links, permits};
 pub use month::{MAX_MONTHS, Months, PerLinks};
 pub use pacer::Sent;
 use pacer::{PacedSocket, Pacer};
@@ -202,6 +205,7 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
     let socket = Arc::new(PacedSocket { socket, pacer: pacer.clone() });
     let endpoint =
         Endpoint::new_with_abstract_socket(endpoint, Some(tls.server), socket, runtime).map_err(failed)?;
+    let (takers, calls) = mpsc::channel(call::MAX_WAITING);
     let local = Arc::new(Local {
         hello: Hello {
             cluster: identity.cluster,
@@ -218,6 +222,7 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
         seed,
         links: Links::default(),
         chunk_parts: chunk_fetch::Parts::default(),
+        calls: takers,
         pacer,
         paused: Mutex::default(),
         refusals: RefusalLog::new(),
@@ -231,13 +236,15 @@ pub fn start_on<E: LinkEvents, C: ChunkSource>(
     }
     tasks.spawn(let_in(driver, tasks.clone()));
     tracing::info!(%address, pop = local.hello.pop, replica = %local.hello.replica, "listening for peers");
-    Ok(Transport { local, tasks })
+    Ok(Transport { local, tasks, calls: Mutex::new(Some(calls)) })
 }
 
 /// The running transport. Dropping it ends its links at once; [`Transport::shutdown`] waits for them.
 pub struct Transport {
     local: Arc<Local>,
     tasks: TaskTracker,
+    /// Those that come in, until somebody takes them.
+    calls: Mutex<Option<mpsc::Receiver<Call>>>,
 }
 
 impl fmt::Debug for Transport {
@@ -261,6 +268,19 @@ impl Transport {
         urgency: watch::Receiver<Urgency>,
     ) -> Result<Bytes, FetchError> {
         chunk_fetch::fetch(&self.local.links, &self.local.chunk_parts, id, urgency).await
+    }
+
+    /// Calls a PoP: what is written to the stream comes to whoever takes the calls there.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or is called too often at once: nothing has reached it then.
+    pub async fn call(&self, pop: &str) -> Result<DuplexStream, CallError> {
+        call::open(&self.local.links, pop).await
+    }
+
+    /// The calls of other PoPs, for the first who asks. Those that nobody takes wait, and are refused when they are many.
+    pub fn take_calls(&self) -> Option<mpsc::Receiver<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Figures of the link to this replica; `None` when there is none.
@@ -314,6 +334,8 @@ struct Local {
     seed: Seed,
     links: Links,
     chunk_parts: chunk_fetch::Parts,
+    /// Where calls of peers go.
+    calls: mpsc::Sender<Call>,
     pacer: Arc<Pacer>,
     /// PoPs whose links are paused, linked or not.
     paused: Mutex<BTreeSet<String>>,
@@ -349,14 +371,18 @@ impl<E: LinkEvents, C: ChunkSource> Driver<E, C> {
             dialler,
             boot_nonce: hello.boot_nonce,
             packs: self.local.packs,
+            chunks_out: permits(tls::MAX_CHUNK_REQUESTS),
+            calls_out: permits(call::MAX_CALLS),
+            calls_in: permits(call::MAX_CALLS),
         };
-        let Local { links, refusals, pacer, .. } = &*self.local;
+        let Local { links, refusals, pacer, calls, .. } = &*self.local;
         if !links.admit(peer.replica, &candidate).await {
             return None;
         }
         pacer.add(candidate.connection.remote_address(), peer.replica, &peer.pop, class);
         candidate.gate.pause(self.local.paused().contains(&peer.pop));
-        let end = link::drive(&candidate, peer.clone(), &self.events, &self.chunks, refusals, pacer).await;
+        let behind = link::Behind { events: &self.events, chunks: &self.chunks, calls };
+        let end = link::drive(&candidate, peer.clone(), behind, refusals, pacer).await;
         pacer.remove(peer.replica);
         links.remove(peer.replica);
         refusals.explain_end(&end, &peer.pop);

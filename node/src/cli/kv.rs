@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connection::{AccountArgs, is_id};
 use super::failure::Failure;
-use super::{export, import, print, quota, record, watch};
+use super::{export, home, import, print, quota, record, watch};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -115,6 +115,8 @@ enum NamespaceCommand {
     },
     /// Show what a namespace may hold and be asked, and what it has; or set that
     Quota(quota::Args),
+    /// Show which PoP decides about conditional writes of a namespace, or have one region decide
+    Home(home::Args),
 }
 
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
@@ -251,6 +253,7 @@ async fn namespaces(account: &AccountArgs, command: NamespaceCommand, json: bool
     let account = account.account()?;
     match command {
         NamespaceCommand::Quota(args) => quota::run(&args, &account, json).await,
+        NamespaceCommand::Home(args) => home::run(&args, &account, json).await,
         NamespaceCommand::List => {
             let all = account.namespaces().await?;
             if json {

@@ -29,18 +29,22 @@ struct Bound(Option<u64>);
 
 /// Sets the bounds that were typed, leaves the others, and shows what holds then.
 pub(super) async fn run(args: &Args, account: &Account, json: bool) -> Result<(), Failure> {
-    let id = if is_id(&args.named) {
-        args.named.clone()
-    } else {
-        let found = account.find_namespace(&args.named).await?;
-        found.ok_or_else(|| no_such_title(&args.named))?.id
-    };
+    let id = id_of(&args.named, account).await?;
     let mut report = account.quota(&id).await.map_err(Failure::of_one)?;
     let quota = args.applied_to(report.quota);
     if quota != report.quota {
         report = account.set_quota(&id, &quota).await.map_err(Failure::of_one)?;
     }
     if json { print::json(&report) } else { print::line(page(&report)) }
+}
+
+/// The id of a namespace that was typed by its id or its title.
+pub(super) async fn id_of(named: &str, account: &Account) -> Result<String, Failure> {
+    if is_id(named) {
+        return Ok(named.to_owned());
+    }
+    let found = account.find_namespace(named).await?;
+    Ok(found.ok_or_else(|| no_such_title(named))?.id)
 }
 
 impl Args {

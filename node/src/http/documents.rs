@@ -102,6 +102,10 @@ impl Asked<'_> {
         }
     }
 
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace
+    }
+
     /// Whether it can be for certain states of the document only.
     fn is_decided(&self) -> bool {
         match self.target {
@@ -156,18 +160,7 @@ async fn dispatch(
     upload: &mut Upload,
 ) -> Result<Response<Body>, ApiError> {
     let method = method_of(head);
-    let grant = auth::grant_of(&surface.tokens, &head.headers)?;
-    if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
-        return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
-    }
-    let other = || ApiError::OtherAccount { id: asked.account.to_owned() };
-    let account = grant.account(asked.account).ok_or_else(other)?;
-    let namespace = parse_namespace(asked.namespace)?;
-    let owner = Owner::Account(account);
-    let place = Place::enter(surface, grant.clone(), owner, namespace, asked.action(method))?;
-    let precondition = asked.precondition(method, &head.headers)?;
-    // Of a document the condition is decided here, not with each of its entries.
-    let entered = Entered { place, query: Query::parse(head.uri.query())?, precondition: None };
+    let (entered, precondition) = enter(surface, asked, head)?;
     let (key, part) = match asked.target {
         Target::Keys => return list_keys(surface, &entered.place, Kind::Doc, &entered.query),
         Target::Document { key } => (key, None),
@@ -187,6 +180,36 @@ async fn dispatch(
         (Some(Part::Changes), _) => edits::take(&named, upload).await,
         (Some(Part::History), _) => reads::history(&named).await,
         (Some(Part::Conflicts), _) => reads::conflicts(&named).await,
+    }
+}
+
+/// A request that who asks may make, as far as its head tells, and in which states of the document it is to be done: that is
+/// decided here, not with each of its entries.
+fn enter<'a>(
+    surface: &Surface,
+    asked: &Asked<'_>,
+    head: &'a Parts,
+) -> Result<(Entered<'a>, Option<Precondition>), ApiError> {
+    let method = method_of(head);
+    let grant = auth::grant_of(&surface.tokens, &head.headers)?;
+    if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
+        return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
+    }
+    let other = || ApiError::OtherAccount { id: asked.account.to_owned() };
+    let account = grant.account(asked.account).ok_or_else(other)?;
+    let namespace = parse_namespace(asked.namespace)?;
+    let owner = Owner::Account(account);
+    let place = Place::enter(surface, grant.clone(), owner, namespace, asked.action(method))?;
+    let precondition = asked.precondition(method, &head.headers)?;
+    Ok((Entered { place, query: Query::parse(head.uri.query())?, precondition: None }, precondition))
+}
+
+/// Whether who asks may do this to this document.
+pub(super) fn check(surface: &Surface, asked: &Asked<'_>, head: &Parts) -> Result<(), ApiError> {
+    let (entered, _) = enter(surface, asked, head)?;
+    match asked.target {
+        Target::Keys => Ok(()),
+        Target::Document { key } | Target::Part { key, .. } => entered.place.key(key).map(drop),
     }
 }
 

@@ -25,6 +25,8 @@
 //! | 20031 | 409 | a patch does not fit the document |
 //! | 20032 | 415 | the body is of a type that is not taken here |
 //! | 20033 | 500 | a document cannot be worked with |
+//! | 20050 | 503 | the namespace's home decides about conditional writes, and cannot be asked: nothing was done (Retry-After) |
+//! | 20051 | 504 | the namespace's home was asked and has not answered: it may have been done or not |
 //! | 20040 | 409 | a bounded counter has too little left, or this PoP got no rights to it in time |
 
 use std::borrow::Cow;
@@ -47,6 +49,7 @@ use crate::accounts::AccountError;
 use crate::documents::DocumentError;
 use crate::engine::reach::MAX_WAITERS;
 use crate::engine::{OperatorError, ReadError, WriteError};
+use crate::homes::HomeError;
 use crate::namespaces::NamespaceError;
 use crate::quotas::QuotaError;
 use crate::request_rate::TooMany;
@@ -155,9 +158,21 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Namespace(NamespaceError),
     #[error(transparent)]
+    Home(HomeError),
+    #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl From<HomeError> for ApiError {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Read(error) => Self::Read(error),
+            HomeError::Write(error) => Self::Write(error),
+            other => Self::Home(other),
+        }
+    }
 }
 
 impl From<NamespaceError> for ApiError {
@@ -230,6 +245,8 @@ impl ApiError {
             Self::LacksRights { .. } => (StatusCode::CONFLICT, 20040),
             Self::NotReached { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20013),
             Self::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, 20014),
+            Self::Home(HomeError::Silent { .. }) => (StatusCode::GATEWAY_TIMEOUT, 20051),
+            Self::Home(_) => (StatusCode::SERVICE_UNAVAILABLE, 20050),
             Self::ChunkUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20005),
             Self::BadBody { .. } => (StatusCode::BAD_REQUEST, 20006),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, 20007),
@@ -326,7 +343,7 @@ impl ApiError {
         if let Self::TooFast { refused, .. } = self {
             response.headers_mut().insert(RETRY_AFTER, refused.retry_after_s.into());
         }
-        if matches!(code, 20001 | 20003..=20005 | 20011..=20014) {
+        if matches!(code, 20001 | 20003..=20005 | 20011..=20014 | 20050) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_S.into());
         }
         response
@@ -393,6 +410,8 @@ pub(crate) enum PageError {
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
     Account(#[from] AccountError),
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -435,6 +454,10 @@ impl IntoResponse for PageError {
             Self::Account(AccountError::Write(error))
             | Self::Token(TokenError::Write(error))
             | Self::Quota(QuotaError::Write(error)) => write_status(error),
+            Self::Home(HomeError::NoSuchRegion { .. }) => StatusCode::BAD_REQUEST,
+            Self::Home(HomeError::Silent { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Home(HomeError::Write(error)) => write_status(error),
+            Self::Home(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::OrderTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::PathNotText | Self::OrderNotUnderstood { .. } => StatusCode::BAD_REQUEST,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,

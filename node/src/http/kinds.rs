@@ -126,6 +126,10 @@ impl Asked<'_> {
         }
     }
 
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace
+    }
+
     pub(super) fn operation(&self) -> Operation {
         match self.kind {
             Kind::Set => Operation::Sets,
@@ -208,6 +212,17 @@ pub(super) struct Entered<'a> {
     pub(super) query: Query<'a>,
     /// In which states of one entry it is to be done.
     pub(super) precondition: Option<Precondition>,
+}
+
+/// Whether who asks may do this to this key.
+pub(super) fn check(surface: &Surface, asked: &Asked<'_>, head: &Parts) -> Result<(), ApiError> {
+    let entered = enter(surface, asked, head)?;
+    match asked.target {
+        Target::Keys => Ok(()),
+        Target::Whole { key } | Target::Metadata { key } | Target::Element { key, .. } => {
+            entered.place.key(key).map(drop)
+        }
+    }
 }
 
 /// Of an answer to HEAD, hyper sends the head only.

@@ -6,17 +6,19 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Json;
+use futures_util::future::BoxFuture;
 use hyper::HeaderMap;
 use littoral::api::links::{
     Budget, Link, Links, LinksReport, Month, Pause, SetBudget, SetBurst, SetLinkBudget, Why,
 };
 use littoral::api::{Lag, Status};
 use replication::budget::{BURST_MS, Burst, LinkClass, MAX_RATE, MIN_RATE, Rate, Scope};
+use tokio::io::DuplexStream;
 
 use super::error::PageError;
 use super::members::{Named, order};
 use super::native::Native;
-use crate::transport::{self, LinkError, LinkView, SharedBudget};
+use crate::transport::{self, CallError, LinkError, LinkView, SharedBudget};
 
 /// A PoP that is further behind than this gets of what is overwritten the last state only.
 const COALESCING_AFTER_MS: u64 = 1_000;
@@ -35,6 +37,8 @@ pub trait LinkControl: Send + Sync {
     fn set_burst(&self, burst: Burst) -> Result<(), LinkError>;
     /// Has nothing but heartbeats sent, or all again.
     fn pause(&self, pop: &str, paused: bool) -> Result<(), LinkError>;
+    /// Calls a PoP: see [`transport::Transport::call`].
+    fn call<'a>(&'a self, pop: &'a str) -> BoxFuture<'a, Result<DuplexStream, CallError>>;
 }
 
 type Page = Result<Json<LinksReport>, PageError>;

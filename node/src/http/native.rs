@@ -17,10 +17,11 @@ use super::auth::grant_of;
 use super::error::{ApiError, PageError, problem};
 use super::links::LinkControl;
 use super::members;
-use super::{diff, links, openapi, quotas, tokens, verify, whereabouts};
+use super::{diff, homes, links, openapi, quotas, tokens, verify, whereabouts};
 use crate::accounts::Accounts;
 use crate::chunks::ChunkStore;
 use crate::engine::Engine;
+use crate::homes::Homes;
 use crate::namespaces::Namespaces;
 use crate::quotas::Quotas;
 use crate::tokens::{Grant, Tokens};
@@ -28,6 +29,7 @@ use crate::verifier::Verifier;
 
 /// How long the engine may take to tell its state before the node counts as not ready.
 const MAX_STATUS_MS: u64 = 2_000;
+const HOME_PATH: &str = "/v1/accounts/{account}/namespaces/{namespace}/home";
 const QUOTA_PATH: &str = "/v1/accounts/{account}/namespaces/{namespace}/quota";
 
 /// What these pages are made from.
@@ -42,6 +44,7 @@ pub(crate) struct Native {
     pub(crate) diff: Arc<diff::Slot>,
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) homes: Arc<Homes>,
     pub(crate) render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -83,6 +86,8 @@ pub(super) fn pages() -> Vec<Page> {
         page(Method::DELETE, "/v1/accounts/{account}/tokens/{token}", tokens::revoke),
         page(Method::GET, QUOTA_PATH, quotas::report),
         page(Method::PUT, QUOTA_PATH, quotas::set),
+        page(Method::GET, HOME_PATH, homes::report),
+        page(Method::PUT, HOME_PATH, homes::set),
     ]
 }
 

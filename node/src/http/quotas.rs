@@ -48,7 +48,7 @@ impl Native {
         Ok(Json(self.quotas.report(id).await?))
     }
 
-    fn owned(&self, account: &str, id: NamespaceId) -> Result<(), PageError> {
+    pub(super) fn owned(&self, account: &str, id: NamespaceId) -> Result<(), PageError> {
         match self.namespaces.owns(&account.to_ascii_lowercase(), id)? {
             true => Ok(()),
             false => Err(NamespaceError::NotFound.into()),

@@ -17,6 +17,7 @@ use metrics::counter;
 use replication::Dot;
 
 use super::error::ApiError;
+use super::homes::{self, Decides};
 use super::listener::{Access, Door};
 use super::query::Query;
 use super::route::{self, Operation, Routed};
@@ -63,7 +64,8 @@ impl Form {
             return Some(Self::Kv);
         }
         let is_native = path.starts_with("/v1/accounts/") && path.contains("/namespaces/");
-        (is_native && !path.ends_with("/quota")).then_some(Self::Native)
+        let is_about_namespace = is_native && matches!(path.split('/').nth(6), Some("quota" | "home"));
+        (is_native && !is_about_namespace).then_some(Self::Native)
     }
 }
 
@@ -89,6 +91,20 @@ pub(super) async fn answer(
     body: Body,
 ) -> (Operation, Response<Body>) {
     let Some(form) = Form::of(door, &head) else { return surface.answer_at(door, head, body).await };
+    // Its own terms an answer of the home has, if any.
+    let _deciding = match decider(surface, form, &head).await {
+        Ok(Decides::Home(home)) => {
+            let operation = operation(form, &head);
+            let answer = homes::ask(&*surface.links, &home, head, body).await;
+            return (operation, answer.unwrap_or_else(|error| ApiError::from(error).into_problem()));
+        }
+        Ok(here) => here,
+        Err(error) => {
+            let operation = operation(form, &head);
+            let error = surface.refuse(error, &head, body).await;
+            return (operation, shown(error, form, operation, &head.headers));
+        }
+    };
     let admitted = async {
         let terms = Terms::of(surface, form, &head)?;
         let seat = terms.admit(surface, door, &head.headers).await?;
@@ -110,6 +126,14 @@ pub(super) async fn answer(
     };
     let ((operation, response), written) = WRITTEN.scope(Cell::new(None), answered).await;
     (operation, terms.complete(surface, response, written, complete_ms, seat).await)
+}
+
+/// Who decides about a request: only the native pages know of conditions.
+async fn decider(surface: &Surface, form: Form, head: &Parts) -> Result<Decides, ApiError> {
+    match form {
+        Form::Native => homes::decider(surface, head).await,
+        Form::Binding | Form::Kv => Ok(Decides::Alone),
+    }
 }
 
 impl Terms {
@@ -397,6 +421,10 @@ mod tests {
             ("/client/v4/accounts/a/storage/kv/namespaces/n/values/k", Some(Form::Kv)),
             ("/v1/accounts/a/namespaces/n/sets/s", Some(Form::Native)),
             ("/v1/accounts/a/namespaces/n/quota", None),
+            ("/v1/accounts/a/namespaces/n/home", None),
+            // Keys may be called so.
+            ("/v1/accounts/a/namespaces/n/values/quota", Some(Form::Native)),
+            ("/v1/accounts/a/namespaces/n/docs/home", Some(Form::Native)),
             ("/binding/n/k", Some(Form::Binding)),
             ("/v1/accounts", None),
             ("/v1/status", None),

@@ -2,7 +2,7 @@
 //!
 //! | | bytes |
 //! |---|---|
-//! | request | id(32) urgency(1) offset(4, big endian) |
+//! | request | the kind of stream(1), then id(32) urgency(1) offset(4, big endian) |
 //! | answer | status(1), then one frame: the whole chunk, or what comes after the offset |
 //!
 //! What has come stays when a link is cut or falls silent, and the next request goes on after it, whoever is asked then.
@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use metrics::Counter;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{RecvStream, SendStream};
 use replication::entry::CHUNK_BYTES;
 use replication::{ChunkId, Lane};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
+use super::call::StreamKind;
 use super::links::{Candidate, Links};
 use super::refusal::Refusal;
 use super::turn::{Gate, Place};
@@ -209,7 +210,7 @@ async fn ask(
 ) -> Result<Answer, &'static str> {
     let offset = u32::try_from(part.len()).expect("a part is at most a chunk");
     let request = Request { id, urgency: *urgency.borrow_and_update(), offset };
-    let mut recv = in_time(send_request(&peer.connection, &request)).await?;
+    let (_seat, mut recv) = in_time(send_request(peer, &request)).await?;
     let raised = async {
         if urgency.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -225,11 +226,16 @@ async fn ask(
 
 const GONE: &str = "the link went down";
 
-async fn send_request(connection: &Connection, request: &Request) -> Result<RecvStream, &'static str> {
-    let (mut send, recv) = connection.open_bi().await.map_err(|_| GONE)?;
+async fn send_request(
+    peer: &Candidate,
+    request: &Request,
+) -> Result<(OwnedSemaphorePermit, RecvStream), &'static str> {
+    let seat = peer.chunks_out.clone().acquire_owned().await.map_err(|_| GONE)?;
+    let (mut send, recv) = peer.connection.open_bi().await.map_err(|_| GONE)?;
+    send.write_all(StreamKind::Chunk.number()).await.map_err(|_| GONE)?;
     send.write_all(&request.encode()).await.map_err(|_| GONE)?;
     send.finish().map_err(|_| GONE)?;
-    Ok(recv)
+    Ok((seat, recv))
 }
 
 /// Adds what the answer holds to the part, as it comes.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Counter;
-use quinn::{Connection, ConnectionError, RecvStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use replication::Lane;
 use replication::budget::Rate;
 use replication::link::MAX_FRAME_BYTES;
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::call::{self, Call, StreamKind};
 use super::links::Candidate;
 use super::pacer::Pacer;
 use super::packing::{Packer, Unpacker, Unreadable};
@@ -97,15 +98,22 @@ impl LinkSender {
     }
 }
 
+/// Who is behind the links of a node.
+pub(super) struct Behind<'a, E, C> {
+    pub(super) events: &'a E,
+    pub(super) chunks: &'a Arc<C>,
+    pub(super) calls: &'a mpsc::Sender<Call>,
+}
+
 /// Runs an admitted link to its end, and says how it ended.
 pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
-    Candidate { connection, gate, packs, .. }: &Candidate,
+    candidate: &Candidate,
     peer: PeerInfo,
-    events: &E,
-    chunks: &Arc<C>,
+    Behind { events, chunks, calls }: Behind<'_, E, C>,
     refusals: &RefusalLog,
     pacer: &Arc<Pacer>,
 ) -> ConnectionError {
+    let Candidate { connection, gate, packs, .. } = candidate;
     let (sender, LinkQueues { lanes, mut closing }) = LinkSender::through(gate.clone());
     let up = metrics::gauge!("littoral_link_up", "peer" => peer.pop.clone());
     up.set(1.0);
@@ -148,8 +156,7 @@ pub(super) async fn drive<E: LinkEvents, C: ChunkSource>(
                 tasks.spawn(read_lane(stream, lanes_seen.clone(), peer.clone(), events.clone()));
             }
             Ok((send, recv)) = connection.accept_bi() => {
-                let sent = sent_bytes(&peer.pop, Lane::Bulk);
-                tasks.spawn(chunk_fetch::serve(send, recv, chunks.clone(), gate.clone(), sent));
+                tasks.spawn(answer(candidate.clone(), send, recv, chunks.clone(), calls.clone()));
             }
         }
     };
@@ -194,6 +201,31 @@ async fn write_lane<E: LinkEvents>(
         next = queue.recv().await.map(|frame| (&[][..], frame));
     }
     Ok(())
+}
+
+/// Answers what a peer asks on a stream of its own.
+async fn answer<C: ChunkSource>(
+    peer: Candidate,
+    send: SendStream,
+    mut recv: RecvStream,
+    chunks: Arc<C>,
+    calls: mpsc::Sender<Call>,
+) -> Result<(), Refusal> {
+    let mut number = [0];
+    if recv.read_exact(&mut number).await.is_err() {
+        return Ok(());
+    }
+    match StreamKind::from_number(number[0]) {
+        Some(StreamKind::Chunk) => {
+            let sent = sent_bytes(&peer.pop, Lane::Bulk);
+            chunk_fetch::serve(send, recv, chunks, peer.gate, sent).await
+        }
+        Some(StreamKind::Call) => {
+            call::serve(peer, send, recv, calls).await;
+            Ok(())
+        }
+        None => Err(Refusal::ProtocolViolation("a stream of no known kind")),
+    }
 }
 
 async fn read_lane<E: LinkEvents>(

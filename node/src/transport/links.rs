@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use quinn::Connection;
 use replication::ReplicaId;
 use replication::budget::LinkClass;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::refusal::close_code;
 use super::turn::Gate;
@@ -30,6 +30,16 @@ pub(super) struct Candidate {
     pub(super) boot_nonce: [u8; 16],
     /// Whether what is sent over it is packed.
     pub(super) packs: bool,
+    /// A permit per chunk that may be asked for, so that calls have streams left.
+    pub(super) chunks_out: Arc<Semaphore>,
+    /// A permit per call that may be under way, from here and from there.
+    pub(super) calls_out: Arc<Semaphore>,
+    pub(super) calls_in: Arc<Semaphore>,
+}
+
+/// Permits for so many.
+pub(super) fn permits(count: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count as usize))
 }
 
 impl Candidate {
@@ -94,6 +104,11 @@ impl Links {
             }
             changed.await;
         }
+    }
+
+    /// The link to this PoP.
+    pub(super) fn to_pop(&self, pop: &str) -> Option<Candidate> {
+        self.lock().values().find(|link| link.pop == pop).cloned()
     }
 
     /// The connection to this replica.

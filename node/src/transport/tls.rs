@@ -18,6 +18,7 @@ use rustls::pki_types::{PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use super::TransportError;
+use super::call::MAX_CALLS;
 use super::congestion::Tolerant;
 use crate::identity::Identity;
 
@@ -40,7 +41,7 @@ const MAX_UNI_STREAMS: u32 = 1 + Lane::ALL.len() as u32;
 /// The most that is buffered for a link, in each direction. It has room for every stream's window, so that
 /// a low lane that fills its own never keeps a higher one from writing.
 pub(super) const LINK_WINDOW_BYTES: u32 =
-    Lane::ALL.len() as u32 * STREAM_WINDOW_BYTES + MAX_CHUNK_REQUESTS * CHUNK_BYTES as u32;
+    (Lane::ALL.len() as u32 + MAX_CALLS) * STREAM_WINDOW_BYTES + MAX_CHUNK_REQUESTS * CHUNK_BYTES as u32;
 
 /// The two halves of a node's TLS.
 pub(super) struct Tls {
@@ -131,7 +132,7 @@ fn link_limits() -> TransportConfig {
         .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
         .send_window(u64::from(LINK_WINDOW_BYTES))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS))
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_CHUNK_REQUESTS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_CHUNK_REQUESTS + MAX_CALLS))
         .congestion_controller_factory(Arc::new(Tolerant::default()))
         .ack_frequency_config(Some(acknowledgements))
         .datagram_receive_buffer_size(None);

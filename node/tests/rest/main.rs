@@ -41,7 +41,7 @@ use littoral_node::engine::{self, Engine, StartError};
 use littoral_node::http::{
     AccountToken, DocumentSettings, Door, HttpContext, Limits, LinkControl, Listener, Surface, serve,
 };
-use littoral_node::transport::{LinkError, LinkView, SharedBudget, Urgency};
+use littoral_node::transport::{CallError, LinkError, LinkView, SharedBudget, Urgency};
 use replication::budget::{Burst, Rate, Scope};
 use replication::{ChunkId, DigestKey};
 use tokio::net::TcpListener;
@@ -284,6 +284,10 @@ impl LinkControl for Peer {
 
     fn pause(&self, pop: &str, _: bool) -> Result<(), LinkError> {
         Err(LinkError::NoSuchLink { pop: pop.to_owned() })
+    }
+
+    fn call<'a>(&'a self, pop: &'a str) -> BoxFuture<'a, Result<tokio::io::DuplexStream, CallError>> {
+        Box::pin(async move { Err(CallError::NoLink { pop: pop.to_owned() }) })
     }
 }
 

@@ -115,6 +115,28 @@ impl Rest {
         body: &str,
     ) -> Result<(Answer, HeaderMap), reqwest::Error> {
         let url = format!("{}{}/{}{path}", self.base, namespaces(), self.namespace);
+        self.sent(method, url, headers, body).await
+    }
+
+    /// The same, of the pages under `/v1`.
+    pub async fn native(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<(Answer, HeaderMap), reqwest::Error> {
+        let url = format!("{}/v1/accounts/{ACCOUNT}/namespaces/{}{path}", self.base, self.namespace);
+        self.sent(method, url, headers, body).await
+    }
+
+    async fn sent(
+        &self,
+        method: Method,
+        url: String,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<(Answer, HeaderMap), reqwest::Error> {
         let request = self.http.request(method, url).bearer_auth(&self.token).body(body.to_owned());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let response = request.send().await?;
@@ -128,9 +150,10 @@ impl Rest {
 }
 
 impl Answer {
-    /// The first error code of an envelope.
+    /// The first error code of an envelope, or that of a problem.
     pub fn code(&self) -> Option<u64> {
-        serde_json::from_slice::<Value>(&self.body).ok()?["errors"][0]["code"].as_u64()
+        let body: Value = serde_json::from_slice(&self.body).ok()?;
+        body["errors"][0]["code"].as_u64().or_else(|| body["code"].as_u64())
     }
 
     /// The body as text.
