@@ -87,7 +87,7 @@ use crate::chunk_flight::ChunkFlights;
 use crate::chunks::ChunkStore;
 use crate::documents::WarmDocuments;
 use crate::engine::Engine;
-use crate::homes::Homes;
+use crate::homes::{Home, Homes};
 use crate::namespaces::Namespaces;
 use crate::quotas::Quotas;
 use crate::tokens::{Grant, Tokens};
@@ -312,13 +312,23 @@ impl Surface {
     async fn answer(self: &Arc<Self>, door: Door, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let (operation, response) = if idempotency::is_meant(&head) {
+        let (operation, response) = if let Some((operation, home)) = homes::elsewhere(self, door, &head) {
+            (operation, self.pass_on(home, head, body).await)
+        } else if idempotency::is_meant(&head) {
             idempotency::answer(self, door, head, body).await
         } else {
             terms::answer(self, door, head, body).await
         };
         self.measures.record(operation, response.status(), started.elapsed());
         response
+    }
+
+    async fn pass_on(&self, home: Result<Arc<Home>, ApiError>, head: Parts, body: Body) -> Response<Body> {
+        let answer = match home {
+            Ok(home) => homes::pass_on(self, &home, head, body).await.map_err(ApiError::from),
+            Err(error) => Err(self.refuse(error, &head, body).await),
+        };
+        answer.unwrap_or_else(ApiError::into_problem)
     }
 
     async fn answer_at(self: &Arc<Self>, door: Door, head: Parts, body: Body) -> (Operation, Response<Body>) {

@@ -32,7 +32,8 @@ use super::links::LinkControl;
 use super::listener::Door;
 use super::members::{Named, order};
 use super::native::Native;
-use super::{Surface, conditions, documents, kinds, no_route};
+use super::route::Operation;
+use super::{Surface, binding, conditions, documents, idempotency, kinds, no_route};
 use crate::homes::{Deciding, Home, HomeError};
 use crate::namespaces::NamespaceError;
 use crate::transport::Call;
@@ -60,51 +61,99 @@ const OWN_HEADERS: [HeaderName; 11] = [
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Called;
 
-/// Who decides about a request.
-pub(super) enum Decides {
-    /// This PoP, for itself: nothing is to be decided, or the namespace has no home.
-    Alone,
-    /// This PoP, for all: as long as this is kept.
-    ForAll(#[expect(dead_code, reason = "it is held")] Deciding),
-    /// Another.
-    Home(Arc<Home>),
+/// A conditional write, as far as its path tells.
+enum Conditional<'a> {
+    OfKind(kinds::Asked<'a>),
+    OfDocument(documents::Asked<'a>),
 }
 
-/// Who decides about this request. It may be made, where that is another PoP.
-pub(super) async fn decider(surface: &Surface, head: &Parts) -> Result<Decides, ApiError> {
-    let is_read = matches!(head.method, Method::GET | Method::HEAD);
-    if is_read || !conditions::is_conditional(&head.headers) {
-        return Ok(Decides::Alone);
+impl<'a> Conditional<'a> {
+    fn of(door: Door, head: &'a Parts) -> Option<Self> {
+        let is_read = matches!(head.method, Method::GET | Method::HEAD);
+        if is_read || !conditions::is_conditional(&head.headers) || binding::is_meant(door, head) {
+            return None;
+        }
+        let path = head.uri.path();
+        kinds::route(path).map(Self::OfKind).or_else(|| documents::route(path).map(Self::OfDocument))
     }
-    let path = head.uri.path();
-    let (kind, document) = (kinds::route(path), documents::route(path));
-    let namespace = match (&kind, &document) {
-        (Some(asked), _) => asked.namespace(),
-        (_, Some(asked)) => asked.namespace(),
-        (None, None) => return Ok(Decides::Alone),
+
+    /// What is wrong with it is told where it is decided.
+    fn namespace(&self) -> Option<NamespaceId> {
+        let named = match self {
+            Self::OfKind(asked) => asked.namespace(),
+            Self::OfDocument(asked) => asked.namespace(),
+        };
+        named.parse().ok()
+    }
+
+    /// Whether who asks may make it.
+    fn check(&self, surface: &Surface, head: &Parts) -> Result<(), ApiError> {
+        match self {
+            Self::OfKind(asked) => kinds::check(surface, asked, head),
+            Self::OfDocument(asked) => documents::check(surface, asked, head),
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        match self {
+            Self::OfKind(asked) => asked.operation(),
+            Self::OfDocument(_) => Operation::Documents,
+        }
+    }
+}
+
+/// The home that is to answer this request in our place, which may be made; and what is asked of it.
+pub(super) fn elsewhere(
+    surface: &Surface,
+    door: Door,
+    head: &Parts,
+) -> Option<(Operation, Result<Arc<Home>, ApiError>)> {
+    let conditional = Conditional::of(door, head)?;
+    let home = match surface.homes.of(conditional.namespace()?) {
+        Ok(home) => home.filter(|home| !surface.homes.is_here(home))?,
+        Err(error) => return Some((conditional.operation(), Err(error.into()))),
     };
-    // What is wrong with it is told where it is decided.
-    let Ok(namespace) = namespace.parse::<NamespaceId>() else { return Ok(Decides::Alone) };
-    let Some(home) = surface.homes.of(namespace)? else { return Ok(Decides::Alone) };
-    if surface.homes.is_here(&home) {
-        return Ok(Decides::ForAll(surface.homes.decide(namespace).await?));
+    let home = if head.extensions.get::<Called>().is_some() {
+        Err(HomeError::Moved { pop: home.pop.clone() }.into())
+    } else {
+        conditional.check(surface, head).and_then(|()| match surface.homes.is_member(&home) {
+            true => Ok(home),
+            false => Err(HomeError::Gone { pop: home.pop.clone() }.into()),
+        })
+    };
+    Some((conditional.operation(), home))
+}
+
+/// Lets this PoP decide about a request, as long as what is given is kept; nothing where there is nothing to decide for all.
+pub(super) async fn decide(
+    surface: &Surface,
+    door: Door,
+    head: &Parts,
+) -> Result<Option<Deciding>, ApiError> {
+    let namespace = Conditional::of(door, head).and_then(|conditional| conditional.namespace());
+    match namespace {
+        Some(namespace) if surface.homes.of(namespace)?.is_some() => {
+            Ok(Some(surface.homes.decide(namespace).await?))
+        }
+        _ => Ok(None),
     }
-    if head.extensions.get::<Called>().is_some() {
-        return Err(HomeError::Moved { pop: home.pop.clone() }.into());
+}
+
+/// Has the home answer a request of somebody who may make it.
+pub(super) async fn pass_on(
+    surface: &Surface,
+    home: &Home,
+    mut head: Parts,
+    body: Body,
+) -> Result<Response<Body>, HomeError> {
+    if let Some(key) = idempotency::own_key(&head.headers) {
+        head.headers.insert(idempotency::KEY, key);
     }
-    match (&kind, &document) {
-        (Some(asked), _) => kinds::check(surface, asked, head)?,
-        (_, Some(asked)) => documents::check(surface, asked, head)?,
-        (None, None) => {}
-    }
-    if !surface.homes.is_member(&home) {
-        return Err(HomeError::Gone { pop: home.pop.clone() }.into());
-    }
-    Ok(Decides::Home(home))
+    ask(&*surface.links, home, head, body).await
 }
 
 /// Has the home answer.
-pub(super) async fn ask(
+async fn ask(
     links: &dyn LinkControl,
     home: &Home,
     mut head: Parts,

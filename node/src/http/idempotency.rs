@@ -23,7 +23,7 @@ use super::listener::Door;
 use super::route::Operation;
 use super::{Surface, auth, session, terms};
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How long ago the first of these requests was sent, in milliseconds: on each that follows.
 const FIRST_SENT: HeaderName = HeaderName::from_static("littoral-first-sent-ms");
 /// The longest key, in bytes.
@@ -42,6 +42,19 @@ type Hash = [u8; 32];
 tokio::task_local! {
     /// What has come of the body of the request being answered.
     static BODY: RefCell<blake3::Hasher>;
+}
+
+/// The key of a request as another PoP is to know it, for whom all that we ask comes from one: no two tokens share it. One
+/// that cannot be a key is left for that PoP to refuse.
+pub(super) fn own_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let key = headers.get(KEY)?.as_bytes();
+    let token = auth::presented(headers).ok()?;
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(blake3::hash(token).as_bytes()).update(key);
+    HeaderValue::from_str(&hasher.finalize().to_hex()).ok()
 }
 
 /// Notes bytes of the body of the request that is being answered.

@@ -17,13 +17,12 @@ use metrics::counter;
 use replication::Dot;
 
 use super::error::ApiError;
-use super::homes::{self, Decides};
 use super::listener::{Access, Door};
 use super::query::Query;
 use super::route::{self, Operation, Routed};
 use super::session::{SESSION_HEADER, Session};
 use super::wait::{self, Wanted};
-use super::{Surface, auth, binding, conflicts, documents, kinds};
+use super::{Surface, auth, binding, conflicts, documents, homes, kinds};
 use crate::engine::reach::{NotReached, WaiterSeat};
 use crate::engine::{Engine, show_dot};
 
@@ -91,14 +90,8 @@ pub(super) async fn answer(
     body: Body,
 ) -> (Operation, Response<Body>) {
     let Some(form) = Form::of(door, &head) else { return surface.answer_at(door, head, body).await };
-    // Its own terms an answer of the home has, if any.
-    let _deciding = match decider(surface, form, &head).await {
-        Ok(Decides::Home(home)) => {
-            let operation = operation(form, &head);
-            let answer = homes::ask(&*surface.links, &home, head, body).await;
-            return (operation, answer.unwrap_or_else(|error| ApiError::from(error).into_problem()));
-        }
-        Ok(here) => here,
+    let _deciding = match homes::decide(surface, door, &head).await {
+        Ok(deciding) => deciding,
         Err(error) => {
             let operation = operation(form, &head);
             let error = surface.refuse(error, &head, body).await;
@@ -126,14 +119,6 @@ pub(super) async fn answer(
     };
     let ((operation, response), written) = WRITTEN.scope(Cell::new(None), answered).await;
     (operation, terms.complete(surface, response, written, complete_ms, seat).await)
-}
-
-/// Who decides about a request: only the native pages know of conditions.
-async fn decider(surface: &Surface, form: Form, head: &Parts) -> Result<Decides, ApiError> {
-    match form {
-        Form::Native => homes::decider(surface, head).await,
-        Form::Binding | Form::Kv => Ok(Decides::Alone),
-    }
 }
 
 impl Terms {
