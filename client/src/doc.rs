@@ -51,7 +51,8 @@ pub struct DocOptions {
     /// What the change is said to be about, at most 1,024 bytes: the history tells it.
     pub message: Option<String>,
     /// Only where the document is as it was read then: see [`Snapshot::etag`]. Otherwise the edit fails
-    /// ([`Error::is_precondition_failed`]). That is decided by the PoP alone that is asked.
+    /// ([`Error::is_precondition_failed`]). That is decided by the PoP alone that is asked, or by
+    /// the namespace's home ([`crate::Account::set_home`]).
     pub only_for: Option<String>,
     /// Only where there is no document.
     pub only_new: bool,

@@ -25,9 +25,9 @@
 //! | 20031 | 409 | a patch does not fit the document |
 //! | 20032 | 415 | the body is of a type that is not taken here |
 //! | 20033 | 500 | a document cannot be worked with |
+//! | 20040 | 409 | a bounded counter has too little left, or this PoP got no rights to it in time |
 //! | 20050 | 503 | the namespace's home decides about conditional writes, and cannot be asked: nothing was done (Retry-After) |
 //! | 20051 | 504 | the namespace's home was asked and has not answered: it may have been done or not |
-//! | 20040 | 409 | a bounded counter has too little left, or this PoP got no rights to it in time |
 
 use std::borrow::Cow;
 use std::io;
