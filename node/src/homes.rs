@@ -1,12 +1,12 @@
 //! Homes: the one PoP that decides about conditional writes of a namespace, for clients of all PoPs.
 //!
-//! A home is an entry of [`NamespaceId::SYSTEM`], key `home/<namespace>`, value `{"region": ..., "pop": ...}`, so it
+//! A home is an entry of [`NamespaceId::SYSTEM`], key `home/<namespace>`, value `{"region": ..., "pop": ..., "after": ...}`, so it
 //! replicates like every other entry. It is a region to whoever sets it, and one PoP of that region to the cluster: two
 //! that decide would not be one.
 //!
 //! The rule this file upholds: of two conditional writes for one state, decided with a home, one is refused. So another
-//! home is set by the one there is, between its decisions; and the new one decides when it holds the entry that says so,
-//! and with it all that its predecessor has written before. Only where the predecessor has been removed from the cluster
+//! home is set by the one there is, between its decisions; the entry tells all that it has seen by then, and the new one
+//! decides when it holds that: what its predecessor has written, and what that one had of those before it. Only where the predecessor has been removed from the cluster
 //! is that left to whichever PoP is asked: what had not left it then is gone, or comes back as its dead letters.
 
 use std::collections::BTreeSet;
@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use littoral::api::homes::HomeReport;
-use replication::{Dot, NamespaceId, Payload, Value};
+use replication::{NamespaceId, Payload, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::cursor::Cursor;
 use crate::engine::{Ack, Engine, ReadError, Write, WriteError};
 use crate::system_cache::SystemCache;
 use crate::transport::CallError;
@@ -92,8 +93,8 @@ pub enum HomeError {
 pub(crate) struct Home {
     pub(crate) region: String,
     pub(crate) pop: String,
-    /// The event that says so.
-    since: Dot,
+    /// What it must hold before it decides.
+    after: Cursor,
 }
 
 /// A home as its entry has it. What a later version adds is passed over.
@@ -101,6 +102,8 @@ pub(crate) struct Home {
 struct Record {
     region: String,
     pop: String,
+    /// What whoever set it had seen: a [`Cursor`].
+    after: String,
 }
 
 /// No other home is set while this is held.
@@ -122,8 +125,8 @@ impl Homes {
     /// The home of a namespace, where it has one: a look-up in memory then, and in the store where not.
     pub(crate) fn of(&self, namespace: NamespaceId) -> Result<Option<Arc<Home>>, ReadError> {
         self.known.find(&self.engine, namespace, |_| {
-            let found = self.engine.value_and_event(NamespaceId::SYSTEM, &row_key(namespace))?;
-            found.map(|(value, since)| home_of(&value, since).map(Arc::new)).transpose()
+            let found = self.engine.read(NamespaceId::SYSTEM, &row_key(namespace))?;
+            found.map(|value| home_of(namespace, &value).map(Arc::new)).transpose()
         })
     }
 
@@ -145,11 +148,12 @@ impl Homes {
         let deciding = Deciding(self.deciding.clone().read_owned().await);
         let Some(home) = self.of(namespace)? else { return Ok(deciding) };
         let held = self.engine.held();
-        let is_own = Some(home.since.replica) == self.engine.replica();
+        // What is at or below the epoch is held by everyone.
+        let lacks = || home.after.beyond(&Cursor::of(&held.here)).iter().any(|part| part.hlc > held.epoch);
         match self.is_here(&home) {
             false => Err(HomeError::Moved { pop: home.pop.clone() }),
-            true if is_own || home.since.hlc <= held.epoch || held.here.covers(home.since) => Ok(deciding),
-            true => Err(HomeError::Beginning { pop: home.pop.clone() }),
+            true if lacks() => Err(HomeError::Beginning { pop: home.pop.clone() }),
+            true => Ok(deciding),
         }
     }
 
@@ -169,10 +173,12 @@ impl Homes {
             None if current.is_none() => return Ok(()),
             None => Write::Delete { namespace: NamespaceId::SYSTEM, key },
             Some(region) => {
-                let record = Record { region: region.to_owned(), pop: self.choose(region)? };
-                if current.is_some_and(|home| (&home.region, &home.pop) == (&record.region, &record.pop)) {
+                let (region, pop) = (region.to_owned(), self.choose(region)?);
+                if current.is_some_and(|home| (&home.region, &home.pop) == (&region, &pop)) {
                     return Ok(());
                 }
+                let after = Cursor::of(&self.engine.seen().await?).encode(&purpose(namespace));
+                let record = Record { region, pop, after };
                 let json = serde_json::to_vec(&record).expect("texts are JSON");
                 let value =
                     Value { payload: Payload::Inline(json.into()), metadata: None, expires_at_s: None };
@@ -215,14 +221,51 @@ pub(crate) fn row_key(namespace: NamespaceId) -> Vec<u8> {
     format!("home/{namespace}").into_bytes()
 }
 
+/// What tells the cursor in a home from others.
+fn purpose(namespace: NamespaceId) -> Vec<u8> {
+    [&b"home "[..], &namespace.0].concat()
+}
+
 /// One that cannot be read is no reason to decide here.
-fn home_of(value: &Value, since: Dot) -> Result<Home, ReadError> {
+fn home_of(namespace: NamespaceId, value: &Value) -> Result<Home, ReadError> {
     let record = match &value.payload {
         Payload::Inline(bytes) => serde_json::from_slice(bytes).ok(),
         Payload::Chunked(_) => None,
     };
     let unreadable =
         || ReadError { reason: "this version cannot read which PoP is the namespace's home".into() };
-    let Record { region, pop } = record.ok_or_else(unreadable)?;
-    Ok(Home { region, pop, since })
+    let Record { region, pop, after }: Record = record.ok_or_else(unreadable)?;
+    let after = Cursor::decode(&after, &purpose(namespace)).ok_or_else(unreadable)?;
+    Ok(Home { region, pop, after })
+}
+
+#[cfg(test)]
+mod tests {
+    use replication::{Dot, Hlc, ReplicaId};
+
+    use super::*;
+
+    #[test]
+    fn a_home_is_read_as_it_was_written_and_anything_else_is_an_error() {
+        let namespace = NamespaceId([1; 16]);
+        let mut after = Cursor::default();
+        after.tell(Dot { hlc: Hlc::new(5, 0), replica: ReplicaId([2; 16]) }, 3);
+        let read = |text: String| {
+            let value = Value { payload: Payload::Inline(text.into()), metadata: None, expires_at_s: None };
+            home_of(namespace, &value).ok()
+        };
+        let told = after.encode(&purpose(namespace));
+        let home = Home { region: "eu".into(), pop: "fra1".into(), after: after.clone() };
+        assert_eq!(read(format!(r#"{{"region":"eu","pop":"fra1","after":"{told}","more":1}}"#)), Some(home));
+        let of_another = after.encode(&purpose(NamespaceId([2; 16])));
+        for bad in [
+            String::new(),
+            "{}".into(),
+            format!(r#"{{"region":"eu","after":"{told}"}}"#),
+            r#"{"region":"eu","pop":"fra1","after":"x"}"#.into(),
+            format!(r#"{{"region":"eu","pop":"fra1","after":"{of_another}"}}"#),
+        ] {
+            assert_eq!(read(bad.clone()), None, "{bad}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use replication::read::kinds::{self, ElementPage, KeyPage};
-use replication::{Body, Dot, EntryId, Kind, NamespaceId, Value, read};
+use replication::{Kind, NamespaceId, Value, read};
 
 use super::{Engine, Listed, Page, ReadError, unix_ms};
 
@@ -17,21 +17,6 @@ impl Engine {
     pub fn read(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Value>, ReadError> {
         let store = self.shared.readable()?;
         read::value(store, namespace, key, now_s()).map_err(|error| self.shared.read_failed(error))
-    }
-
-    /// As [`Engine::read`], with the event that wrote it.
-    pub(crate) fn value_and_event(
-        &self,
-        namespace: NamespaceId,
-        key: &[u8],
-    ) -> Result<Option<(Value, Dot)>, ReadError> {
-        let store = self.shared.readable()?;
-        let id = EntryId::value(namespace, Bytes::copy_from_slice(key));
-        let entry = read::entry(store, &id).map_err(|error| self.shared.read_failed(error))?;
-        Ok(entry.and_then(|entry| match entry.body {
-            Body::Value(value) if !value.is_expired(now_s()) => Some((value, entry.dot)),
-            _ => None,
-        }))
     }
 
     /// Up to `limit` keys that start with `prefix` and come strictly after `after`. Blocking: call it
