@@ -5,7 +5,6 @@
 //! [`WatchType::Reset`].
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,30 +77,29 @@ pub(super) struct Tail {
     pub(super) ahead: Ahead,
 }
 
-/// States that were told though the cursor does not cover them yet, by a hash of their events; good up to a place in the feed.
+/// Events of states that were told though the cursor does not cover them yet; good up to a place in the feed.
 #[derive(Default)]
 pub(super) struct Ahead {
-    states: HashMap<EntryId, u64>,
+    states: HashMap<EntryId, Vec<Dot>>,
     until: u64,
 }
 
 impl Ahead {
-    /// Whether this state is new to the watcher.
+    /// Whether this state is new to the watcher, who may have been told a later one.
     fn is_new(&self, id: &EntryId, entry: &Entry) -> bool {
-        self.states.is_empty() || self.states.get(id) != Some(&hash_of(entry))
+        let Some(told) = self.states.get(id) else { return true };
+        match entry.body {
+            Body::Value(_) | Body::Tombstone => told.iter().all(|told| *told < entry.dot),
+            _ => !entry
+                .all_dots(|dot| told.iter().any(|told| told.replica == dot.replica && told.hlc >= dot.hlc)),
+        }
     }
 
     fn remember(&mut self, id: &EntryId, entry: &Entry) {
         if self.states.len() < MAX_AHEAD || self.states.contains_key(id) {
-            self.states.insert(id.clone(), hash_of(entry));
+            self.states.insert(id.clone(), entry.dots());
         }
     }
-}
-
-fn hash_of(entry: &Entry) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    entry.dots().hash(&mut hasher);
-    hasher.finish()
 }
 
 impl Tail {
@@ -394,5 +392,50 @@ impl Tail {
     ) -> Result<T, Over> {
         let store = self.engine.store()?;
         read(store).map_err(|error| self.engine.states_failed(error).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replication::kinds::{Counter, CounterPart};
+    use replication::{Hlc, NamespaceId};
+
+    use super::*;
+
+    fn dot(ms: u64, replica: u8) -> Dot {
+        Dot { hlc: Hlc::new(ms, 0), replica: ReplicaId([replica; 16]) }
+    }
+
+    /// A value was read twice, each time ahead of the feed; then the feed brought the first of the two, and it was told again.
+    #[test]
+    fn what_is_older_than_was_told_is_not_told_again() {
+        let id = EntryId::value(NamespaceId([9; 16]), "k");
+        let state = |ms, replica| Entry::first(dot(ms, replica), Body::Tombstone);
+        let mut ahead = Ahead::default();
+        assert!(ahead.is_new(&id, &state(1, 1)));
+        ahead.remember(&id, &state(3, 1));
+        ahead.remember(&id, &state(4, 2));
+        for (ms, replica, is_new) in [(3, 1, false), (4, 1, false), (4, 2, false), (4, 3, true), (5, 1, true)]
+        {
+            assert_eq!(ahead.is_new(&id, &state(ms, replica)), is_new, "{ms} of {replica}");
+        }
+    }
+
+    #[test]
+    fn of_what_has_parts_each_replicas_events_are_told_for_themselves() {
+        let id = EntryId::whole(NamespaceId([9; 16]), Kind::Counter, "k");
+        let state = |events: &[(u64, u8)]| {
+            let part = |(ms, replica): &(u64, u8)| {
+                (dot(1, *replica), CounterPart { hlc: Hlc::new(*ms, 0), ..CounterPart::default() })
+            };
+            let counter = Counter { parts: events.iter().map(part).collect(), ..Counter::default() };
+            Entry::first(dot(events[0].0, events[0].1), Body::Counter(counter))
+        };
+        let mut ahead = Ahead::default();
+        ahead.remember(&id, &state(&[(3, 1), (5, 2)]));
+        assert!(!ahead.is_new(&id, &state(&[(3, 1)])));
+        assert!(!ahead.is_new(&id, &state(&[(2, 1), (5, 2)])));
+        assert!(ahead.is_new(&id, &state(&[(4, 1)])), "though another's is later");
+        assert!(ahead.is_new(&id, &state(&[(3, 1), (4, 3)])));
     }
 }
