@@ -56,36 +56,32 @@ impl Account {
 
     /// What a namespace may hold and be asked, and what it has.
     pub async fn quota(&self, namespace: &str) -> Result<QuotaReport, Error> {
-        self.client.json(&Request::read(self.quota_path(namespace)?)).await
+        self.client.json(&Request::read(self.page_path(namespace, "quota")?)).await
     }
 
     /// Sets all bounds of a namespace. Needs a token of the cluster.
     pub async fn set_quota(&self, namespace: &str, quota: &Quota) -> Result<QuotaReport, Error> {
-        let request = Request::new(Method::PUT, self.quota_path(namespace)?).json(quota)?;
+        let request = Request::new(Method::PUT, self.page_path(namespace, "quota")?).json(quota)?;
         self.client.json(&request).await
     }
 
     /// Which PoP decides about conditional writes of a namespace, if that is not left to each.
     pub async fn home(&self, namespace: &str) -> Result<HomeReport, Error> {
-        self.client.json(&Request::read(self.home_path(namespace)?)).await
+        self.client.json(&Request::read(self.page_path(namespace, "home")?)).await
     }
 
     /// Has a PoP of this region decide about conditional writes, wherever they are sent; without one, each PoP decides for
     /// itself. Needs a token of the cluster. The home that there was must be in reach, if it is still a member.
     pub async fn set_home(&self, namespace: &str, region: Option<&str>) -> Result<HomeReport, Error> {
         let wanted = SetHome { region: region.map(str::to_owned) };
-        let request = Request::new(Method::PUT, self.home_path(namespace)?).json(&wanted)?;
+        let request = Request::new(Method::PUT, self.page_path(namespace, "home")?).json(&wanted)?;
         self.client.json(&request).await
     }
 
-    fn home_path(&self, namespace: &str) -> Result<String, Error> {
+    /// A page about a namespace.
+    fn page_path(&self, namespace: &str, page: &str) -> Result<String, Error> {
         let account = segment(&self.id, "account id")?;
-        Ok(format!("/v1/accounts/{account}/namespaces/{}/home", segment(namespace, "namespace id")?))
-    }
-
-    fn quota_path(&self, namespace: &str) -> Result<String, Error> {
-        let account = segment(&self.id, "account id")?;
-        Ok(format!("/v1/accounts/{account}/namespaces/{}/quota", segment(namespace, "namespace id")?))
+        Ok(format!("/v1/accounts/{account}/namespaces/{}/{page}", segment(namespace, "namespace id")?))
     }
 
     fn tokens_path(&self) -> Result<String, Error> {

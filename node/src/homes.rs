@@ -1,13 +1,14 @@
 //! Homes: the one PoP that decides about conditional writes of a namespace, for clients of all PoPs.
 //!
-//! A home is an entry of [`NamespaceId::SYSTEM`], key `home/<namespace>`, value `{"region": ..., "pop": ..., "after": ...}`, so it
-//! replicates like every other entry. It is a region to whoever sets it, and one PoP of that region to the cluster: two
+//! A home is an entry of [`NamespaceId::SYSTEM`], key `home/<namespace>`, value `{"region": ..., "pop": ..., "after": ...}`,
+//! so it replicates like every other entry. It is a region to whoever sets it, and one PoP of that region to the cluster: two
 //! that decide would not be one.
 //!
 //! The rule this file upholds: of two conditional writes for one state, decided with a home, one is refused. So another
 //! home is set by the one there is, between its decisions; the entry tells all that it has seen by then, and the new one
-//! decides when it holds that: what its predecessor has written, and what that one had of those before it. Only where the predecessor has been removed from the cluster
-//! is that left to whichever PoP is asked: what had not left it then is gone, or comes back as its dead letters.
+//! decides when it holds that: what its predecessor has written, and what that one had of those before it. Only where the
+//! predecessor has been removed from the cluster is that left to whichever PoP is asked: what had not left it then is
+//! gone, or comes back as its dead letters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

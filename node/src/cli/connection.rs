@@ -162,12 +162,17 @@ impl AccountArgs {
             .as_deref()
             .ok_or_else(|| missing("namespace", "--namespace", "LITTORAL_NAMESPACE"))?;
         let account = self.account()?;
-        if is_id(wanted) {
-            return Ok(account.namespace(wanted));
-        }
-        let found = account.find_namespace(wanted).await?;
-        found.map(|found| account.namespace(&found.id)).ok_or_else(|| no_such_title(wanted))
+        Ok(account.namespace(&id_of(wanted, &account).await?))
     }
+}
+
+/// The id of a namespace that was typed by its id or its title.
+pub(super) async fn id_of(named: &str, account: &Account) -> Result<String, Failure> {
+    if is_id(named) {
+        return Ok(named.to_owned());
+    }
+    let found = account.find_namespace(named).await?;
+    found.map(|found| found.id).ok_or_else(|| no_such_title(named))
 }
 
 /// Whether this is an id and no title.

@@ -3,9 +3,9 @@
 use littoral::Account;
 use littoral::api::homes::HomeReport;
 
+use super::connection::id_of;
 use super::failure::Failure;
 use super::print;
-use super::quota::id_of;
 
 #[derive(clap::Args)]
 pub(super) struct Args {

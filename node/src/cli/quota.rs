@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use littoral::Account;
 use littoral::api::quotas::{Quota, QuotaReport};
 
-use super::connection::{is_id, no_such_title};
+use super::connection::id_of;
 use super::failure::Failure;
 use super::print;
 
@@ -36,15 +36,6 @@ pub(super) async fn run(args: &Args, account: &Account, json: bool) -> Result<()
         report = account.set_quota(&id, &quota).await.map_err(Failure::of_one)?;
     }
     if json { print::json(&report) } else { print::line(page(&report)) }
-}
-
-/// The id of a namespace that was typed by its id or its title.
-pub(super) async fn id_of(named: &str, account: &Account) -> Result<String, Failure> {
-    if is_id(named) {
-        return Ok(named.to_owned());
-    }
-    let found = account.find_namespace(named).await?;
-    Ok(found.ok_or_else(|| no_such_title(named))?.id)
 }
 
 impl Args {

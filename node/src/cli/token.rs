@@ -10,7 +10,7 @@ use littoral::api::tokens::{Action, CreateToken, EVERY_NAMESPACE, PresentedToken
 use serde_json::json;
 
 use super::cluster::duration;
-use super::connection::{AccountConnection, Connection, is_id, no_such_title};
+use super::connection::{AccountConnection, Connection, id_of};
 use super::failure::Failure;
 use super::print;
 use super::short_id;
@@ -96,11 +96,7 @@ async fn create(args: Create, json: bool) -> Result<(), Failure> {
 
 /// The id of a namespace that was named by its id, its title, or as all of them.
 async fn namespace_id(account: &Account, named: &str) -> Result<String, Failure> {
-    if named == EVERY_NAMESPACE || is_id(named) {
-        return Ok(named.to_owned());
-    }
-    let found = account.find_namespace(named).await?;
-    found.map(|found| found.id).ok_or_else(|| no_such_title(named))
+    if named == EVERY_NAMESPACE { Ok(named.to_owned()) } else { id_of(named, account).await }
 }
 
 /// `read,list:demo:users/` as a scope whose namespace is still as it was typed.

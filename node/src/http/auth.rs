@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
 use littoral::api::tokens::Action;
 use replication::{Dot, NamespaceId};
 
-use super::Surface;
 use super::error::ApiError;
+use super::kinds::method_of;
 use super::measures::count_over_quota;
 use super::query::decode_key;
-use super::terms;
+use super::{Surface, parse_namespace, terms};
 use crate::engine::{Ack, StorageQuota, Write, WriteError};
 use crate::namespaces::NamespaceError;
 use crate::request_rate::TooMany;
@@ -92,6 +93,23 @@ impl Place {
         let quota = surface.quotas.in_force(namespace)?;
         quota.admit().map_err(|refused| too_fast("this namespace", "namespace_requests", refused))?;
         Ok(Self { grant, action, namespace, quota: quota.storage() })
+    }
+
+    /// The namespace of a path under `/v1/accounts`, for who may do this there, by one of the methods that there are.
+    pub(super) fn named(
+        surface: &Surface,
+        head: &Parts,
+        (account, namespace): (&str, &str),
+        allow: &'static str,
+        action: Action,
+    ) -> Result<Self, ApiError> {
+        let grant = grant_of(&surface.tokens, &head.headers)?;
+        if !allow.split(", ").any(|allowed| allowed == method_of(head).as_str()) {
+            return Err(ApiError::MethodNotAllowed { allow });
+        }
+        let other = || ApiError::OtherAccount { id: account.to_owned() };
+        let owner = Owner::Account(grant.account(account).ok_or_else(other)?);
+        Self::enter(surface, grant.clone(), owner, parse_namespace(namespace)?, action)
     }
 
     /// Writes within the quota of the namespace, and gives the events. Who writes has checked each key.

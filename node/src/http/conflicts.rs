@@ -19,8 +19,9 @@ use replication::entry::MAX_KEY_BYTES;
 use replication::read::conflicts::Keys;
 use replication::{Body as State, Dot, NamespaceId, Payload, Value, keys};
 
+use super::Surface;
 use super::attributes::now_s;
-use super::auth::{self, Owner, Place};
+use super::auth::Place;
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::conditions;
 use super::error::ApiError;
@@ -28,7 +29,6 @@ use super::kinds::{json, metadata_of, method_of, written};
 use super::query::{Query, check_key};
 use super::route::Operation;
 use super::values::with_payload;
-use super::{Surface, parse_namespace};
 use crate::engine::{Etag, Known, OperatorError, Precondition, Write, WriteError};
 
 /// Under this stand the accounts.
@@ -129,15 +129,8 @@ pub(super) async fn answer(
 
 async fn dispatch(surface: &Surface, asked: &Asked<'_>, head: &Parts) -> Result<Response<Body>, ApiError> {
     let method = method_of(head);
-    let grant = auth::grant_of(&surface.tokens, &head.headers)?;
-    if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
-        return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
-    }
-    let other = || ApiError::OtherAccount { id: asked.account.to_owned() };
-    let account = grant.account(asked.account).ok_or_else(other)?;
-    let namespace = parse_namespace(asked.namespace)?;
-    let owner = Owner::Account(account);
-    let place = Place::enter(surface, grant.clone(), owner, namespace, asked.action(method))?;
+    let named = (asked.account, asked.namespace);
+    let place = Place::named(surface, head, named, asked.allow(), asked.action(method))?;
     let precondition = asked.precondition(head)?;
     let query = Query::parse(head.uri.query())?;
     match (asked.target, method) {

@@ -12,15 +12,15 @@ use littoral::api::docs::MAX_DOC_BODY_BYTES;
 use littoral::api::tokens::Action;
 use replication::{Change, Kind};
 
+use super::Surface;
 use super::attributes::now_s;
-use super::auth::{self, Owner, Place};
+use super::auth::Place;
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::conditions as preconditions;
 use super::error::ApiError;
 use super::kinds::{Entered, Whole, list_keys, method_of};
 use super::query::Query;
 use super::route::Operation;
-use super::{Surface, parse_namespace};
 use crate::documents::{DocumentError, NotOpened, Opened};
 use crate::engine::Precondition;
 
@@ -191,15 +191,8 @@ fn enter<'a>(
     head: &'a Parts,
 ) -> Result<(Entered<'a>, Option<Precondition>), ApiError> {
     let method = method_of(head);
-    let grant = auth::grant_of(&surface.tokens, &head.headers)?;
-    if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
-        return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
-    }
-    let other = || ApiError::OtherAccount { id: asked.account.to_owned() };
-    let account = grant.account(asked.account).ok_or_else(other)?;
-    let namespace = parse_namespace(asked.namespace)?;
-    let owner = Owner::Account(account);
-    let place = Place::enter(surface, grant.clone(), owner, namespace, asked.action(method))?;
+    let named = (asked.account, asked.namespace);
+    let place = Place::named(surface, head, named, asked.allow(), asked.action(method))?;
     let precondition = asked.precondition(method, &head.headers)?;
     Ok((Entered { place, query: Query::parse(head.uri.query())?, precondition: None }, precondition))
 }

@@ -226,15 +226,9 @@ pub(super) async fn report(
     Named((account, namespace)): Named<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<HomeReport>, PageError> {
-    let grant = native.grant(&headers)?;
-    let is_seen = |id| grant.account(&account).is_some() && grant.may_see(id);
-    match namespace.parse() {
-        Ok(id) if grant.is_cluster || is_seen(id) => {
-            native.owned(&account, id)?;
-            Ok(Json(native.homes.report(id)?))
-        }
-        _ => Err(NamespaceError::NotFound.into()),
-    }
+    let id = native.seen(&headers, &account, &namespace)?;
+    native.owned(&account, id)?;
+    Ok(Json(native.homes.report(id)?))
 }
 
 pub(super) async fn set(

@@ -21,8 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::Surface;
 use super::attributes::{self, expires_later_than, now_s};
-use super::auth::{self, Owner, Place};
+use super::auth::Place;
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::bulk::wait_for_memory;
 use super::conditions;
@@ -30,7 +31,6 @@ use super::error::ApiError;
 use super::query::{Query, check_element, decode_element};
 use super::route::Operation;
 use super::values::metadata_json;
-use super::{Surface, parse_namespace};
 use crate::engine::{Etag, Precondition, Write, show_dot};
 
 mod bounded;
@@ -232,15 +232,8 @@ pub(super) fn method_of(head: &Parts) -> &Method {
 
 fn enter<'a>(surface: &Surface, asked: &Asked<'_>, head: &'a Parts) -> Result<Entered<'a>, ApiError> {
     let method = method_of(head);
-    let grant = auth::grant_of(&surface.tokens, &head.headers)?;
-    if !asked.allow().split(", ").any(|allowed| allowed == method.as_str()) {
-        return Err(ApiError::MethodNotAllowed { allow: asked.allow() });
-    }
-    let other = || ApiError::OtherAccount { id: asked.account.to_owned() };
-    let account = grant.account(asked.account).ok_or_else(other)?;
-    let namespace = parse_namespace(asked.namespace)?;
-    let place =
-        Place::enter(surface, grant.clone(), Owner::Account(account), namespace, asked.action(method))?;
+    let named = (asked.account, asked.namespace);
+    let place = Place::named(surface, head, named, asked.allow(), asked.action(method))?;
     let query = Query::parse(head.uri.query())?;
     let precondition = match asked.is_decided() {
         true => conditions::asked(&head.headers)?,

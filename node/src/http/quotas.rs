@@ -21,12 +21,8 @@ pub(super) async fn report(
     Named((account, namespace)): Named<(String, String)>,
     headers: HeaderMap,
 ) -> Page {
-    let grant = native.grant(&headers)?;
-    let is_seen = |id| grant.account(&account).is_some() && grant.may_see(id);
-    match namespace.parse() {
-        Ok(id) if grant.is_cluster || is_seen(id) => native.quota(&account, id).await,
-        _ => Err(NamespaceError::NotFound.into()),
-    }
+    let id = native.seen(&headers, &account, &namespace)?;
+    native.quota(&account, id).await
 }
 
 pub(super) async fn set(
@@ -46,6 +42,19 @@ impl Native {
     async fn quota(&self, account: &str, id: NamespaceId) -> Page {
         self.owned(account, id)?;
         Ok(Json(self.quotas.report(id).await?))
+    }
+
+    /// The namespace, where who asks may know of it.
+    pub(super) fn seen(
+        &self,
+        headers: &HeaderMap,
+        account: &str,
+        namespace: &str,
+    ) -> Result<NamespaceId, PageError> {
+        let grant = self.grant(headers)?;
+        let is_seen = |id| grant.is_cluster || grant.account(account).is_some() && grant.may_see(id);
+        let id = namespace.parse().ok().filter(|id| is_seen(*id));
+        Ok(id.ok_or(NamespaceError::NotFound)?)
     }
 
     pub(super) fn owned(&self, account: &str, id: NamespaceId) -> Result<(), PageError> {
