@@ -14,6 +14,8 @@ use bytes::Bytes;
 use littoral::api::{State, Status};
 use replication::kinds::ChangeError;
 use replication::replica::OpenError;
+use replication::replica::batch::BatchWrite;
+pub use replication::replica::batch::{MAX_BATCH_BYTES, MAX_BATCH_WRITES};
 use replication::replica::verify::Verified;
 use replication::{Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -88,6 +90,20 @@ impl Write {
             Self::Put { namespace, .. } | Self::Delete { namespace, .. } => *namespace,
             Self::Change { id, .. } => id.namespace,
             Self::If { write, .. } => write.namespace(),
+        }
+    }
+
+    /// What the replica is asked for.
+    fn undisguised(self) -> (EntryId, BatchWrite) {
+        match self {
+            Self::Put { namespace, key, value } => {
+                (EntryId::value(namespace, key), BatchWrite::Write(Body::Value(value)))
+            }
+            Self::Delete { namespace, key } => {
+                (EntryId::value(namespace, key), BatchWrite::Write(Body::Tombstone))
+            }
+            Self::Change { id, change } => (id, BatchWrite::Change(change)),
+            Self::If { .. } => unreachable!("what is decided has no condition any more"),
         }
     }
 
@@ -414,9 +430,33 @@ impl Engine {
         writes: Vec<Write>,
         ack: Ack,
     ) -> Result<Vec<Dot>, WriteError> {
+        self.write_counted(quota, writes, false, ack).await
+    }
+
+    /// As [`Engine::write_within`], of at most [`MAX_BATCH_WRITES`] writes to different entries, which all become visible
+    /// together, at every PoP.
+    ///
+    /// # Errors
+    /// Then none was done, unless the store has failed.
+    pub async fn write_batch(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
+        self.write_counted(quota, writes, true, ack).await
+    }
+
+    async fn write_counted(
+        &self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        as_one: bool,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, WriteError> {
         let count = writes.len() as u64;
         let is_system = writes.iter().any(|write| write.namespace() == NamespaceId::SYSTEM);
-        let written = self.queue_and_wait(quota, writes, ack).await;
+        let written = self.queue_and_wait(quota, writes, as_one, ack).await;
         if is_system {
             // The thread raises it too, but a moment later.
             self.shared.system_version.fetch_add(1, Ordering::Release);
@@ -431,6 +471,7 @@ impl Engine {
         &self,
         quota: StorageQuota,
         writes: Vec<Write>,
+        as_one: bool,
         ack: Ack,
     ) -> Result<Vec<Dot>, WriteError> {
         {
@@ -440,7 +481,7 @@ impl Engine {
             }
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.queue_writes(quota, writes, ack, reply)?;
+        self.shared.inbox.queue_writes(quota, writes, as_one, ack, reply)?;
         answer
             .await
             .unwrap_or_else(|_| Err(WriteError::Unavailable { reason: "this node is stopping".into() }))

@@ -34,6 +34,7 @@ use crate::vector::VersionVector;
 mod acknowledgement;
 pub mod anti_entropy;
 mod apply;
+pub mod batch;
 pub mod changed;
 mod chunk_index;
 pub mod conflicts;

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::{Message, Stage};
 use replication::codec::round::{Round, Step};
-use replication::replica::{CLOCK_SKEW_LIMIT_MS, MAX_AHEAD_MS, MessageError};
-use replication::{Body, Dot, EntryId, Lane, MemberRecord, Now, Replica, ReplicaId};
+use replication::replica::batch::BatchWrite;
+use replication::replica::{CLOCK_SKEW_LIMIT_MS, MAX_AHEAD_MS, MessageError, WriteError as CoreError};
+use replication::{Dot, Lane, MemberRecord, Now, Replica, ReplicaId};
 use replication::{StoreError, VersionVector};
 use tokio::sync::mpsc;
 
@@ -132,9 +133,10 @@ impl Driver {
         let mut answers: Vec<Answer> = Vec::new();
         for command in commands {
             match command {
-                Command::Write { quota, writes, ack, reply } => {
+                Command::Write { quota, writes, as_one, ack, reply } => {
                     group += writes.len();
-                    self.write(quota, writes, ack, reply);
+                    let staged = self.stage(quota, writes, as_one);
+                    self.acknowledge(staged, ack, reply);
                 }
                 Command::Frame { from, frame, _place } => self.frame(from, &frame),
                 Command::Connected { link, .. } if self.replica.is_none() => link.close(QUARANTINED),
@@ -178,8 +180,7 @@ impl Driver {
         stop
     }
 
-    fn write(&mut self, quota: StorageQuota, writes: Vec<Write>, ack: Ack, reply: Reply) {
-        let staged = self.stage(quota, writes);
+    fn acknowledge(&mut self, staged: Result<Vec<Dot>, WriteError>, ack: Ack, reply: Reply) {
         if staged.is_ok() && std::mem::take(&mut self.clock_refuses) {
             tracing::info!("the clock is right again; this node takes writes");
         }
@@ -205,7 +206,12 @@ impl Driver {
         }
     }
 
-    fn stage(&mut self, quota: StorageQuota, writes: Vec<Write>) -> Result<Vec<Dot>, WriteError> {
+    fn stage(
+        &mut self,
+        quota: StorageQuota,
+        writes: Vec<Write>,
+        as_one: bool,
+    ) -> Result<Vec<Dot>, WriteError> {
         let now = self.shared.clocks.now();
         self.check_free_space(now.mono_us)?;
         let condition = self.shared.condition.load();
@@ -222,33 +228,30 @@ impl Driver {
             let growth = replica.growth(&outlines).map_err(|error| unavailable(&error))?;
             quota.check(usage, growth)?;
         }
-        let stage = |write| {
-            let written = match write {
-                Write::Put { namespace, key, value } => {
-                    replica.write(now, EntryId::value(namespace, key), Body::Value(value))
-                }
-                Write::Delete { namespace, key } => {
-                    replica.write(now, EntryId::value(namespace, key), Body::Tombstone)
-                }
-                Write::Change { id, change } => replica.change(now, id, change),
-                Write::If { .. } => unreachable!("what is decided has no condition any more"),
-            };
-            written.map_err(|error| match error {
-                replication::replica::WriteError::Change(error) => WriteError::Change(error),
-                replication::replica::WriteError::Store(error) => unavailable(&error),
-                replication::replica::WriteError::NotMember => {
-                    WriteError::Unavailable { reason: condition.explain() }
-                }
-                replication::replica::WriteError::Draining => WriteError::Draining,
-                replication::replica::WriteError::ClockSkew { skew_ms } => {
-                    WriteError::ClockSkew { skew_ms, limit_ms: CLOCK_SKEW_LIMIT_MS }
-                }
-                replication::replica::WriteError::ClockBehind { behind_ms } => {
-                    WriteError::ClockBehind { behind_ms, limit_ms: MAX_AHEAD_MS }
-                }
-            })
+        let refused = |error| match error {
+            CoreError::Change(error) => WriteError::Change(error),
+            CoreError::Store(error) => unavailable(&error),
+            CoreError::NotMember => WriteError::Unavailable { reason: condition.explain() },
+            CoreError::Draining => WriteError::Draining,
+            CoreError::ClockSkew { skew_ms } => {
+                WriteError::ClockSkew { skew_ms, limit_ms: CLOCK_SKEW_LIMIT_MS }
+            }
+            CoreError::ClockBehind { behind_ms } => {
+                WriteError::ClockBehind { behind_ms, limit_ms: MAX_AHEAD_MS }
+            }
         };
-        writes.into_iter().map(stage).collect()
+        let mut writes = writes.into_iter().map(Write::undisguised);
+        if as_one {
+            return replica.write_batch(now, writes.collect()).map_err(refused);
+        }
+        let written = writes.try_fold(Vec::new(), |mut dots, (id, write)| {
+            dots.push(match write {
+                BatchWrite::Write(body) => replica.write(now, id, body)?,
+                BatchWrite::Change(change) => replica.change(now, id, change)?,
+            });
+            Ok(dots)
+        });
+        written.map_err(refused)
     }
 
     fn check_free_space(&mut self, now_us: u64) -> Result<(), WriteError> {

@@ -30,6 +30,8 @@ pub(super) enum Command {
     Write {
         quota: StorageQuota,
         writes: Vec<Write>,
+        /// Whether they are a batch.
+        as_one: bool,
         ack: Ack,
         reply: Reply,
     },
@@ -87,6 +89,7 @@ impl Inbox {
         &self,
         quota: StorageQuota,
         writes: Vec<Write>,
+        as_one: bool,
         ack: Ack,
         reply: Reply,
     ) -> Result<(), WriteError> {
@@ -95,7 +98,7 @@ impl Inbox {
             return Err(WriteError::Overloaded { queued: waiting.writes });
         }
         waiting.writes += writes.len();
-        waiting.commands.push(Command::Write { quota, writes, ack, reply });
+        waiting.commands.push(Command::Write { quota, writes, as_one, ack, reply });
         self.arrived.notify_one();
         Ok(())
     }

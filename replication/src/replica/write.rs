@@ -77,11 +77,17 @@ impl<S: Store> Replica<S> {
         id: EntryId,
         state: impl FnOnce(&Self, Option<&Entry>, Dot) -> Result<Entry, WriteError>,
     ) -> Result<Dot, WriteError> {
+        self.check_may_write(now)?;
+        self.commit_if_full()?;
+        self.append_to_batch(now, id, state)
+    }
+
+    /// Whether this replica may write anything now.
+    pub(super) fn check_may_write(&self, now: Now) -> Result<(), WriteError> {
         self.check_usable()?;
         if self.stage() != Stage::Member {
             return Err(WriteError::NotMember);
         }
-        self.commit_if_full()?;
         if let Some(skew_ms) = self.clock_skew_ms().filter(|skew| skew.unsigned_abs() > CLOCK_SKEW_LIMIT_MS) {
             return Err(WriteError::ClockSkew { skew_ms });
         }
@@ -89,6 +95,16 @@ impl<S: Store> Replica<S> {
         if behind_ms > MAX_AHEAD_MS {
             return Err(WriteError::ClockBehind { behind_ms });
         }
+        Ok(())
+    }
+
+    /// As [`Replica::append`], once that is made sure of, and into the batch of the store that is being staged.
+    pub(super) fn append_to_batch(
+        &mut self,
+        now: Now,
+        id: EntryId,
+        state: impl FnOnce(&Self, Option<&Entry>, Dot) -> Result<Entry, WriteError>,
+    ) -> Result<Dot, WriteError> {
         let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
         let current = self.entry(&id)?;
         let entry = state(self, current.as_ref(), dot)?;

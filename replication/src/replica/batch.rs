@@ -1,0 +1,80 @@
+//! Batches: several writes of this replica's own that become visible together, here and at every other replica.
+//!
+//! The rule this file upholds: of a batch, nothing is staged before all of it is known to be possible, and the rows of
+//! all of it go into one batch of the store.
+
+use super::Replica;
+use super::write::WriteError;
+use crate::clock::{Dot, Now};
+use crate::entry::{Body, Entry, EntryId};
+use crate::kinds::Change;
+use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
+
+/// The most writes in a batch.
+pub const MAX_BATCH_WRITES: usize = 100;
+/// The most bytes of a batch: names of entries, and what is written to them. So it fits into one frame with room for what
+/// others have written to the same entries.
+pub const MAX_BATCH_BYTES: usize = 256 << 10;
+
+/// About how many rows of the store a write takes: its entry, log, expiry, and of a value that lost unseen two.
+const ROWS_A_WRITE: usize = 5;
+
+/// One write of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchWrite {
+    /// As [`Replica::write`].
+    Write(Body),
+    /// As [`Replica::change`].
+    Change(Change),
+}
+
+impl<S: Store> Replica<S> {
+    /// Stages these writes as a batch, each to another entry, and gives their events. All of them are visible at once, at
+    /// every replica; as one they may be acknowledged as durable after the next [`Replica::flush`].
+    ///
+    /// # Errors
+    /// Nothing was written, unless the store failed.
+    ///
+    /// # Panics
+    /// With more than [`MAX_BATCH_WRITES`] writes, or two of one entry: the caller has checked that.
+    pub fn write_batch(
+        &mut self,
+        now: Now,
+        writes: Vec<(EntryId, BatchWrite)>,
+    ) -> Result<Vec<Dot>, WriteError> {
+        assert!(writes.len() <= MAX_BATCH_WRITES, "a batch of {} writes", writes.len());
+        self.check_not_draining()?;
+        self.check_may_write(now)?;
+        self.check_changes(&writes)?;
+        if self.staged.len() + self.room_rows() + writes.len() * ROWS_A_WRITE >= MAX_BATCH_ROWS {
+            self.commit()?;
+        }
+        let mut dots = Vec::with_capacity(writes.len());
+        for (id, write) in writes {
+            let dot = self.append_to_batch(now, id.clone(), |replica, current, dot| match write {
+                BatchWrite::Write(body) => Ok(Entry::over(current, dot, body)),
+                BatchWrite::Change(change) => {
+                    let body = Entry::changed(&id, current, change, dot, &replica.held)?;
+                    Ok(Entry::over(current, dot, body))
+                }
+            });
+            // It was possible a moment ago, so the store has failed; half a batch must not be written.
+            dots.push(dot.inspect_err(|error| self.failed = Some(StoreError::new(error.to_string())))?);
+        }
+        Ok(dots)
+    }
+
+    /// Whether each of the changes can be made. They are of different entries, so none changes what another meets.
+    fn check_changes(&self, writes: &[(EntryId, BatchWrite)]) -> Result<(), WriteError> {
+        let mut ids: Vec<&EntryId> = writes.iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "two writes of one entry in a batch");
+        for (id, write) in writes {
+            if let BatchWrite::Change(change) = write {
+                let dot = Dot { hlc: self.clock.last().next(), replica: self.id };
+                Entry::changed(id, self.entry(id)?.as_ref(), change.clone(), dot, &self.held)?;
+            }
+        }
+        Ok(())
+    }
+}
