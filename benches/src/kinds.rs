@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use littoral_node::storage::SledStore;
-use replication::codec::delta::{Delta, DeltaRow};
+use replication::codec::delta::{Batches, Delta, DeltaRow};
 use replication::codec::message::Message;
 use replication::entry::Kind;
 use replication::read;
@@ -147,7 +147,14 @@ impl Bench {
             element.parts.insert(dot.replica, part);
         }
         let rows = vec![DeltaRow { position: after, id, entry: Some(entry) }];
-        let delta = Delta { origin: dot.replica, group: 0, after: before, upto: after, rows };
+        let delta = Delta {
+            origin: dot.replica,
+            group: 0,
+            after: before,
+            upto: after,
+            rows,
+            batches: Batches::default(),
+        };
         Message::Delta(delta.said_by(dot.replica)).to_frame().len()
     }
 }

@@ -20,6 +20,7 @@ pub mod message;
 pub(crate) mod parts;
 pub mod round;
 pub mod row;
+pub mod veil;
 
 /// The most bytes one decode may claim: the largest frame, with room for what decoding adds.
 const DECODE_LIMIT_BYTES: usize = 4 << 20;

@@ -10,10 +10,12 @@
 //! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
 //! | `c` chunk(32) row key of an entry, returned state or lost value | that state names the chunk; its length in bytes |
 //! | `d` hlc(8, big endian) replica(16) | a state of an earlier incarnation of this store, not yet written anew |
+//! | `v` row key of an entry | what readers see of that entry until batches are complete |
 //! | `m` `identity` | whose store this is |
 //! | `m` `peers` | what the peers last said they hold |
 //! | `m` `stage` | how far this replica has come into its cluster |
 //! | `m` `summary` | the version vector, row counts, root and epoch, rewritten by every batch |
+//! | `m` `veiling` | what holds of all rows under `v` together |
 //!
 //! Entries of one namespace and kind lie in the order of their keys, which is the order of listings.
 
@@ -36,12 +38,16 @@ pub const CONFLICT: u8 = b'f';
 pub const CONFLICT_AGE: u8 = b'g';
 /// First byte of the rows of returned states.
 pub const RETURNED: u8 = b'd';
+/// First byte of the rows of what readers see of entries whose state shows a part of a batch.
+pub const VEIL: u8 = b'v';
 /// Whose store this is.
 pub const IDENTITY: &[u8] = b"midentity";
 /// What the peers last said they hold.
 pub const PEERS: &[u8] = b"mpeers";
 /// How far this replica has come into its cluster.
 pub const STAGE: &[u8] = b"mstage";
+/// What holds of all veils together.
+pub const VEILING: &[u8] = b"mveiling";
 /// Vector, counts, root and epoch.
 pub const SUMMARY: &[u8] = b"msummary";
 
@@ -167,6 +173,11 @@ pub fn chunk(chunk: &ChunkId, state_key: &[u8]) -> Vec<u8> {
 pub fn parse_chunk(row_key: &[u8]) -> Option<(ChunkId, &[u8])> {
     let (chunk, state_key) = row_key.strip_prefix(&[CHUNK])?.split_first_chunk::<32>()?;
     Some((ChunkId(*chunk), state_key))
+}
+
+/// Row key of what readers see of an entry meanwhile.
+pub fn veil(entry_key: &[u8]) -> Vec<u8> {
+    [&[VEIL][..], entry_key].concat()
 }
 
 /// Row key of a returned state.

@@ -72,6 +72,9 @@ bugs! {
     RightsKeptByGiver, "kinds/bounded.rs", "rights that were given are not subtracted from the giver's";
     SalvageSkipped, "replica/returned.rs", "what an evicted store alone holds is left behind";
     RunForgotten, "entry.rs", "a write over one's own takes that for its base";
+    BatchForgotten, "replica/batch.rs", "the events of a batch are not marked as one";
+    AheadShown, "replica/veil.rs", "readers see states that show a part of a batch";
+    BatchMatesShown, "replica/veil.rs", "a batch that touches a veiled entry is shown but for that";
 }
 
 /// The selected bug, counted from 1 as in [`Bug::ALL`]; 0 while there is none.

@@ -15,6 +15,7 @@ use crate::store::{Store, StoreError};
 
 pub mod conflicts;
 pub mod kinds;
+pub mod shown;
 pub mod states;
 pub mod tail;
 

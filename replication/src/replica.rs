@@ -55,6 +55,7 @@ mod standing;
 mod sweep;
 mod topology;
 mod usage;
+pub mod veil;
 pub mod verify;
 mod write;
 
@@ -245,6 +246,8 @@ pub struct Counters {
     pub conflicts: u64,
     /// Of those, how many were not kept to their time for want of room.
     pub conflicts_dropped: u64,
+    /// Entries that readers may have seen with a part of a batch only.
+    pub batches_torn: u64,
 }
 
 /// One PoP's copy.
@@ -262,6 +265,8 @@ pub struct Replica<S: Store> {
     held: VersionVector,
     /// What is here beyond that.
     ahead: reach::Ahead,
+    /// What readers must not see yet of that, and of what is held.
+    veils: veil::Veils,
     /// What is held durably, with the root at that moment.
     durable: VersionVector,
     durable_root: Digest,
@@ -483,6 +488,7 @@ impl<S: Store> Replica<S> {
         self.staged.insert(keys::SUMMARY.to_vec(), Some(summary));
         let committed = self.store.commit(std::mem::take(&mut self.staged));
         self.fail_on_error(committed)?;
+        self.veils.committed();
         self.unflushed = true;
         Ok(())
     }
@@ -545,6 +551,10 @@ impl<S: Store> Replica<S> {
 
 fn damaged(what: &str, why: &Malformed) -> OpenError {
     OpenError::Damaged { reason: format!("{what}: {why}") }
+}
+
+fn damaged_row(why: &Malformed) -> StoreError {
+    StoreError::new(format!("the row of an entry is damaged: {why}"))
 }
 
 fn entry_of_row(origins: &[ReplicaId], row: row::EntryRow) -> Result<Entry, Malformed> {

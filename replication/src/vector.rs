@@ -63,6 +63,13 @@ impl VersionVector {
         }
     }
 
+    /// Moves the claim for `origin` down to `hlc`, if it is above it; the counts stay.
+    pub fn lower(&mut self, origin: ReplicaId, hlc: Hlc) {
+        if let Some(position) = self.0.get_mut(&origin) {
+            position.hlc = position.hlc.min(hlc);
+        }
+    }
+
     /// The least vector that covers both.
     pub fn join(&mut self, other: &Self) {
         for (origin, position) in other.iter() {

@@ -14,6 +14,7 @@ use replication::replica::conflicts::Bounds;
 use replication::{DigestKey, MemberRecord, Now, Settings};
 
 mod amnesia;
+mod batches;
 mod bounded;
 mod changes;
 mod checks;

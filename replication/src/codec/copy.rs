@@ -45,15 +45,15 @@ pub struct SnapshotLog {
 
 impl Encode for SnapshotLog {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        (self.origin, self.row.position, self.row.previous).encode(encoder)?;
+        (self.origin, self.row.position, self.row.previous, self.row.goes_on).encode(encoder)?;
         encode_id(&self.row.id, encoder)
     }
 }
 
 impl<'de, C> BorrowDecode<'de, C> for SnapshotLog {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let (origin, position, previous) = Decode::decode(decoder)?;
+        let (origin, position, previous, goes_on) = Decode::decode(decoder)?;
         let id = decode_id(decoder)?;
-        Ok(Self { origin, row: LogRow { position, previous, id } })
+        Ok(Self { origin, row: LogRow { position, previous, id, goes_on } })
     }
 }

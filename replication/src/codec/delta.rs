@@ -18,7 +18,7 @@ use crate::entry::{
     Body, Entry, EntryId, Kind, MAX_ELEMENT_BYTES, MAX_INLINE_BYTES, MAX_KEY_BYTES, MAX_METADATA_BYTES,
     NamespaceId, Payload, Value,
 };
-use crate::vector::Position;
+use crate::vector::{MAX_ORIGINS, Position};
 
 /// The dot is not the event of this row: a later event has overwritten it.
 const OTHER_DOT: u8 = 16;
@@ -35,6 +35,8 @@ const ORIGIN: u8 = 1;
 const UPTO: u8 = 2;
 /// At the head: a placement group other than 0.
 const GROUP: u8 = 4;
+/// At the head: there is something to say of batches.
+const BATCHES: u8 = 8;
 
 /// The interval `(after, upto]` of one origin's events, as the latest state of each entry they touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,29 @@ pub struct Delta {
     pub upto: Position,
     /// By rising position.
     pub rows: Vec<DeltaRow>,
+    /// What its receiver must know of batches.
+    pub batches: Batches,
+}
+
+/// Which events are of one batch, and which origins have written batches that the receiver may lack
+/// ([`crate::replica::batch`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batches {
+    /// The rows, by rising number, that go on with the next one.
+    pub going_on: Vec<u32>,
+    /// The last event of the last batch of such an origin, as far as the sender knows.
+    pub ends: Vec<(ReplicaId, Hlc)>,
+}
+
+impl Batches {
+    fn is_empty(&self) -> bool {
+        self.going_on.is_empty() && self.ends.is_empty()
+    }
+
+    /// Whether the batch of this row goes on with the next.
+    pub fn goes_on(&self, row: usize) -> bool {
+        u32::try_from(row).is_ok_and(|row| self.going_on.binary_search(&row).is_ok())
+    }
 }
 
 /// One event of a delta.
@@ -75,6 +100,9 @@ impl Delta {
     }
 
     fn renamed(mut self, from: ReplicaId, to: ReplicaId) -> Self {
+        for (replica, _) in self.batches.ends.iter_mut().filter(|(replica, _)| *replica == from) {
+            *replica = to;
+        }
         // Of another's events the receiver needs the names, also where one was overwritten by the sender.
         if self.origin == from {
             self.origin = to;
@@ -139,7 +167,8 @@ impl Encode for Delta {
         let said = |bit, is_said| if is_said { bit } else { 0 };
         let bits = said(ORIGIN, self.origin != ReplicaId::SENDER)
             | said(UPTO, self.upto != self.end_of_rows())
-            | said(GROUP, self.group != 0);
+            | said(GROUP, self.group != 0)
+            | said(BATCHES, !self.batches.is_empty());
         encoder.writer().write(&[bits])?;
         if bits & ORIGIN != 0 {
             self.origin.encode(encoder)?;
@@ -159,6 +188,9 @@ impl Encode for Delta {
         for row in &self.rows {
             encode_row(self.origin, before, row, &tables, encoder)?;
             before = row.position;
+        }
+        if bits & BATCHES != 0 {
+            (&self.batches.going_on, &self.batches.ends).encode(encoder)?;
         }
         Ok(())
     }
@@ -207,7 +239,7 @@ fn encode_row<E: Encoder>(
 impl<'de, C> BorrowDecode<'de, C> for Delta {
     fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let bits = decode_byte(decoder)?;
-        if bits & !(ORIGIN | UPTO | GROUP) != 0 {
+        if bits & !(ORIGIN | UPTO | GROUP | BATCHES) != 0 {
             return Err(DecodeError::Other("a delta of a form this build does not know"));
         }
         let origin = if bits & ORIGIN != 0 { ReplicaId::decode(decoder)? } else { ReplicaId::SENDER };
@@ -232,8 +264,20 @@ impl<'de, C> BorrowDecode<'de, C> for Delta {
             before = row.position;
             rows.push(row);
         }
-        Ok(Self { origin, group, after, upto: upto.unwrap_or(before), rows })
+        let batches =
+            if bits & BATCHES != 0 { decode_batches(rows.len(), decoder)? } else { Batches::default() };
+        Ok(Self { origin, group, after, upto: upto.unwrap_or(before), rows, batches })
     }
+}
+
+fn decode_batches<D: Decoder>(rows: usize, decoder: &mut D) -> Result<Batches, DecodeError> {
+    let batches = Batches { going_on: Decode::decode(decoder)?, ends: Decode::decode(decoder)? };
+    let are_rows = batches.going_on.last().is_none_or(|last| (*last as usize) < rows);
+    let is_rising = batches.going_on.windows(2).all(|pair| pair[0] < pair[1]);
+    if batches.is_empty() || !are_rows || !is_rising || batches.ends.len() > MAX_ORIGINS {
+        return Err(DecodeError::Other("batches of events that are not there"));
+    }
+    Ok(batches)
 }
 
 fn decode_row<'de, D: BorrowDecoder<'de>>(

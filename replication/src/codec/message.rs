@@ -17,7 +17,7 @@ use crate::link::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use crate::vector::{Position, VersionVector};
 
 pub use super::copy::{Snapshot, SnapshotLog};
-pub use super::delta::{Delta, DeltaRow};
+pub use super::delta::{Batches, Delta, DeltaRow};
 pub use super::round::Round;
 
 /// Everything that crosses a link between two cores.
@@ -223,7 +223,14 @@ mod tests {
     fn delta(rows: Vec<DeltaRow>) -> Message {
         let after = Position { hlc: Hlc::new(10, 0), ops: 4, bytes: 8 };
         let upto = rows.last().map_or(after, |row| row.position);
-        Message::Delta(Delta { origin: ReplicaId([7; 16]), group: 0, after, upto, rows })
+        Message::Delta(Delta {
+            origin: ReplicaId([7; 16]),
+            group: 0,
+            after,
+            upto,
+            rows,
+            batches: Batches::default(),
+        })
     }
 
     fn check(message: Message) -> usize {
@@ -284,6 +291,27 @@ mod tests {
         assert!(longer > check(Message::Delta(delta.clone())));
         check(Message::Delta(Delta { group: 7, ..delta.clone() }));
         check(Message::Delta(Delta { rows: Vec::new(), upto: delta.after, ..delta }));
+    }
+
+    #[test]
+    fn what_is_said_of_batches_survives_and_is_checked() {
+        let rows = vec![row(11, 5, "a", Some((11, 7))), row(12, 6, "b", Some((12, 7)))];
+        let Message::Delta(delta) = delta(rows) else { return };
+        let said = |going_on: &[u32], ends: &[(u8, u64)]| {
+            let ends =
+                ends.iter().map(|(replica, ms)| (ReplicaId([*replica; 16]), Hlc::new(*ms, 0))).collect();
+            Message::Delta(Delta { batches: Batches { going_on: going_on.to_vec(), ends }, ..delta.clone() })
+        };
+        check(said(&[0], &[(7, 12)]));
+        check(said(&[0, 1], &[]));
+        check(said(&[], &[(7, 12), (9, 40)]));
+        for going_on in [&[2][..], &[1, 0], &[0, 0]] {
+            assert!(Message::from_frame(&said(going_on, &[]).to_frame()).is_err(), "{going_on:?}");
+        }
+        let Message::Delta(own) = said(&[0], &[(7, 12)]) else { return };
+        let travelling = own.clone().said_by(own.origin);
+        assert_eq!(travelling.batches.ends[0].0, ReplicaId::SENDER);
+        assert_eq!(travelling.heard_from(own.origin), own);
     }
 
     #[test]

@@ -466,7 +466,7 @@ pub(super) fn decode_from_row(id: &EntryId, flags: u8, hlc: Hlc, bytes: &[u8]) -
 mod tests {
     use super::super::row::{EntryRow, decode_entry, encode_entry};
     use super::*;
-    use crate::codec::delta::{Delta, DeltaRow};
+    use crate::codec::delta::{Batches, Delta, DeltaRow};
     use crate::codec::message::Message;
     use crate::entry::NamespaceId;
     use crate::keys;
@@ -500,7 +500,14 @@ mod tests {
         let after = Position { hlc: Hlc::new(1_799_999_999_999, 0), ops: 7, bytes: 99 };
         let position = Position { hlc: entry.dot.hlc, ops: 8, bytes: 110 };
         let rows = vec![DeltaRow { position, id: id.clone(), entry: Some(entry.clone()) }];
-        let delta = Delta { origin: entry.dot.replica, group: 0, after, upto: position, rows };
+        let delta = Delta {
+            origin: entry.dot.replica,
+            group: 0,
+            after,
+            upto: position,
+            rows,
+            batches: Batches::default(),
+        };
         let frame = Message::Delta(delta.clone().said_by(entry.dot.replica)).to_frame();
         match Message::from_frame(&frame) {
             Ok(Message::Delta(back)) => assert_eq!(back.heard_from(entry.dot.replica), delta),
@@ -578,7 +585,15 @@ mod tests {
             let position = Position { hlc: entry.dot.hlc, ops: 1, bytes: 2 };
             let rows = vec![DeltaRow { position, id: id.clone(), entry: Some(entry.clone()) }];
             let after = Position::default();
-            Message::Delta(Delta { origin: TWO, group: 0, after, upto: position, rows }).to_frame()
+            Message::Delta(Delta {
+                origin: TWO,
+                group: 0,
+                after,
+                upto: position,
+                rows,
+                batches: Batches::default(),
+            })
+            .to_frame()
         };
         assert!(Message::from_frame(&frame(&member)).is_ok());
         for kind in [Kind::Counter, Kind::Bounded, Kind::Value] {

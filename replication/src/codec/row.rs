@@ -210,11 +210,16 @@ pub struct LogRow {
     pub previous: Hlc,
     /// The entry it wrote.
     pub id: EntryId,
+    /// Whether the origin's next event is of the same batch.
+    pub goes_on: bool,
 }
+
+/// In a log row: the batch goes on with the next event.
+const GOES_ON: u8 = 1;
 
 /// The bytes of a log row.
 pub fn encode_log(row_key: &[u8], row: &LogRow) -> Vec<u8> {
-    let mut bytes = vec![ROW_VERSION << 4];
+    let mut bytes = vec![ROW_VERSION << 4 | if row.goes_on { GOES_ON } else { 0 }];
     encode_into(&(row.position.ops, row.position.bytes, row.previous), &mut bytes);
     bytes.extend_from_slice(&keys::entry(&row.id));
     seal(row_key, bytes)
@@ -225,7 +230,8 @@ pub fn decode_log(row_key: &[u8], hlc: Hlc, row: &[u8]) -> Result<LogRow, Malfor
     let bytes = versioned(unseal(row_key, row)?)?;
     let ((ops, bytes_written, previous), rest) = decode_head::<(u64, u64, Hlc)>(&bytes[1..])?;
     let id = keys::parse_entry(rest).ok_or_else(|| Malformed::Form("no entry's key".into()))?;
-    Ok(LogRow { position: Position { hlc, ops, bytes: bytes_written }, previous, id })
+    let goes_on = bytes[0] & GOES_ON != 0;
+    Ok(LogRow { position: Position { hlc, ops, bytes: bytes_written }, previous, id, goes_on })
 }
 
 /// The bytes of a row of the chunk index: how long the chunk is, in bytes.
@@ -392,9 +398,11 @@ mod tests {
     #[test]
     fn log_identity_and_summary_rows_survive() {
         let position = Position { hlc: Hlc::new(8, 1), ops: 40, bytes: 1 << 40 };
-        let row =
-            LogRow { position, previous: Hlc::new(7, 0), id: EntryId::value(NamespaceId([3; 16]), "k") };
-        assert_eq!(decode_log(b"lk", position.hlc, &encode_log(b"lk", &row)), Ok(row));
+        let id = EntryId::value(NamespaceId([3; 16]), "k");
+        for goes_on in [false, true] {
+            let row = LogRow { position, previous: Hlc::new(7, 0), id: id.clone(), goes_on };
+            assert_eq!(decode_log(b"lk", position.hlc, &encode_log(b"lk", &row)), Ok(row));
+        }
         assert_eq!(decode_chunk(b"ck", &encode_chunk(b"ck", 524_288)), Ok(524_288));
         assert!(decode_chunk(b"cl", &encode_chunk(b"ck", 524_288)).is_err());
         let identity = Identity { replica: ReplicaId([4; 16]), cluster: [5; 16] };

@@ -6,9 +6,10 @@
 use bytes::Bytes;
 
 use super::sweep::Sweep;
-use super::{Event, Replica, entry_of_row};
+use super::{Event, Replica, damaged_row, entry_of_row};
 use crate::clock::{Dot, Hlc, ReplicaId};
 use crate::codec::member as member_codec;
+use crate::codec::message::DeltaRow;
 use crate::codec::row::{self, EntryRow, LogRow};
 use crate::entry::{Body, Entry, EntryId, Kind, NamespaceId, Settled};
 use crate::keys;
@@ -19,18 +20,30 @@ use crate::vector::{MAX_ORIGINS, Position};
 impl<S: Store> Replica<S> {
     /// Applies one event of `origin`: merges the entry's state, which holds the event's effect, and writes
     /// the event's log row. `entry` is `None` where that state came with an earlier event. Gives whether the
-    /// store now holds the event's effect; it does not when there is no state to hold it.
+    /// store now holds the event's effect; it does not when there is no state to hold it. The event's batch may go on
+    /// with the origin's next one.
     ///
     /// The caller moves the claim for `origin` ([`Replica::claim`]) once every event of its interval is applied.
     pub(super) fn apply_event(
         &mut self,
         origin: ReplicaId,
         position: Position,
-        id: &EntryId,
+        (id, goes_on): (&EntryId, bool),
         entry: Option<Entry>,
     ) -> Result<bool, StoreError> {
         let current = self.entry(id)?;
-        self.apply_event_over(current, origin, position, id, entry)
+        self.apply_event_over(current, origin, position, (id, goes_on), entry)
+    }
+
+    /// Whether [`Replica::apply_event`] would find, or be given, a state that holds the event's effect.
+    pub(super) fn may_apply_event(&self, origin: ReplicaId, event: &DeltaRow) -> Result<bool, StoreError> {
+        let current = self.entry(&event.id)?;
+        Ok(match (&event.entry, &current) {
+            (Some(_), _) if event.id.kind == Kind::Value => true,
+            (Some(entry), current) => entry.fresh(current.as_ref(), self.frontier()).is_some(),
+            (None, Some(current)) => current.covers(Dot { hlc: event.position.hlc, replica: origin }),
+            (None, None) => false,
+        })
     }
 
     /// As [`Replica::apply_event`], for one who has read the entry's current state.
@@ -39,7 +52,7 @@ impl<S: Store> Replica<S> {
         current: Option<Entry>,
         origin: ReplicaId,
         position: Position,
-        id: &EntryId,
+        (id, goes_on): (&EntryId, bool),
         entry: Option<Entry>,
     ) -> Result<bool, StoreError> {
         let dot = Dot { hlc: position.hlc, replica: origin };
@@ -66,7 +79,7 @@ impl<S: Store> Replica<S> {
             }
             None => {}
         }
-        self.append_log(origin, &LogRow { position, previous, id: id.clone() })?;
+        self.append_log(origin, &LogRow { position, previous, id: id.clone(), goes_on })?;
         Ok(true)
     }
 
@@ -77,6 +90,7 @@ impl<S: Store> Replica<S> {
         let before = self.held.hlc(origin);
         self.held.advance(origin, position);
         self.documents.claimed();
+        self.consider_veils()?;
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         // Members' events come before the epoch that covers them; those of a removed replica may come after it. A sweep
         // that met their states ahead of the claims has let them be.
@@ -92,6 +106,10 @@ impl<S: Store> Replica<S> {
         if self.is_droppable(&entry) && !planted!(RoundOutlivesEpoch) {
             return Ok(false);
         }
+        // It shows a part of a batch that is under way; nothing of it is missing.
+        if self.shows_unmet(id, &entry) {
+            return Ok(false);
+        }
         let dots = entry.dots();
         let current = self.entry(id)?;
         let before = self.appearance(id, current.as_ref())?;
@@ -105,7 +123,8 @@ impl<S: Store> Replica<S> {
             if !is_logged {
                 // The counts at a repaired place are not known; no interval ends there, so that none reaches a claim.
                 let position = Position { hlc: dot.hlc, ..Position::default() };
-                self.append_log(dot.replica, &LogRow { position, previous: Hlc::ZERO, id: id.clone() })?;
+                let row = LogRow { position, previous: Hlc::ZERO, id: id.clone(), goes_on: false };
+                self.append_log(dot.replica, &row)?;
             }
         }
         Ok(changed)
@@ -201,7 +220,8 @@ impl<S: Store> Replica<S> {
         self.chunks_renamed(&row_key, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.usage_changed(&row_key, id, current.as_ref().map(|current| &current.body), Some(&entry.body));
         self.waiting.entry_came(id, &entry);
-        if entry.dot.replica != self.id || id.kind != Kind::Value {
+        let is_own_value = entry.dot.replica == self.id && id.kind == Kind::Value;
+        if !is_own_value && !self.veils.is_veiled(&row_key) {
             self.ahead.note(&self.held, &entry);
         }
         if let Some(at) = entry.body.next_expiry() {
@@ -222,7 +242,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Removes an entry, without leaving anything in its place.
-    pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) {
+    pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) -> Result<(), StoreError> {
         let key = &self.settings.digest_key;
         let name = key.name_hash(id);
         let old = Some(key.state_digest(name, entry));
@@ -235,7 +255,9 @@ impl<S: Store> Replica<S> {
         self.leave_indices(id, &row_key, Some(entry));
         self.chunks_renamed(&row_key, Some(&entry.body), None);
         self.usage_changed(&row_key, id, Some(&entry.body), None);
+        self.forget_veil(&row_key)?;
         self.staged.insert(row_key, None);
+        Ok(())
     }
 
     /// The state leaves the expiry index and the count of what waits.
@@ -297,7 +319,7 @@ impl<S: Store> Replica<S> {
         let row_key = keys::entry(id);
         let Some(row) = self.row(&row_key)? else { return Ok(None) };
         let row = row::decode_entry(&row_key, &row).and_then(|row| entry_of_row(&self.origins, row));
-        row.map(Some).map_err(|why| StoreError::new(format!("the row of an entry is damaged: {why}")))
+        row.map(Some).map_err(|why| damaged_row(&why))
     }
 
     pub(super) fn row(&self, row_key: &[u8]) -> Result<Option<Bytes>, StoreError> {

@@ -4,6 +4,7 @@
 //! all of it go into one batch of the store.
 
 use super::Replica;
+use super::veil::may_be_in_batch;
 use super::write::WriteError;
 use crate::clock::{Dot, Now};
 use crate::entry::{Body, Entry, EntryId};
@@ -36,7 +37,7 @@ impl<S: Store> Replica<S> {
     /// Nothing was written, unless the store failed.
     ///
     /// # Panics
-    /// With more than [`MAX_BATCH_WRITES`] writes, or two of one entry: the caller has checked that.
+    /// With more than [`MAX_BATCH_WRITES`] writes, two of one entry, or one of a document: the caller has checked that.
     pub fn write_batch(
         &mut self,
         now: Now,
@@ -49,10 +50,12 @@ impl<S: Store> Replica<S> {
         if self.staged.len() + self.room_rows() + writes.len() * ROWS_A_WRITE >= MAX_BATCH_ROWS {
             self.commit()?;
         }
-        let mut dots = Vec::with_capacity(writes.len());
-        for (id, write) in writes {
-            let dot = self.append_to_batch(now, id.clone(), |replica, current, dot| match write {
-                BatchWrite::Write(body) => Ok(Entry::over(current, dot, body)),
+        let (mut dots, count) = (Vec::with_capacity(writes.len()), writes.len());
+        for (number, (id, write)) in writes.into_iter().enumerate() {
+            let goes_on = number + 1 < count && !planted!(BatchForgotten);
+            let seen = self.shown_entry(&id)?;
+            let dot = self.append_event(now, (id.clone(), goes_on), |replica, current, dot| match write {
+                BatchWrite::Write(body) => Ok(Entry::over(seen.as_ref(), dot, body)),
                 BatchWrite::Change(change) => {
                     let body = Entry::changed(&id, current, change, dot, &replica.held)?;
                     Ok(Entry::over(current, dot, body))
@@ -61,12 +64,16 @@ impl<S: Store> Replica<S> {
             // It was possible a moment ago, so the store has failed; half a batch must not be written.
             dots.push(dot.inspect_err(|error| self.failed = Some(StoreError::new(error.to_string())))?);
         }
+        if let Some(last) = dots.last().filter(|_| dots.len() > 1) {
+            self.veils.note_end(self.id, last.hlc);
+        }
         Ok(dots)
     }
 
     /// Whether each of the changes can be made. They are of different entries, so none changes what another meets.
     fn check_changes(&self, writes: &[(EntryId, BatchWrite)]) -> Result<(), WriteError> {
         let mut ids: Vec<&EntryId> = writes.iter().map(|(id, _)| id).collect();
+        assert!(ids.iter().all(|id| may_be_in_batch(id)), "a batch with a document");
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "two writes of one entry in a batch");
         for (id, write) in writes {

@@ -61,7 +61,9 @@ impl<S: Store> Replica<S> {
     pub(super) fn note_changed(&mut self, id: &EntryId, entry: &Entry) {
         self.documents.note(self.id, id, entry);
         self.rights.note(id);
-        if let Some(changed) = &mut self.changed {
+        if let Some(changed) = &mut self.changed
+            && !self.veils.is_veiled(&crate::keys::entry(id))
+        {
             changed.note(id, entry);
         }
     }

@@ -1,7 +1,7 @@
 //! The chunk index: which states name which chunks, so that the bytes of a chunk go when, and only when, nothing names it.
 //!
-//! The rule this file upholds: for each chunk of each entry, returned state and lost value there is one row, and no other, staged in the
-//! same batch as the state that names it. States without chunks cost nothing. The index is outside the digest: it follows
+//! The rule this file upholds: for each chunk of each entry, returned state, lost value and veil there is one row, and no
+//! other, staged in the same batch as the state that names it. States without chunks cost nothing. The index is outside the digest: it follows
 //! from what is in it, and is made anew at open where it does not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use super::{Event, MAX_CHUNKS_TOLD, Replica, entry_of_row};
 use crate::codec::Malformed;
 use crate::codec::conflict::decode_conflict;
 use crate::codec::message::Stage;
-use crate::codec::row;
+use crate::codec::{row, veil};
 use crate::entry::{Body, ChunkId};
 use crate::keys;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
@@ -204,6 +204,13 @@ impl<S: Store> Replica<S> {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row)
                     .and_then(|row| entry_of_row(&self.origins, row))
                     .map(|entry| entry.body),
+                Some(&keys::VEIL) => {
+                    veil::shown_body(row_key, &row).map(|shown| shown.unwrap_or(Body::Tombstone))
+                }
+                Some(family) if *family < keys::VEIL => {
+                    next = Some(vec![keys::VEIL]);
+                    return ControlFlow::Break(());
+                }
                 _ => return ControlFlow::Break(()),
             };
             if rows.len() >= MAX_BATCH_ROWS {

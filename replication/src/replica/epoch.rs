@@ -314,6 +314,7 @@ impl<S: Store> Replica<S> {
         let is_under_way = self.sweep.as_ref().is_some_and(Sweep::is_thorough);
         let is_thorough = is_under_way || removed.any(|(id, _)| ends_now(id));
         self.epoch = epoch;
+        self.veils.settle(epoch);
         self.sweep = Some(if is_thorough { Sweep::thorough() } else { Sweep::default() });
         self.staged.entry(keys::SUMMARY.to_vec()).or_default();
         if planted!(RoundOutlivesEpoch) {

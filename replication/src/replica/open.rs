@@ -10,7 +10,7 @@ use super::chunk_index::ChunkRows;
 use super::{Counters, OpenError, Replica, Settings, damaged, entry_of_row, epoch, membership};
 use crate::clock::{Clock, Hlc, ReplicaId};
 use crate::codec::row::{self, Identity};
-use crate::codec::{Malformed, conflict};
+use crate::codec::{Malformed, conflict, veil};
 use crate::digest::{Digest, DigestTree};
 use crate::entry::NamespaceId;
 use crate::keys;
@@ -31,6 +31,7 @@ impl<S: Store> Replica<S> {
             failed: None,
             held: VersionVector::default(),
             ahead: super::reach::Ahead::default(),
+            veils: super::veil::Veils::default(),
             durable: VersionVector::default(),
             durable_root: Digest::default(),
             origins: Vec::new(),
@@ -148,8 +149,10 @@ impl<S: Store> Replica<S> {
             returned_wait,
             held,
             ahead,
+            veils,
             ..
         } = self;
+        let mut goes_on = false;
         store.scan(&[], &mut |row_key, row| {
             let checked = match row_key.first() {
                 Some(&keys::ENTRY) => row::decode_entry(row_key, &row).and_then(|decoded| {
@@ -176,10 +179,24 @@ impl<S: Store> Replica<S> {
                     named.add_all(row_key, &conflict.lost.body);
                 }),
                 Some(&keys::CONFLICT_AGE) => conflict::decode_conflict_age(row_key, &row),
-                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|_| {
+                Some(&keys::LOG) => row::decode_log(row_key, Hlc::ZERO, &row).map(|log_row| {
+                    if let Some((index, hlc)) = keys::parse_any_log(row_key)
+                        && let Some(origin) = origins.get(usize::from(index))
+                        && std::mem::replace(&mut goes_on, log_row.goes_on)
+                    {
+                        veils.note_end(*origin, hlc);
+                    }
                     *log_rows += 1;
                     waiting.log_row_came(row_key.len() + row.len());
                 }),
+                Some(&keys::VEIL) => veil::shown_body(row_key, &row).and_then(|shown| {
+                    shown.iter().for_each(|body| named.add_all(row_key, body));
+                    veils.found(&row_key[1..]);
+                    Ok(())
+                }),
+                _ if row_key == keys::VEILING => {
+                    veil::decode_veiling(&row).map(|veiling| veils.found_veiling(veiling))
+                }
                 Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| {
                     *returned_wait = true;
                     named.add_all(row_key, &state.entry.body);

@@ -223,6 +223,9 @@ impl<S: Store> Replica<S> {
             self.claim_idle_time(now)?;
             self.consider_epoch(now);
         }
+        if self.veils.due_us().is_some_and(|due_us| due_us <= now.mono_us) {
+            self.tear()?;
+        }
         self.settle_returned(now)?;
         self.consider_thorough_sweep(now);
         self.mend_document(now)?;
@@ -261,7 +264,7 @@ impl<S: Store> Replica<S> {
             .chain(self.membership_due_us())
             .chain(self.ledger_due_us())
             .chain([self.tick_due_us]);
-        let due = due.chain(self.topology_due_us()).chain(self.rights.due_us());
+        let due = due.chain(self.topology_due_us()).chain(self.rights.due_us()).chain(self.veils.due_us());
         due.chain(at_once.then_some(0)).min()
     }
 

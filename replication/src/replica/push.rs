@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 use super::{MessageError, Replica};
 use crate::clock::{Dot, Hlc, Now, ReplicaId};
-use crate::codec::message::{Delta, DeltaRow};
+use crate::codec::message::{Batches, Delta, DeltaRow};
 use crate::codec::row;
 use crate::keys;
 use crate::link::Lane;
@@ -45,6 +45,10 @@ const GOES_LIVE_BACKLOG_BYTES: u64 = 32 << 10;
 
 /// It does so at most this often: one that falls behind while it waits has more to send than this lane is for.
 const GOES_LIVE_EVERY_US: u64 = 5_000_000;
+
+/// A frame holds all of a batch, and if need be more than it was asked for, as long as it is not larger than this by then:
+/// other replicas may have made the states of its entries larger than the batch was.
+const MAX_WHOLE_BATCH_BYTES: usize = 768 << 10;
 
 /// Events from further ahead than this are put off until their time has come: they are neither clamped nor
 /// let into our clock.
@@ -272,7 +276,10 @@ impl<S: Store> Replica<S> {
             }
         }
         let Some((origin, after, began, existed)) = chosen else { return Ok(None) };
-        let (delta, bytes) = self.build_delta(origin, after, began..existed, max_bytes)?;
+        let (mut delta, bytes) = self.build_delta(origin, after, began..existed, max_bytes)?;
+        if let Some(claims) = self.claims_of(to) {
+            delta.batches.ends = self.batches_beyond(claims);
+        }
         self.counters.events_sent += delta.rows.len() as u64;
         if let Some(stream) = self.peers.get_mut(&to).and_then(|peer| peer.outgoing.get_mut(&origin)) {
             stream.note_sent(now, delta.upto, bytes);
@@ -289,7 +296,8 @@ impl<S: Store> Replica<S> {
         max_bytes: usize,
     ) -> Result<(Delta, usize), StoreError> {
         let end = self.durable.position(origin);
-        let mut delta = Delta { origin, group: 0, after, upto: end, rows: Vec::new() };
+        let mut delta =
+            Delta { origin, group: 0, after, upto: end, rows: Vec::new(), batches: Batches::default() };
         let mut bytes = 0;
         let mut fault = None;
         let origin_index = self.known_origin_index(origin);
@@ -299,16 +307,22 @@ impl<S: Store> Replica<S> {
             let Some(hlc) = keys::parse_log(row_key, origin_index).filter(|hlc| *hlc <= end.hlc) else {
                 return ControlFlow::Break(());
             };
-            // An interval ends only where the counts are known; at a repaired event they are not.
-            if bytes >= max_bytes && delta.rows.last().is_some_and(|row| row.position.ops > 0) {
+            // An interval ends only where the counts are known, at a repaired event they are not; and not within a batch,
+            // if a frame holds all of it.
+            let is_within_batch = delta.batches.goes_on(delta.rows.len().wrapping_sub(1));
+            let may_end = !is_within_batch || bytes >= MAX_WHOLE_BATCH_BYTES;
+            if bytes >= max_bytes && may_end && delta.rows.last().is_some_and(|row| row.position.ops > 0) {
                 if !planted!(ClaimBeyondCut) {
                     delta.upto = delta.rows.last().map_or(after, |row| row.position);
                 }
                 return ControlFlow::Break(());
             }
             match self.delta_row(Dot { hlc, replica: origin }, row_key, &row, &run) {
-                Ok(row) => {
+                Ok((row, goes_on)) => {
                     bytes += row.frame_bytes();
+                    if goes_on {
+                        delta.batches.going_on.push(delta.rows.len() as u32);
+                    }
                     delta.rows.push(row);
                     ControlFlow::Continue(())
                 }
@@ -327,7 +341,7 @@ impl<S: Store> Replica<S> {
         row_key: &[u8],
         row: &[u8],
         run: &std::ops::Range<Hlc>,
-    ) -> Result<DeltaRow, StoreError> {
+    ) -> Result<(DeltaRow, bool), StoreError> {
         let hlc = dot.hlc;
         let log_row = row::decode_log(row_key, hlc, row)
             .map_err(|why| StoreError::new(format!("the log row of {hlc} is damaged: {why}")))?;
@@ -344,7 +358,7 @@ impl<S: Store> Replica<S> {
             }
             None => Some(self.entry(&log_row.id)?.ok_or_else(missing)?),
         };
-        Ok(DeltaRow { position: log_row.position, id: log_row.id, entry })
+        Ok((DeltaRow { position: log_row.position, id: log_row.id, entry }, log_row.goes_on))
     }
 
     /// Whether this peer may tell of this origin. Of one whose record is not known nobody may: no epoch waits for what it
@@ -387,15 +401,24 @@ impl<S: Store> Replica<S> {
             self.request_once(now, from, origin, false);
             return Ok(());
         }
-        for row in delta.rows.into_iter().filter(|row| row.position.hlc > held) {
+        self.hear_of_batches(origin, &delta.batches, &delta.rows);
+        let first_new = delta.rows.partition_point(|row| row.position.hlc <= held);
+        let mut rows = delta.rows.into_iter().enumerate().skip(first_new).peekable();
+        while rows.peek().is_some() {
+            let mut events = Vec::with_capacity(1);
+            for (number, row) in rows.by_ref() {
+                events.push(row);
+                if !delta.batches.goes_on(number) {
+                    break;
+                }
+            }
             self.commit_if_full()?;
-            if !self.apply_event(origin, row.position, &row.id, row.entry)? {
+            if !self.apply_as_one(now, origin, events)? {
                 // It counts on a state we never got: start again from what we hold, with every state.
                 self.counters.gaps += 1;
                 self.request_once(now, from, origin, true);
                 return Ok(());
             }
-            self.counters.events_applied += 1;
         }
         self.clock.observe(delta.upto.hlc);
         self.claim(origin, delta.upto)?;
@@ -405,6 +428,32 @@ impl<S: Store> Replica<S> {
             self.far_events_came(now, from, origin, (upto > held).then_some(upto));
         }
         Ok(())
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Applies these events, a whole batch or a single one, of which all are staged or none. Gives whether they were.
+    fn apply_as_one(
+        &mut self,
+        now: Now,
+        origin: ReplicaId,
+        events: Vec<DeltaRow>,
+    ) -> Result<bool, StoreError> {
+        for event in events.iter().filter(|_| events.len() > 1) {
+            if !self.may_apply_event(origin, event)? {
+                return Ok(false);
+            }
+        }
+        self.veil(now, origin, &events)?;
+        let count = events.len();
+        for (number, event) in events.into_iter().enumerate() {
+            let named = (&event.id, number + 1 < count);
+            if !self.apply_event(origin, event.position, named, event.entry)? {
+                return Ok(false);
+            }
+            self.counters.events_applied += 1;
+        }
+        Ok(true)
     }
 }
 

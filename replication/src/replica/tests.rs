@@ -336,7 +336,14 @@ fn a_claim_without_rows_survives_a_start() {
     let mut pair = Pair::connected();
     let after = pair.replicas[1].vector().position(A);
     let upto = Position { hlc: after.hlc.next(), ..after };
-    let delta = crate::codec::message::Delta { origin: A, group: 0, after, upto, rows: Vec::new() };
+    let delta = crate::codec::message::Delta {
+        origin: A,
+        group: 0,
+        after,
+        upto,
+        rows: Vec::new(),
+        batches: crate::codec::message::Batches::default(),
+    };
     pair.replicas[1].handle_message(pair.now(1), A, Message::Delta(delta)).unwrap();
     pair.replicas[1].flush().unwrap();
     assert_eq!(pair.replicas[1].vector().position(A), upto);
@@ -371,6 +378,7 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
         after: Position::default(),
         upto: Position { hlc: Hlc::new(5, 0), ops: 1, bytes: 1 },
         rows: Vec::new(),
+        batches: crate::codec::message::Batches::default(),
     };
     let result = pair.replicas[1].handle_message(pair.now(1), A, Message::Delta(own));
     assert!(matches!(result, Err(MessageError::Protocol { .. })), "{result:?}");
@@ -412,6 +420,7 @@ fn a_state_from_the_future_is_put_off_as_its_event_is() {
         after,
         upto: event(1),
         rows: vec![row(state)],
+        batches: crate::codec::message::Batches::default(),
     };
     pair.receive(0, &Message::Delta(delta(Hlc::new(Hlc::MAX_WALL_MS, 0))).to_frame());
     assert_eq!((pair.replicas[0].counters().held_back, pair.replicas[0].vector().hlc(B)), (1, after.hlc));

@@ -14,7 +14,7 @@ use super::chunk_index::ChunkRows;
 use super::usage::Usages;
 use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
-use crate::codec::{Malformed, conflict, row};
+use crate::codec::{Malformed, conflict, row, veil};
 use crate::digest::{Digest, DigestKey, DigestTree, NameHash};
 use crate::entry::{Body, EntryId};
 use crate::keys;
@@ -240,6 +240,10 @@ impl Walk {
             self.listed.add(row_key, row::decode_chunk(row_key, row)?);
         } else if row_key.first() == Some(&keys::RETURNED) {
             self.named.add_all(row_key, &row::decode_returned(row_key, row)?.entry.body);
+        } else if row_key.first() == Some(&keys::VEIL) {
+            if let Some(body) = veil::shown_body(row_key, row)? {
+                self.named.add_all(row_key, &body);
+            }
         } else if row_key.first() == Some(&keys::CONFLICT) {
             self.named.add_all(row_key, &conflict::decode_conflict(row_key, row)?.lost.body);
             self.conflicts += 1;

@@ -44,7 +44,8 @@ impl<S: Store> Replica<S> {
     /// the next [`Replica::flush`].
     pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
         self.check_not_draining()?;
-        self.append(now, id, |_, current, dot| Ok(Entry::over(current, dot, body)))
+        let seen = self.shown_entry(&id)?;
+        self.append(now, id, |_, _, dot| Ok(Entry::over(seen.as_ref(), dot, body)))
     }
 
     /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
@@ -79,7 +80,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<Dot, WriteError> {
         self.check_may_write(now)?;
         self.commit_if_full()?;
-        self.append_to_batch(now, id, state)
+        self.append_event(now, (id, false), state)
     }
 
     /// Whether this replica may write anything now.
@@ -98,11 +99,12 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// As [`Replica::append`], once that is made sure of, and into the batch of the store that is being staged.
-    pub(super) fn append_to_batch(
+    /// As [`Replica::append`], once that is made sure of, and into the batch of the store that is being staged. It may be of
+    /// a batch that goes on with the next event.
+    pub(super) fn append_event(
         &mut self,
         now: Now,
-        id: EntryId,
+        (id, goes_on): (EntryId, bool),
         state: impl FnOnce(&Self, Option<&Entry>, Dot) -> Result<Entry, WriteError>,
     ) -> Result<Dot, WriteError> {
         let dot = Dot { hlc: self.clock.tick(now), replica: self.id };
@@ -110,7 +112,8 @@ impl<S: Store> Replica<S> {
         let entry = state(self, current.as_ref(), dot)?;
         let written = id.user_bytes() as u64 + entry.user_bytes();
         let position = self.held.position(self.id).after(dot.hlc, written);
-        self.apply_event_over(current, self.id, position, &id, Some(entry))?;
+        self.apply_event_over(current, self.id, position, (&id, goes_on), Some(entry))?;
+        self.show_own_write(&id)?;
         self.claim(self.id, position)?;
         Ok(dot)
     }

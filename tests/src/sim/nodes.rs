@@ -101,6 +101,11 @@ impl Simulation {
         let reader = self.any_node();
         let read = self.any_entry();
         self.read(reader, &read)?;
+        // Nothing is drawn where there are no batches.
+        if self.scenario.batches_permille > 0 && self.rng.permille(self.scenario.batches_permille) {
+            let is_batch = self.rng.permille(800);
+            return if is_batch { self.write_batch() } else { self.count_beside_batches() };
+        }
         if self.rng.permille(CHANGES_PERMILLE) {
             return self.change();
         }
@@ -109,8 +114,8 @@ impl Simulation {
         let (id, body) = (self.any_entry(), self.any_body(node, now.wall_ms / 1000));
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         let seen = rows::shown(replica, &id)?;
-        let over = replica.entry(&id).map_err(|error| error.to_string())?.map(|entry| entry.dot);
-        let held = replica.vector().clone();
+        let over = replica.shown_entry(&id).map_err(|error| error.to_string())?.map(|entry| entry.dot);
+        let held = replica.shown();
         let dot = match replica.write(now, id.clone(), body.clone()) {
             Ok(dot) => dot,
             Err(error) => return self.refused(&error),
@@ -236,6 +241,7 @@ impl Simulation {
             }
         }
         self.check_bounded(&self.nodes[node])?;
+        self.check_batches(&self.nodes[node])?;
         self.transmit(node)?;
         self.sleep(node);
         Ok(())

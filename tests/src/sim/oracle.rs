@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use replication::entry::Kind;
 use replication::{Body, Dot, EntryId, Hlc, NamespaceId, Replica, ReplicaId, Store, VersionVector};
 
+pub(super) mod batches;
 pub(super) mod bounded;
 mod claims;
 mod conflicts;
@@ -25,6 +26,8 @@ pub(crate) struct Oracle {
     durable: BTreeMap<Dot, (EntryId, Body)>,
     /// The dots of those, by entry.
     by_entry: BTreeMap<EntryId, BTreeSet<Dot>>,
+    /// The writes of the batch that each event is of.
+    batches: BTreeMap<Dot, Vec<(EntryId, Dot)>>,
     /// What was asked for by events on counters, sets and maps, some of which never came to be durable.
     changes: BTreeMap<Dot, kinds::Changed>,
     /// The edits of documents, by the chunks that hold them.
@@ -90,6 +93,7 @@ impl Oracle {
                 // Nobody has seen the dot: another event may have it now.
                 self.changes.remove(&dot);
                 self.seen.remove(&dot);
+                self.batches.remove(&dot);
             }
         }
         Ok(())

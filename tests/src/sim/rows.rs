@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use replication::codec::conflict::{Conflict, decode_conflict};
-use replication::codec::row;
+use replication::codec::{row, veil};
+use replication::read::shown::Shown;
 use replication::{Body, Dot, Entry, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector, keys};
 
 /// One entry as its store has it, staged changes left out.
@@ -55,6 +56,9 @@ pub(super) fn check_chunk_index(disk: &impl Store) -> Result<(), String> {
             Some(&keys::ENTRY) => row::decode_entry(row_key, &row).map(|row| row.body),
             Some(&keys::CONFLICT) => decode_conflict(row_key, &row).map(|conflict| conflict.lost.body),
             Some(&keys::RETURNED) => row::decode_returned(row_key, &row).map(|state| state.entry.body),
+            Some(&keys::VEIL) => {
+                veil::shown_body(row_key, &row).map(|shown| shown.unwrap_or(Body::Tombstone))
+            }
             _ => return ControlFlow::Continue(()),
         };
         match body {
@@ -107,9 +111,9 @@ pub(super) fn is_over(dot: Dot, body: &Body, epoch: Hlc) -> bool {
     Entry::first(dot, body.clone()).is_over_at().is_some_and(|at| at <= epoch)
 }
 
-/// What a replica's store has under an entry's name.
+/// What readers of a replica see under an entry's name.
 pub(super) fn shown(replica: &Replica<impl Store>, id: &EntryId) -> Result<Option<(Dot, Body)>, String> {
-    entry(replica.store(), id)
+    entry(&Shown::new(replica.store(), &replica.veil_count()), id)
 }
 
 fn decoded(origins: &[ReplicaId], row_key: &[u8], row: &Bytes) -> Result<(Dot, Body), String> {

@@ -101,6 +101,8 @@ pub struct Scenario {
     pub delete_permille: u64,
     /// Of 1,000 puts, how many have an expiry.
     pub expire_permille: u64,
+    /// Of 1,000 writes, how many are batches.
+    pub batches_permille: u64,
     /// Frames lost, of 1,000.
     pub lost_permille: u64,
     /// Frames delivered twice, of 1,000.
@@ -157,7 +159,7 @@ pub struct Scenario {
 type Shape = fn(&mut Scenario, &mut Random);
 
 /// The named scenarios with what each pushes, in the order they are run in.
-const SCENARIOS: [(&str, &str, Shape); 19] = [
+const SCENARIOS: [(&str, &str, Shape); 20] = [
     ("swarm", "every option drawn, every fault that is drawn with it", |_, _| {}),
     ("clock-jumps", "clocks that jump, run apart and show coarse times", clock_jumps),
     ("one-way", "directions of links that drop everything in silence, and slow ones", one_way),
@@ -180,6 +182,7 @@ const SCENARIOS: [(&str, &str, Shape); 19] = [
     ("membership", "members added, drained and removed under load", membership),
     ("regions", "two or three regions far apart: cuts between them, and relays that fail", regions),
     ("ttl", "nearly every value expires soon", ttl),
+    ("batches", "batches on few keys, whose states run ahead of the events they came with", batches),
     ("quiet", "no faults but long silence: what waits to be dropped must go", quiet),
 ];
 
@@ -222,6 +225,7 @@ impl Scenario {
             write_every_us: *rng.pick(&[4_000, 20_000, 200_000]),
             delete_permille: *rng.pick(&[50, 250, 500]),
             expire_permille: 50,
+            batches_permille: 0,
             lost_permille: if lossy { rng.below(200) } else { 0 },
             repeated_permille: if lossy { rng.below(100) } else { 0 },
             late_permille: if late { 1 + rng.below(50) } else { 0 },
@@ -503,6 +507,28 @@ fn ttl(scenario: &mut Scenario, rng: &mut Random) {
     scenario.faults = vec![(Fault::Crash, 4), (Fault::Partition, 4), (Fault::OneWay, 2), (Fault::Cut, 2)];
     scenario.fault_every_us = 500_000;
     scenario.partition_us = 4_000_000;
+}
+
+fn batches(scenario: &mut Scenario, rng: &mut Random) {
+    scenario.amnesia = Amnesia::None;
+    scenario.batches_permille = *rng.pick(&[300, 700]);
+    scenario.replicas = 3 + rng.below(3) as usize;
+    scenario.regions = *rng.pick(&[1, 1, 2]);
+    scenario.far_delay_us = *rng.pick(&[20_000, 80_000]);
+    scenario.faults = vec![
+        (Fault::Crash, 4),
+        (Fault::Cut, 6),
+        (Fault::OneWay, *rng.pick(&[0, 3])),
+        (Fault::Partition, 3),
+        (Fault::Throttle, *rng.pick(&[0, 4])),
+    ];
+    scenario.fault_every_us = *rng.pick(&[200_000, 1_000_000]);
+    scenario.cut_us = *rng.pick(&[500_000, 3_000_000]);
+    scenario.partition_us = *rng.pick(&[1_000_000, 5_000_000]);
+    scenario.write_every_us = *rng.pick(&[4_000, 20_000]);
+    scenario.frame_bytes = *rng.pick(&[64, 1_000]);
+    scenario.throttled_bytes_per_s = *rng.pick(&[2_000, 20_000]);
+    scenario.max_away_ms = NEVER_MS;
 }
 
 fn quiet(scenario: &mut Scenario, rng: &mut Random) {

@@ -357,6 +357,7 @@ fn what_a_removed_replica_wrote_is_taken_from_members_only() {
         after: Position::default(),
         upto,
         rows: Vec::new(),
+        batches: crate::codec::message::Batches::default(),
     };
     let now = pair.now(0);
     pair.replicas[0].handle_connected(now, stranger);
