@@ -13,9 +13,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use littoral::api::{State, Status};
 use replication::kinds::ChangeError;
+use replication::read::shown::Shown;
 use replication::replica::OpenError;
 use replication::replica::batch::BatchWrite;
 pub use replication::replica::batch::{MAX_BATCH_BYTES, MAX_BATCH_WRITES};
+use replication::replica::veil::VeilCount;
 use replication::replica::verify::Verified;
 use replication::{Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -312,6 +314,8 @@ struct Shared {
     clocks: Clocks,
     /// The store to read from; none where it could not be opened.
     store: Option<SledStore>,
+    /// How many of its entries are veiled.
+    veils: VeilCount,
     replica: Option<ReplicaId>,
     condition: ArcSwap<Condition>,
     /// Rises when an entry of the system namespace changes.
@@ -383,6 +387,7 @@ impl Engine {
             inbox: Inbox::default(),
             clocks: Clocks { started: Instant::now() },
             store: replica.as_ref().map(|replica| replica.store().clone()),
+            veils: replica.as_ref().map(Replica::veil_count).unwrap_or_default(),
             replica: replica.as_ref().map(Replica::id),
             condition: ArcSwap::from_pointee(condition),
             system_version: AtomicU64::new(0),
@@ -532,7 +537,13 @@ impl LinkEvents for Engine {
 }
 
 impl Shared {
-    fn readable(&self) -> Result<&SledStore, ReadError> {
+    /// What readers see.
+    fn readable(&self) -> Result<Shown<'_, SledStore>, ReadError> {
+        Ok(Shown::new(self.serving()?, &self.veils))
+    }
+
+    /// The store, veiled entries and all.
+    fn serving(&self) -> Result<&SledStore, ReadError> {
         let condition = self.condition.load();
         match (&condition.state, &self.store) {
             (State::Ready | State::ReadOnly, Some(store)) => Ok(store),

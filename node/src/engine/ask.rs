@@ -109,7 +109,7 @@ impl Engine {
     /// # Errors
     /// Where the node does not serve.
     pub(crate) async fn states(&self) -> Result<(SledStore, DigestKey), ReadError> {
-        let store = self.shared.readable()?.clone();
+        let store = self.shared.serving()?.clone();
         Ok((store, self.ask(|replica, _| replica.digest_key()).await?))
     }
 

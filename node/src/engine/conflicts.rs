@@ -29,7 +29,7 @@ impl Engine {
         after: Option<(&[u8], Dot)>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let page = conflicts::page(store, namespace, of, after, limit);
         page.map_err(|error| self.shared.read_failed(error))
     }
@@ -44,7 +44,7 @@ impl Engine {
         key: &[u8],
         lost: Dot,
     ) -> Result<Option<Conflict>, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let found = conflicts::conflict(store, namespace, key, lost);
         found.map_err(|error| self.shared.read_failed(error))
     }

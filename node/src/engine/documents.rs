@@ -79,7 +79,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::read`].
     pub(crate) fn document_chunks(&self, (namespace, key): &Name) -> Result<Chunks, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let chunks = doc::read(store, (*namespace, key), unix_ms() / 1000);
         chunks.map_err(|error| self.shared.read_failed(error))
     }

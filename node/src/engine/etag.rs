@@ -174,7 +174,7 @@ impl Engine {
         id: &EntryId,
         show: impl FnOnce(Entry, &Cleared, u64) -> Option<T>,
     ) -> Result<Option<(T, Etag)>, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let now_s = unix_ms() / 1000;
         let found = || {
             // Before the row: what is emptied between the two shows as it was.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use metrics::gauge;
+use replication::read::shown::Shown;
 use replication::replica::changed::{Changed, changed_bytes};
 use replication::{Entry, EntryId, Replica, VersionVector};
 use tokio::sync::{Notify, watch};
@@ -136,8 +137,9 @@ impl Feed {
             tail.cut();
             return;
         }
-        if tail.vector != *replica.vector() {
-            tail.vector = replica.vector().clone();
+        let shown = replica.shown();
+        if tail.vector != shown {
+            tail.vector = shown;
         }
         if changed.is_cut {
             tail.cut();
@@ -281,14 +283,14 @@ impl Engine {
         let end = self.ask(move |replica, _| {
             replica.note_changes(true);
             let mut tail = shared.feed.lock();
-            tail.vector = replica.vector().clone();
-            (tail.end(), replica.vector().clone())
+            tail.vector = replica.shown();
+            (tail.end(), tail.vector.clone())
         });
         end.await
     }
 
-    /// The store, while this node serves.
-    pub(crate) fn store(&self) -> Result<&SledStore, ReadError> {
+    /// What readers see of the store, while this node serves.
+    pub(crate) fn store(&self) -> Result<Shown<'_, SledStore>, ReadError> {
         self.shared.readable()
     }
 }

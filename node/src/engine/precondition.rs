@@ -127,9 +127,9 @@ impl Write {
 
 /// The name of the state that the next write to this entry meets.
 fn current<S: Store>(replica: &Replica<S>, id: &EntryId, now_s: u64) -> Result<Option<Etag>, StoreError> {
-    let Some(entry) = replica.entry(id)? else { return Ok(None) };
+    let Some(entry) = replica.shown_entry(id)? else { return Ok(None) };
     let head = match id.kind.has_elements() {
-        true => replica.entry(&EntryId { element: Default::default(), ..id.clone() })?,
+        true => replica.shown_entry(&EntryId { element: Default::default(), ..id.clone() })?,
         false => None,
     };
     let cleared = match head.map(|head| head.body) {

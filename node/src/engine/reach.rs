@@ -164,7 +164,7 @@ impl Publisher {
         let epoch = replica.epoch();
         let matters = |(origin, at): &(ReplicaId, Position)| at.hlc > epoch || members.contains(*origin);
         Held {
-            here: replica.vector().iter().filter(matters).collect(),
+            here: replica.shown().iter().filter(matters).collect(),
             epoch,
             others: replica.held_of(replica.id()).collect(),
             members: self.members.1.clone(),
@@ -253,7 +253,7 @@ impl Engine {
 
     /// Whether [`Engine::seen_so_far`] covers every read that has ended by now; `None` where it does not yet.
     pub(crate) fn seen_by_now(&self) -> Option<()> {
-        let commits = self.shared.readable().ok()?.commits();
+        let commits = self.shared.serving().ok()?.commits();
         (self.shared.reach.seen.load().commits >= commits).then_some(())
     }
 

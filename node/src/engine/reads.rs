@@ -15,7 +15,7 @@ impl Engine {
     /// # Errors
     /// Where the node does not serve, or the row cannot be read.
     pub fn read(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Value>, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         read::value(store, namespace, key, now_s()).map_err(|error| self.shared.read_failed(error))
     }
 
@@ -52,7 +52,7 @@ impl Engine {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<read::Page, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let page = read::page(store, namespace, prefix, after, limit, now_s());
         page.map_err(|error| self.shared.read_failed(error))
     }
@@ -67,7 +67,7 @@ impl Engine {
         kind: Kind,
         key: &[u8],
     ) -> Result<Option<Bytes>, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         kinds::metadata(store, namespace, kind, key).map_err(|error| self.shared.read_failed(error))
     }
 
@@ -83,7 +83,7 @@ impl Engine {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<ElementPage, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let page = kinds::elements(store, whole, prefix, after, limit, now_s());
         page.map_err(|error| self.shared.read_failed(error))
     }
@@ -99,7 +99,7 @@ impl Engine {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<KeyPage, ReadError> {
-        let store = self.shared.readable()?;
+        let store = &self.shared.readable()?;
         let page = kinds::keys_page(store, of, prefix, after, limit, now_s());
         page.map_err(|error| self.shared.read_failed(error))
     }

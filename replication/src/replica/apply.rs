@@ -241,8 +241,8 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Removes an entry, without leaving anything in its place.
-    pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) -> Result<(), StoreError> {
+    /// Removes an entry, without leaving anything in its place. What readers see on its veil stays until that is lifted.
+    pub(super) fn drop_entry(&mut self, id: &EntryId, entry: &Entry) {
         let key = &self.settings.digest_key;
         let name = key.name_hash(id);
         let old = Some(key.state_digest(name, entry));
@@ -255,9 +255,7 @@ impl<S: Store> Replica<S> {
         self.leave_indices(id, &row_key, Some(entry));
         self.chunks_renamed(&row_key, Some(&entry.body), None);
         self.usage_changed(&row_key, id, Some(&entry.body), None);
-        self.forget_veil(&row_key)?;
         self.staged.insert(row_key, None);
-        Ok(())
     }
 
     /// The state leaves the expiry index and the count of what waits.

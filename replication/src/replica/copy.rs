@@ -314,7 +314,7 @@ impl<S: Store> Replica<S> {
         for gone in here.iter().filter(|id| !rows.contains_key(id)) {
             self.commit_if_full()?;
             if let Some(entry) = self.entry(gone)? {
-                self.drop_entry(gone, &entry)?;
+                self.drop_entry(gone, &entry);
             }
         }
         for (id, entry) in rows {

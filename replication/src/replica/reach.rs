@@ -52,7 +52,7 @@ impl<S: Store> Replica<S> {
 
     /// The same, of one member.
     pub(super) fn complete_of_ms(&self, member: ReplicaId) -> u64 {
-        let held = self.durable.hlc(member);
+        let held = self.shown_of(member);
         let joined = self.joined_at(member).unwrap_or(Hlc::ZERO);
         let peer = self.peers.get(&member);
         let told = peer.filter(|peer| {

@@ -156,7 +156,7 @@ impl<S: Store> Replica<S> {
             Settled::Same => {}
             Settled::Less(less) => self.put_entry(id, Some(entry), less)?,
             Settled::Gone => {
-                self.drop_entry(id, &entry)?;
+                self.drop_entry(id, &entry);
                 self.counters.dropped += 1;
             }
         }
@@ -189,7 +189,7 @@ impl<S: Store> Replica<S> {
             };
             match self.entry(&id)? {
                 Some(entry) if planted!(DroppedAtExpiry) && id.kind == Kind::Value => {
-                    self.drop_entry(&id, &entry)?;
+                    self.drop_entry(&id, &entry);
                 }
                 Some(entry) if self.is_emptied(&entry) => {
                     // Its row of the index leads here again until the rows are gone.
@@ -287,7 +287,7 @@ impl<S: Store> Replica<S> {
             match left.map(Body::Element).and_then(Entry::of_parts) {
                 Some(left) => self.put_entry(&id, Some(entry), left)?,
                 None => {
-                    self.drop_entry(&id, &entry)?;
+                    self.drop_entry(&id, &entry);
                     self.counters.dropped += 1;
                 }
             }
@@ -301,7 +301,7 @@ impl<S: Store> Replica<S> {
         match left {
             Some(left) => self.put_entry(&id, Some(entry), left),
             None => {
-                self.drop_entry(&id, &entry)?;
+                self.drop_entry(&id, &entry);
                 self.counters.dropped += 1;
                 Ok(())
             }

@@ -115,6 +115,12 @@ impl<S: Store> Replica<S> {
         shown
     }
 
+    /// Of the events of one origin that are held durably, up to which readers see all.
+    pub(super) fn shown_of(&self, origin: ReplicaId) -> Hlc {
+        let held = self.durable.hlc(origin);
+        self.veils.veiling.hides.get(&origin).map_or(held, |hidden| hidden.previous().min(held))
+    }
+
     /// The entry as readers see it, staged changes included.
     ///
     /// # Errors

@@ -513,8 +513,7 @@ fn batches(scenario: &mut Scenario, rng: &mut Random) {
     scenario.amnesia = Amnesia::None;
     scenario.batches_permille = *rng.pick(&[300, 700]);
     scenario.replicas = 3 + rng.below(3) as usize;
-    scenario.regions = *rng.pick(&[1, 1, 2]);
-    scenario.far_delay_us = *rng.pick(&[20_000, 80_000]);
+    scenario.jitter_us = *rng.pick(&[1_000, 50_000]);
     scenario.faults = vec![
         (Fault::Crash, 4),
         (Fault::Cut, 6),

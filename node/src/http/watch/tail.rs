@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use littoral::api::watch::{WatchEvent, WatchType};
 use metrics::counter;
+use replication::read::shown::Shown;
 use replication::read::tail::{LogPage, StatePage, log, state, states};
 use replication::{Body, Dot, Entry, EntryId, Kind, Position, ReplicaId, StoreError, keys};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -388,10 +389,10 @@ impl Tail {
 
     fn read<T>(
         &self,
-        read: impl FnOnce(&crate::storage::SledStore) -> Result<T, StoreError>,
+        read: impl FnOnce(&Shown<'_, crate::storage::SledStore>) -> Result<T, StoreError>,
     ) -> Result<T, Over> {
         let store = self.engine.store()?;
-        read(store).map_err(|error| self.engine.states_failed(error).into())
+        read(&store).map_err(|error| self.engine.states_failed(error).into())
     }
 }
 

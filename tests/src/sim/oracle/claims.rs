@@ -187,7 +187,7 @@ impl Oracle {
     /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
     /// over.
     pub(crate) fn may_be_gone(&self, id: &EntryId, replica: &Replica<impl Store>) -> bool {
-        let newest = self.newest_covered(id, replica.vector());
+        let newest = self.newest_covered(id, &replica.shown());
         newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
     }
 }
