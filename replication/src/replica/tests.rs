@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+mod batches;
 mod members;
 mod reach;
 mod relays;

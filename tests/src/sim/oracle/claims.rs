@@ -187,7 +187,10 @@ impl Oracle {
     /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
     /// over.
     pub(crate) fn may_be_gone(&self, id: &EntryId, replica: &Replica<impl Store>) -> bool {
-        let newest = self.newest_covered(id, &replica.shown());
-        newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
+        // On a veil it may be as it was before what is held came.
+        [replica.vector(), &replica.shown()].into_iter().any(|vector| {
+            let newest = self.newest_covered(id, vector);
+            newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
+        })
     }
 }
