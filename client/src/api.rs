@@ -105,6 +105,12 @@ pub struct Counters {
     /// Of those, how many were not kept to their time for want of room.
     #[serde(default)]
     pub conflicts_dropped: u64,
+    /// Entries that readers see as they were, until all of a batch is here.
+    #[serde(default)]
+    pub veiled: u64,
+    /// Entries that readers may have seen with a part of a batch only.
+    #[serde(default)]
+    pub batches_torn: u64,
     /// Values in the ledger of conflicts now.
     #[serde(default)]
     pub conflict_rows: u64,

@@ -105,6 +105,14 @@ fn describe() {
         "littoral_conflicts_dropped_total",
         "Of those, how many were not kept to their time for want of room"
     );
+    describe_gauge!(
+        "littoral_veiled_entries",
+        "Entries that readers see as they were, until all of a batch is here"
+    );
+    describe_counter!(
+        "littoral_batches_torn_total",
+        "Entries that readers may have seen with a part of a batch only"
+    );
     describe_gauge!("littoral_conflict_rows", "Values in the ledger of conflicts");
     describe_gauge!("littoral_conflict_bytes", Unit::Bytes, "Bytes of those, with their chunks");
     describe_counter!("littoral_writes_refused_total", "Writes of clients that were not taken, by reason");
@@ -162,6 +170,8 @@ fn export(status: &Status, peering: &Peering) {
     counter!("littoral_superseded_total").absolute(counters.superseded);
     counter!("littoral_conflicts_total").absolute(counters.conflicts);
     counter!("littoral_conflicts_dropped_total").absolute(counters.conflicts_dropped);
+    gauge!("littoral_veiled_entries").set(counters.veiled as f64);
+    counter!("littoral_batches_torn_total").absolute(counters.batches_torn);
     gauge!("littoral_conflict_rows").set(counters.conflict_rows as f64);
     gauge!("littoral_conflict_bytes").set(counters.conflict_bytes as f64);
     export_membership(&status.membership);

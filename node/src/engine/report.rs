@@ -1,6 +1,7 @@
 //! What the engine tells operators: one struct that metrics, REST and CLI all read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use littoral::api::{Counters, Lag, Membership, Peer, Position, Status};
 use replication::replica::PeerView;
@@ -50,6 +51,8 @@ fn counters(replica: &Replica<SledStore>) -> Counters {
         superseded: counters.superseded,
         conflicts: counters.conflicts,
         conflicts_dropped: counters.conflicts_dropped,
+        veiled: replica.veil_count().load(Ordering::Acquire) as u64,
+        batches_torn: counters.batches_torn,
         conflict_rows: conflicts.rows,
         conflict_bytes: conflicts.bytes,
     }

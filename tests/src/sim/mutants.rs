@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 33] = [
+const HUNTS: [Hunt; 36] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 140),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -77,6 +77,9 @@ const HUNTS: [Hunt; 33] = [
     hunt("RightsKeptByGiver", "swarm", 0),
     hunt("SalvageSkipped", "evicted", 0),
     hunt("RunForgotten", "partitions", 0),
+    hunt("BatchForgotten", "batches", 0),
+    hunt("AheadShown", "batches", 0),
+    hunt("BatchMatesShown", "batches", 0),
 ];
 
 /// What came of one search.

@@ -166,7 +166,7 @@ impl Simulation {
             return Ok(());
         }
         let shown = rows::shown(replica, id)?.map(|(dot, _)| dot);
-        self.sessions.read(node, id, shown, || self.oracle.may_be_gone(id, replica))
+        self.sessions.read(node, id, shown, |seen| self.oracle.may_be_gone(id, seen, replica))
     }
 
     pub(super) fn any_node(&mut self) -> usize {

@@ -35,11 +35,11 @@ impl Sessions {
         node: usize,
         id: &EntryId,
         shown: Option<Dot>,
-        may_be_gone: impl Fn() -> bool,
+        may_be_gone: impl Fn(Dot) -> bool,
     ) -> Result<(), String> {
         let place = (node, id.clone());
         let before = self.seen.get(&place).max(self.acknowledged.get(&place)).copied();
-        if shown < before && !(shown.is_none() && may_be_gone()) {
+        if shown < before && !(shown.is_none() && before.is_some_and(may_be_gone)) {
             return Err(format!(
                 "node {node} shows {shown:?} on {:?}, though its session has seen {before:?}",
                 id.key

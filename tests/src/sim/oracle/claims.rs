@@ -186,11 +186,10 @@ impl Oracle {
 
     /// Whether a session that has seen a state of this entry may find nothing now: what came to be known here since is
     /// over.
-    pub(crate) fn may_be_gone(&self, id: &EntryId, replica: &Replica<impl Store>) -> bool {
-        // On a veil it may be as it was before what is held came.
-        [replica.vector(), &replica.shown()].into_iter().any(|vector| {
-            let newest = self.newest_covered(id, vector);
-            newest.is_none_or(|(dot, body)| self.may_be_absent(id, dot, body, replica.epoch()))
-        })
+    pub(crate) fn may_be_gone(&self, id: &EntryId, seen: Dot, replica: &Replica<impl Store>) -> bool {
+        let is_over = |(dot, body)| self.may_be_absent(id, dot, body, replica.epoch());
+        // It may be over itself, and what came since on a veil.
+        let seen_is_over = || self.durable.get(&seen).is_some_and(|(_, body)| is_over((seen, body)));
+        self.newest_covered(id, replica.vector()).is_none_or(is_over) || seen_is_over()
     }
 }
