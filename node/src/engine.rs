@@ -197,6 +197,8 @@ pub enum WriteError {
     /// The entry is in a state that the write is not for; nothing was written.
     #[error("{}", precondition::explain(current.as_ref()))]
     Precondition {
+        /// Which of the writes of the group, from 0.
+        index: usize,
         /// The state that a reader at this PoP sees; `None` where there is nothing.
         current: Option<Etag>,
     },
