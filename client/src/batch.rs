@@ -11,7 +11,7 @@ use crate::namespace::{Ack, Namespace};
 use crate::request::Request;
 
 /// Writes that are gathered here and done by [`Batch::commit`]: 1 to 100, each of another entry, with at most 256 KiB of
-/// keys, members, fields, values and metadata. Whatever reads at any PoP sees all of them or none.
+/// keys, members, fields, values and metadata. At every PoP they become visible together.
 ///
 /// It is no transaction over reads: nothing is locked, and what another PoP writes at the same moment merges with each of
 /// the writes as it would without a batch. What was read before is made sure of by a condition, of which all are decided
