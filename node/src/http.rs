@@ -8,7 +8,7 @@
 
 pub(crate) mod attributes;
 mod auth;
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod binding;
 mod body;
 pub(crate) mod bulk;

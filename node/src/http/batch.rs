@@ -10,8 +10,8 @@ use hyper::Response;
 use hyper::http::request::Parts;
 use littoral::api::batch::{BatchDone, BatchWritten};
 use littoral::api::tokens::Action;
-use replication::Dot;
 use replication::kinds::ChangeError;
+use replication::{Dot, NamespaceId};
 use tokio::sync::SemaphorePermit;
 
 use self::writes::{Planned, parse};
@@ -191,6 +191,12 @@ fn meant(engine: &Engine, planned: &[Planned], error: ApiError) -> ApiError {
         }
         other => other,
     }
+}
+
+/// The writes of a body, each by its key, for the tests of decoders.
+pub(crate) fn keys_of(body: &[u8]) -> Option<Vec<String>> {
+    let writes = parse(body, NamespaceId::SYSTEM, now_s()).ok()?;
+    Some(writes.into_iter().map(|write| write.key).collect())
 }
 
 #[cfg(test)]
