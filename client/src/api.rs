@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod batch;
 pub mod conflicts;
 pub mod diff;
 pub mod docs;

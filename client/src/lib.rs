@@ -42,7 +42,8 @@
 //! }
 //! ```
 //!
-//! Where to go on: [`Namespace`] has the values, and leads to a [`Counter`], a [`Set`], a [`Map`], a [`Doc`] and a [`Watch`]; programs to
+//! Where to go on: [`Namespace`] has the values, and leads to a [`Counter`], a [`Set`], a [`Map`], a [`Doc`] and a [`Watch`], and
+//! to a [`Batch`] of several writes that become visible together; programs to
 //! copy are in the folder `examples` of this crate. A program that has a node inside itself (`littoral_node::Embedded`) uses
 //! the same client, by a [`transport`] without a socket.
 //!
@@ -51,6 +52,7 @@
 pub mod api;
 
 mod account;
+mod batch;
 mod bounded;
 mod client;
 mod conflicts;
@@ -75,6 +77,7 @@ mod watch;
 mod whole;
 
 pub use account::Account;
+pub use batch::Batch;
 pub use bounded::Bounded;
 pub use client::{Client, ClientBuilder};
 pub use conflicts::{ConflictOptions, LostValue};

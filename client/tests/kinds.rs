@@ -148,6 +148,22 @@ async fn each_call_of_a_set_and_a_map_is_sent_as_it_should_be() {
 }
 
 #[tokio::test]
+async fn a_batch_is_sent_as_it_was_gathered_and_again_under_its_key() {
+    const DONE: &str = r#"{"receipt":"r","writes":[{"receipt":"r","etag":"\"e\"","count":2}]}"#;
+    let server = Server::start([(503, ""), (200, DONE)]).await;
+    let batch =
+        server.namespace.batch().add("a/b", 2).expiration_ttl_s(9).if_match("\"e\"").ack(Ack::Buffered);
+    let done = batch.insert("s", "ü").expires_at_s(7).commit().await.unwrap();
+    assert_eq!((done.receipt.as_str(), done.writes[0].count), ("r", Some(2)));
+    let body = concat!(
+        r#"{"writes":[{"kind":"counter","op":"add","key":"a/b","amount":2,"expiration_ttl":9,"if_match":"\"e\""},"#,
+        r#"{"kind":"set","op":"add","key":"s","member":"ü","expiration":7}]}"#
+    );
+    let sent = format!("POST ~/batch?ack=buffered {body}");
+    assert_eq!(server.seen(), [sent.clone(), sent]);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_no_error_and_a_missing_namespace_is_one() {
     let server = Server::start([(404, NOT_HERE)]).await;
     assert_eq!(server.namespace.counter("k").count().await.unwrap(), None);

@@ -4,6 +4,7 @@
 //! speaks to a PoP only through the REST API, as any other client does.
 
 mod account;
+mod batch;
 mod cluster;
 mod conflict;
 mod connection;

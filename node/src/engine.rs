@@ -3,7 +3,6 @@
 //! Writes queue up for the thread, which takes all that wait as one group: one batch, one flush, then every
 //! acknowledgement. Reads do not pass it; they go straight to the store.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,6 @@ use bytes::Bytes;
 use littoral::api::{State, Status};
 use replication::kinds::ChangeError;
 use replication::read::shown::Shown;
-use replication::replica::OpenError;
 use replication::replica::batch::BatchWrite;
 pub use replication::replica::batch::{MAX_BATCH_BYTES, MAX_BATCH_WRITES};
 use replication::replica::veil::VeilCount;
@@ -22,8 +20,7 @@ use replication::replica::verify::Verified;
 use replication::{Body, Change, ChunkId, Dot, EntryId, Lane, NamespaceId, Now, Replica, ReplicaId, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::rebuild;
-use crate::storage::{Checkpoint, SledStore};
+use crate::storage::SledStore;
 use crate::transport::{LinkEvents, LinkSender, PeerInfo};
 
 mod ask;
@@ -35,6 +32,7 @@ pub(crate) mod feed;
 mod forecast;
 mod inbox;
 mod members;
+mod open;
 mod precondition;
 mod quota;
 pub(crate) mod reach;
@@ -47,6 +45,7 @@ pub use etag::Etag;
 use inbox::{Command, Inbox};
 pub use members::OperatorError;
 pub(crate) use members::{parse_dot, show_dot};
+use open::{Unopened, open};
 pub use precondition::{Precondition, Tag, Tags, Verdict};
 pub use quota::StorageQuota;
 
@@ -199,6 +198,8 @@ pub enum WriteError {
     /// The entry is in a state that the write is not for; nothing was written.
     #[error("{}", precondition::explain(current.as_ref()))]
     Precondition {
+        /// Which of the writes of the group, from 0.
+        index: usize,
         /// The state that a reader at this PoP sees; `None` where there is nothing.
         current: Option<Etag>,
     },
@@ -586,53 +587,5 @@ impl Condition {
             State::Quarantined => format!("this node's store is quarantined: {reason}"),
             State::ReadOnly => format!("this node takes no writes until it is started again: {reason}"),
         }
-    }
-}
-
-enum Unopened {
-    Damaged(String),
-    Refused(String),
-}
-
-fn open(settings: &Settings) -> Result<Replica<SledStore>, Unopened> {
-    let folder = &settings.data_folder;
-    let finished = rebuild::finish(folder).map_err(|error| {
-        Unopened::Refused(format!("a rebuild in {} cannot be finished: {error}", folder.display()))
-    })?;
-    if finished {
-        tracing::warn!("a rebuild that was cut short is finished; this node returns under a new identity");
-    }
-    let checkpoint = Checkpoint::load(folder).map_err(|error| {
-        let reason = format!("the checkpoint in {} is unreadable: {error}", folder.display());
-        match error.kind() {
-            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
-                Unopened::Damaged(format!("{reason}; {REMEDY}"))
-            }
-            _ => Unopened::Refused(reason),
-        }
-    })?;
-    let store = SledStore::open(folder, settings.cache_bytes).map_err(|error| {
-        if error.reason.contains("is damaged") {
-            Unopened::Damaged(format!("{error}; {REMEDY}"))
-        } else {
-            Unopened::Refused(error.reason)
-        }
-    })?;
-    let damaged = |reason: String| Unopened::Damaged(format!("{reason}; {REMEDY}"));
-    if checkpoint.is_some() {
-        let identity = replication::Store::read(&store, replication::keys::IDENTITY);
-        if identity.map_err(|error| damaged(error.reason))?.is_none() {
-            return Err(damaged("the store is empty, though a checkpoint says that it was not".into()));
-        }
-    }
-    let mut fresh = [0; 16];
-    getrandom::fill(&mut fresh).map_err(|error| Unopened::Refused(format!("no random numbers: {error}")))?;
-    let replica = Replica::open(store, settings.replica, ReplicaId(fresh)).map_err(|error| match error {
-        OpenError::OtherCluster => Unopened::Refused(format!("{}: {error}", folder.display())),
-        OpenError::Store(_) | OpenError::Damaged { .. } => damaged(error.to_string()),
-    })?;
-    match checkpoint.and_then(|checkpoint| checkpoint.contradicts(replica.id(), replica.vector())) {
-        Some(reason) => Err(damaged(format!("the store does not fit its checkpoint: {reason}"))),
-        None => Ok(replica),
     }
 }

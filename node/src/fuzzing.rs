@@ -8,6 +8,7 @@ use replication::NamespaceId;
 use replication::link::MAX_FRAME_BYTES;
 
 use crate::http::attributes::{self, expires_at_s};
+use crate::http::batch;
 use crate::http::binding;
 use crate::http::bulk;
 use crate::http::keys::{decode_cursor, encode_cursor};
@@ -125,6 +126,11 @@ pub fn metadata(text: &[u8]) -> Option<Vec<u8>> {
 pub fn bulk_put(body: &[u8]) -> Option<Vec<(String, usize)>> {
     let pairs = bulk::check_pairs(body).ok()?;
     Some(pairs.into_iter().map(|pair| (pair.key.into_owned(), pair.value.len())).collect())
+}
+
+/// The keys of the writes of a batch.
+pub fn batch(body: &[u8]) -> Option<Vec<String>> {
+    batch::keys_of(body)
 }
 
 /// The keys of a bulk delete.

@@ -8,6 +8,7 @@
 
 pub(crate) mod attributes;
 mod auth;
+pub(crate) mod batch;
 pub(crate) mod binding;
 mod body;
 pub(crate) mod bulk;
@@ -325,7 +326,7 @@ impl Surface {
 
     async fn pass_on(&self, home: Result<Arc<Home>, ApiError>, head: Parts, body: Body) -> Response<Body> {
         let answer = match home {
-            Ok(home) => homes::pass_on(self, &home, head, body).await.map_err(ApiError::from),
+            Ok(home) => homes::pass_on(self, &home, head, body).await,
             Err(error) => Err(self.refuse(error, &head, body).await),
         };
         answer.unwrap_or_else(ApiError::into_problem)
@@ -340,6 +341,8 @@ impl Surface {
             documents::answer(self, &asked, &head, body).await
         } else if let Some(asked) = conflicts::route(head.uri.path()) {
             conflicts::answer(self, &asked, &head, body).await
+        } else if let Some(asked) = batch::route(head.uri.path()) {
+            batch::answer(self, &asked, &head, body).await
         } else {
             self.answer_routed(head, body).await
         }
@@ -430,6 +433,7 @@ impl Surface {
             | Operation::Values
             | Operation::Documents
             | Operation::Conflicts
+            | Operation::Batch
             | Operation::Unrouted
             | Operation::Native => Err(no_route(head)),
         }

@@ -113,6 +113,7 @@ fn every_help_page_fits_and_the_first_tells_the_exit_codes() {
         "kv get",
         "kv put",
         "kv delete",
+        "kv batch",
         "kv list",
         "kv import",
         "kv export",

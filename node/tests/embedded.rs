@@ -83,6 +83,51 @@ async fn values_are_written_read_listed_and_deleted_without_a_socket() {
 }
 
 #[tokio::test]
+async fn a_batch_is_done_as_a_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = opened(folder.path()).await;
+    let kv = namespace(&node).await;
+    let batch = kv
+        .batch()
+        .put("v", "1")
+        .if_absent()
+        .metadata(&json!({"of": "v"}))
+        .add("c", 5)
+        .add_bounded("b", 3)
+        .insert("s", "m")
+        .expiration_ttl_s(3_600)
+        .put_field("m", "f", vec![0xff])
+        .ack(Ack::Buffered);
+    assert_eq!((batch.len(), batch.is_empty()), (5, false));
+    let done = batch.clone().commit().await.unwrap();
+    assert_eq!(
+        done.writes.iter().map(|done| done.count).collect::<Vec<_>>(),
+        [None, Some(5), Some(3), None, None]
+    );
+    assert_eq!(text(&kv, "v").await.as_deref(), Some("1"));
+    assert_eq!(kv.map("m").get("f").await.unwrap().unwrap().bytes.as_ref(), [0xff]);
+    let refused = batch.commit().await.unwrap_err();
+    assert!(refused.is_precondition_failed() && refused.to_string().contains("writes[0]"), "{refused}");
+    assert_eq!(kv.counter("c").count().await.unwrap(), Some(5));
+    let etag = done.writes[0].etag.as_deref().unwrap();
+    let rest = kv.batch().delete("v").if_match(etag).reset("c").take("b", 1).remove("s", "m");
+    rest.remove_field("m", "f").commit().await.unwrap();
+    assert_eq!((kv.get("v").await.unwrap(), kv.counter("c").count().await.unwrap()), (None, None));
+    let cleared =
+        kv.batch().clear_set("s").insert("s", "n").clear_map("m").delete_bounded("b").commit().await;
+    assert_eq!(cleared.unwrap().writes.len(), 4);
+    // What cannot be sent is told when it would be.
+    for (wrong, text) in [
+        (kv.batch().if_match("\"a\"").put("k", "v"), "if_match is about the write before it"),
+        (kv.batch().take("b", u64::MAX), "more than a bounded counter counts"),
+    ] {
+        let error = wrong.commit().await.unwrap_err();
+        assert!(matches!(&error, Error::Invalid { reason } if reason.contains(text)), "{error:?}");
+    }
+    node.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_large_value_comes_whole_and_in_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let node = opened(folder.path()).await;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::connection::{AccountArgs, is_id};
 use super::failure::Failure;
-use super::{export, home, import, print, quota, record, watch};
+use super::{batch, export, home, import, print, quota, record, watch};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,6 +44,8 @@ enum Command {
         #[arg(long)]
         limit: Option<usize>,
     },
+    /// Do several writes of any kinds as one, from JSON: {"writes": [...]}
+    Batch(batch::Args),
     /// Show what is there, then what changes, a line for each event, until Ctrl-C
     Watch(watch::Args),
     /// Write many keys from NDJSON, one object a line:
@@ -127,6 +129,7 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
         Command::Put(put_args) => put(account, put_args, json).await,
         Command::Delete(delete_args) => delete(account, delete_args, json).await,
         Command::List { prefix, limit } => list(account, prefix, limit.unwrap_or(usize::MAX), json).await,
+        Command::Batch(batch_args) => batch::run(&batch_args, account, json).await,
         Command::Watch(watch_args) => watch::run(watch_args, account, json).await,
         Command::Import(import_args) => import::run(import_args, account, json).await,
         Command::Export(export_args) => export::run(export_args, account, json).await,

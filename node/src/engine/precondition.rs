@@ -94,12 +94,12 @@ pub(super) fn decide<S: Store>(
     writes: Vec<Write>,
     now: Now,
 ) -> Result<Vec<Write>, Undecided> {
-    for write in &writes {
+    for (index, write) in writes.iter().enumerate() {
         let mut rest = write;
         while let Write::If { precondition, write } = rest {
             let current = current(replica, &write.id(), now.wall_ms / 1000)?;
             if precondition.verdict(current.as_ref()) != Verdict::Holds {
-                return Err(Undecided::Refused(WriteError::Precondition { current }));
+                return Err(Undecided::Refused(WriteError::Precondition { index, current }));
             }
             rest = write;
         }

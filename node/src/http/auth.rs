@@ -119,13 +119,18 @@ impl Place {
         writes: Vec<Write>,
         ack: Ack,
     ) -> Result<Vec<Dot>, ApiError> {
-        let written = surface.engine.write_within(self.quota, writes, ack).await;
-        if let Err(WriteError::OverQuota { quota, .. }) = &written {
-            count_over_quota(quota);
-        }
-        let dots = written?;
-        terms::note_written(&dots);
-        Ok(dots)
+        noted(surface.engine.write_within(self.quota, writes, ack).await)
+    }
+
+    /// The same, of writes that all become visible together: at most [`MAX_BATCH_WRITES`](crate::engine::MAX_BATCH_WRITES),
+    /// each to another entry.
+    pub(super) async fn write_batch(
+        &self,
+        surface: &Surface,
+        writes: Vec<Write>,
+        ack: Ack,
+    ) -> Result<Vec<Dot>, ApiError> {
+        noted(surface.engine.write_batch(self.quota, writes, ack).await)
     }
 
     /// The key of a path, decoded, where it may be acted upon.
@@ -149,4 +154,14 @@ impl Place {
     pub(super) fn check_all<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<(), ApiError> {
         keys.into_iter().try_for_each(|key| self.check(key))
     }
+}
+
+/// What has come of a write, told to the metrics of quotas and to the terms of the request.
+fn noted(written: Result<Vec<Dot>, WriteError>) -> Result<Vec<Dot>, ApiError> {
+    if let Err(WriteError::OverQuota { quota, .. }) = &written {
+        count_over_quota(quota);
+    }
+    let dots = written?;
+    terms::note_written(&dots);
+    Ok(dots)
 }

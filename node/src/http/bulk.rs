@@ -53,9 +53,9 @@ pub(super) const MAX_HELD_KIB: u32 = 400_000;
 const MAX_WAIT_MS: u64 = 10_000;
 
 /// The elements of a JSON array, of which at most `LIMIT` are kept, and how many there were.
-struct AtMost<T, const LIMIT: usize> {
-    items: Vec<T>,
-    given: usize,
+pub(super) struct AtMost<T, const LIMIT: usize> {
+    pub(super) items: Vec<T>,
+    pub(super) given: usize,
 }
 
 /// A pair as a client sends it.

@@ -37,7 +37,7 @@ pub(super) fn read(
 ) -> Result<Option<Response<Body>>, ApiError> {
     match precondition.map_or(Verdict::Holds, |precondition| precondition.verdict(current)) {
         Verdict::Holds => Ok(None),
-        Verdict::IsNot => Err(WriteError::Precondition { current: current.cloned() }.into()),
+        Verdict::IsNot => Err(WriteError::Precondition { index: 0, current: current.cloned() }.into()),
         Verdict::Is => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -50,7 +50,9 @@ pub(super) fn read(
 pub(super) fn decide(precondition: Option<&Precondition>, current: Option<&Etag>) -> Result<(), ApiError> {
     match precondition.map_or(Verdict::Holds, |precondition| precondition.verdict(current)) {
         Verdict::Holds => Ok(()),
-        Verdict::Is | Verdict::IsNot => Err(WriteError::Precondition { current: current.cloned() }.into()),
+        Verdict::Is | Verdict::IsNot => {
+            Err(WriteError::Precondition { index: 0, current: current.cloned() }.into())
+        }
     }
 }
 
@@ -71,18 +73,32 @@ pub(super) fn quoted(etag: &Etag) -> String {
     format!("\"{}\"", etag.as_str())
 }
 
+/// What a text of this name asks for, that is written as a header would be.
+pub(super) fn tags_in(name: &str, text: &str) -> Result<Tags, ApiError> {
+    if text.trim() == "*" {
+        return Ok(Tags::Any);
+    }
+    let found = list(text.trim()).ok_or_else(|| no_tags(name, text))?;
+    if found.len() > MAX_TAGS { Err(too_many_tags(name)) } else { Ok(Tags::These(found)) }
+}
+
+fn no_tags(name: &str, given: &str) -> ApiError {
+    let example = "\"019c0a8b-...\"";
+    ApiError::invalid(format!(
+        "{name} must be * or tags as ETag gave them, with their quotes, such as {example}: not {given}"
+    ))
+}
+
+fn too_many_tags(name: &str) -> ApiError {
+    ApiError::invalid(format!("{name} has more than {MAX_TAGS} tags"))
+}
+
 /// The tags of all headers of this name.
 fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, ApiError> {
     let mut found = Vec::new();
     let mut is_any = false;
     for value in headers.get_all(&name) {
-        let wrong = || {
-            let example = "\"019c0a8b-...\"";
-            let given = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            ApiError::invalid(format!(
-                "{name} must be * or tags as ETag gave them, with their quotes, such as {example}: not {given}"
-            ))
-        };
+        let wrong = || no_tags(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
         let text = value.to_str().map_err(|_| wrong())?.trim();
         if text == "*" {
             is_any = true;
@@ -93,7 +109,7 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags>, ApiError>
             return Err(wrong());
         }
         if found.len() > MAX_TAGS {
-            return Err(ApiError::invalid(format!("{name} has more than {MAX_TAGS} tags")));
+            return Err(too_many_tags(name.as_str()));
         }
     }
     let these = (!found.is_empty()).then_some(Tags::These(found));

@@ -48,7 +48,7 @@ use super::pace::MIN_PROGRESS_BYTES;
 use crate::accounts::AccountError;
 use crate::documents::DocumentError;
 use crate::engine::reach::MAX_WAITERS;
-use crate::engine::{OperatorError, ReadError, WriteError};
+use crate::engine::{MAX_BATCH_BYTES, MAX_BATCH_WRITES, OperatorError, ReadError, WriteError};
 use crate::homes::HomeError;
 use crate::namespaces::NamespaceError;
 use crate::quotas::QuotaError;
@@ -113,6 +113,23 @@ pub(crate) enum ApiError {
     AmountTooLarge { given: i64 },
     #[error("{}", too_little(*wanted, *here, *left))]
     LacksRights { wanted: u64, here: u64, left: u64 },
+    #[error("{}", no_rights_here(*wanted, *here, *left))]
+    RightsElsewhere { wanted: u64, here: u64, left: u64 },
+    #[error("a batch needs at least 1 write: send {{\"writes\": [...]}}")]
+    NoWrites,
+    #[error("{given} writes exceed the limit of {MAX_BATCH_WRITES} in one batch; send fewer")]
+    TooManyWrites { given: usize },
+    #[error(
+        "up to here the batch has {given} bytes of keys, members, fields, values and metadata, more than {MAX_BATCH_BYTES}; \
+         send fewer or smaller writes"
+    )]
+    BatchTooLarge { given: usize },
+    #[error(
+        "the value has {len} bytes, and one of a batch at most {MAX_INLINE_BYTES}; write it by itself, with PUT"
+    )]
+    BatchValueTooLarge { len: usize },
+    #[error("writes[{index}]{}: {cause}", of_key(key.as_deref()))]
+    InBatch { index: usize, key: Option<String>, cause: Box<ApiError> },
     #[error("there is no such {what} here")]
     NotHere { what: &'static str },
     #[error("account {id} is not one of this token's")]
@@ -215,13 +232,18 @@ impl ApiError {
             Self::TitleRequired => (StatusCode::BAD_REQUEST, 10019),
             Self::Invalid(_)
             | Self::AmountTooLarge { .. }
+            | Self::NoWrites
             | Self::Namespace(NamespaceError::BadTitle { .. }) => (StatusCode::BAD_REQUEST, 10021),
             Self::KeyTooLong { .. } => (StatusCode::URI_TOO_LONG, 10022),
             Self::ElementTooLong { .. } => (StatusCode::BAD_REQUEST, 10022),
-            Self::TooManyKeys { .. } | Self::TooManyChanges { .. } => (StatusCode::BAD_REQUEST, 10024),
+            Self::TooManyKeys { .. } | Self::TooManyChanges { .. } | Self::TooManyWrites { .. } => {
+                (StatusCode::BAD_REQUEST, 10024)
+            }
             Self::NoKeys => (StatusCode::BAD_REQUEST, 10029),
             Self::ValueTooLarge { .. }
             | Self::FieldTooLarge
+            | Self::BatchTooLarge { .. }
+            | Self::BatchValueTooLarge { .. }
             | Self::MetadataTooLarge { .. }
             | Self::ValuesTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, 10030),
             Self::BadExpiry(_) => (StatusCode::BAD_REQUEST, 10034),
@@ -242,7 +264,7 @@ impl ApiError {
             Self::Namespace(NamespaceError::Read(_) | NamespaceError::Write(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)
             }
-            Self::LacksRights { .. } => (StatusCode::CONFLICT, 20040),
+            Self::LacksRights { .. } | Self::RightsElsewhere { .. } => (StatusCode::CONFLICT, 20040),
             Self::NotReached { .. } => (StatusCode::SERVICE_UNAVAILABLE, 20013),
             Self::TooManyWaiters => (StatusCode::SERVICE_UNAVAILABLE, 20014),
             Self::Home(HomeError::Silent { .. }) => (StatusCode::GATEWAY_TIMEOUT, 20051),
@@ -257,7 +279,9 @@ impl ApiError {
             Self::DocumentIncomplete => (StatusCode::SERVICE_UNAVAILABLE, 20005),
             Self::WrongType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, 20032),
             Self::Document(error) => document_verdict(error),
-            Self::PartlyDone { cause, .. } | Self::PartlyDeleted { cause, .. } => cause.verdict(),
+            Self::InBatch { cause, .. }
+            | Self::PartlyDone { cause, .. }
+            | Self::PartlyDeleted { cause, .. } => cause.verdict(),
         }
     }
 
@@ -312,8 +336,16 @@ impl ApiError {
     }
 
     /// The same as JSON, for one of many in an answer. After a condition that did not hold it names the state that
-    /// was met.
+    /// was met; of a batch, the write that is meant.
     pub(crate) fn details(&self) -> Json {
+        if let Self::InBatch { index, key, cause } = self {
+            let mut details = cause.details();
+            (details["detail"], details["index"]) = (self.to_string().into(), (*index).into());
+            if let Some(key) = key {
+                details["key"] = key.as_str().into();
+            }
+            return details;
+        }
         let (status, code) = self.verdict();
         let mut details = json!({
             "type": "about:blank",
@@ -322,10 +354,10 @@ impl ApiError {
             "detail": self.to_string(),
             "code": code,
         });
-        if let Self::Write(WriteError::Precondition { current }) = self {
+        if let Self::Write(WriteError::Precondition { current, .. }) = self {
             details["etag"] = current.as_ref().map(quoted).into();
         }
-        if let Self::LacksRights { here, left, .. } = self {
+        if let Self::LacksRights { here, left, .. } | Self::RightsElsewhere { here, left, .. } = self {
             (details["rights_here"], details["count"]) = ((*here).into(), (*left).into());
         }
         details
@@ -337,7 +369,7 @@ impl ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if let Self::Write(WriteError::Precondition { current: Some(etag) }) = self {
+        if let Self::Write(WriteError::Precondition { current: Some(etag), .. }) = self {
             response.headers_mut().insert(ETAG, header(etag));
         }
         if let Self::TooFast { refused, .. } = self {
@@ -363,6 +395,22 @@ fn too_little(wanted: u64, here: u64, left: u64) -> String {
              it no more in time, so nothing was taken; try again, or at another PoP"
         )
     }
+}
+
+/// Why nothing was taken from a bounded counter, and nothing else of its batch was done.
+fn no_rights_here(wanted: u64, here: u64, left: u64) -> String {
+    if left < wanted {
+        return too_little(wanted, here, left);
+    }
+    format!(
+        "this PoP holds the rights to take {here} of the {left} left, fewer than the {wanted} wanted, and a batch asks no \
+         other PoP for more; take by itself, or send the batch to a PoP that holds more"
+    )
+}
+
+/// A key as errors of a batch name it.
+fn of_key(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(" (key \"{key}\")"))
 }
 
 /// Status and code of what was not done with a document.

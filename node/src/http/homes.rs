@@ -1,7 +1,8 @@
-//! Conditional writes of namespaces with a home: each is decided there, wherever it was sent; and the page about homes.
+//! Conditional writes and batches of namespaces with a home: each is decided there, wherever it was sent; and the page
+//! about homes.
 //!
 //! The PoP that was asked looks at the token, and calls the home ([`crate::transport::Call`]); over the call goes the
-//! request as it came, in HTTP/1.1, and back comes the answer. The rule this file upholds: a conditional write is
+//! request as it came, in HTTP/1.1, and back comes the answer. The rule this file upholds: a conditional write, or a batch, is
 //! decided by the home or refused, and the answer never leaves it open that nothing was done.
 
 use std::convert::Infallible;
@@ -33,7 +34,7 @@ use super::listener::Door;
 use super::members::{Named, order};
 use super::native::Native;
 use super::route::Operation;
-use super::{Surface, binding, conditions, documents, idempotency, kinds, no_route};
+use super::{Surface, batch, binding, conditions, documents, idempotency, kinds, no_route};
 use crate::homes::{Deciding, Home, HomeError};
 use crate::namespaces::NamespaceError;
 use crate::transport::Call;
@@ -61,8 +62,9 @@ const OWN_HEADERS: [HeaderName; 11] = [
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Called;
 
-/// A conditional write, as far as its path tells.
+/// A conditional write, as far as its path tells. A batch is one, for it may be.
 enum Conditional<'a> {
+    Batch(batch::Asked<'a>),
     OfKind(kinds::Asked<'a>),
     OfDocument(documents::Asked<'a>),
 }
@@ -70,25 +72,34 @@ enum Conditional<'a> {
 impl<'a> Conditional<'a> {
     fn of(door: Door, head: &'a Parts) -> Option<Self> {
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
-        if is_read || !conditions::is_conditional(&head.headers) || binding::is_meant(door, head) {
+        if is_read || binding::is_meant(door, head) {
             return None;
         }
         let path = head.uri.path();
+        if let Some(asked) = batch::route(path) {
+            return Some(Self::Batch(asked));
+        }
+        if !conditions::is_conditional(&head.headers) {
+            return None;
+        }
         kinds::route(path).map(Self::OfKind).or_else(|| documents::route(path).map(Self::OfDocument))
     }
 
     /// What is wrong with it is told where it is decided.
     fn namespace(&self) -> Option<NamespaceId> {
         let named = match self {
+            Self::Batch(asked) => asked.namespace(),
             Self::OfKind(asked) => asked.namespace(),
             Self::OfDocument(asked) => asked.namespace(),
         };
         named.parse().ok()
     }
 
-    /// Whether who asks may make it.
+    /// Whether who asks may make it, as far as its head tells.
     fn check(&self, surface: &Surface, head: &Parts) -> Result<(), ApiError> {
         match self {
+            // Its keys are in its body, which is read before it is passed on.
+            Self::Batch(_) => Ok(()),
             Self::OfKind(asked) => kinds::check(surface, asked, head),
             Self::OfDocument(asked) => documents::check(surface, asked, head),
         }
@@ -96,13 +107,15 @@ impl<'a> Conditional<'a> {
 
     fn operation(&self) -> Operation {
         match self {
+            Self::Batch(_) => Operation::Batch,
             Self::OfKind(asked) => asked.operation(),
             Self::OfDocument(_) => Operation::Documents,
         }
     }
 }
 
-/// The home that is to answer this request in our place, which may be made; and what is asked of it.
+/// The home that is to answer this request in our place, which may be made as far as its head tells; and what is asked of
+/// it.
 pub(super) fn elsewhere(
     surface: &Surface,
     door: Door,
@@ -116,10 +129,7 @@ pub(super) fn elsewhere(
     let home = if head.extensions.get::<Called>().is_some() {
         Err(HomeError::Moved { pop: home.pop.clone() }.into())
     } else {
-        conditional.check(surface, head).and_then(|()| match surface.homes.is_member(&home) {
-            true => Ok(home),
-            false => Err(HomeError::Gone { pop: home.pop.clone() }.into()),
-        })
+        conditional.check(surface, head).map(|()| home)
     };
     Some((conditional.operation(), home))
 }
@@ -139,17 +149,28 @@ pub(super) async fn decide(
     }
 }
 
-/// Has the home answer a request of somebody who may make it.
+/// Has the home answer a request of somebody who may make it, which of a batch is looked at here.
 pub(super) async fn pass_on(
     surface: &Surface,
     home: &Home,
     mut head: Parts,
     body: Body,
-) -> Result<Response<Body>, HomeError> {
+) -> Result<Response<Body>, ApiError> {
+    let (body, _share) = match batch::route(head.uri.path()) {
+        Some(asked) => {
+            let (body, share) = batch::admit(surface, &asked, &head, body).await?;
+            (body, Some(share))
+        }
+        None => (body, None),
+    };
+    if !surface.homes.is_member(home) {
+        let gone = HomeError::Gone { pop: home.pop.clone() };
+        return Err(surface.refuse(gone.into(), &head, body).await);
+    }
     if let Some(key) = idempotency::own_key(&head.headers) {
         head.headers.insert(idempotency::KEY, key);
     }
-    ask(&*surface.links, home, head, body).await
+    Ok(ask(&*surface.links, home, head, body).await?)
 }
 
 /// Has the home answer.

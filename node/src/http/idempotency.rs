@@ -35,7 +35,7 @@ const MAX_KEYS_PER_OWNER: usize = 8_192;
 /// The most tokens with keys; the keys of one more are refused.
 const MAX_OWNERS: usize = 1_024;
 /// The most bytes of an answer; one that is longer is told to be lost.
-const MAX_ANSWER_BYTES: usize = 16 << 10;
+pub(super) const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 type Hash = [u8; 32];
 

@@ -35,6 +35,7 @@ mod tests {
     use hyper::Method;
     use serde_json::Value as Json;
 
+    use super::super::batch;
     use super::super::conflicts;
     use super::super::documents;
     use super::super::kinds;
@@ -73,7 +74,7 @@ mod tests {
         let mut told = methods(&document);
         let is_page = |path: &str| {
             let is_kind = kinds::allowed(path).or_else(|| documents::allowed(path)).is_some()
-                || conflicts::allowed(path).is_some();
+                || conflicts::allowed(path).or_else(|| batch::allowed(path)).is_some();
             !path.starts_with("/client/") && !is_kind && !path.ends_with("/watch")
         };
         told.retain(|path, _| is_page(path));
@@ -136,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn it_has_the_batch() {
+        let document = parsed();
+        let all = methods(&document);
+        let told: Vec<_> = all.iter().filter(|(path, _)| batch::allowed(path).is_some()).collect();
+        assert!(matches!(&told[..], [(_, methods)] if methods.iter().eq([&Method::POST])), "{told:?}");
+    }
+
+    #[test]
     fn it_has_every_call_of_the_kv_surface_and_no_other() {
         let document = parsed();
         let mut reached = BTreeSet::new();
@@ -170,7 +179,7 @@ mod tests {
                         | Operation::Maps
                         | Operation::Values
                 )
-                && !matches!(operation, Operation::Documents | Operation::Conflicts)
+                && !matches!(operation, Operation::Documents | Operation::Conflicts | Operation::Batch)
         };
         let served: BTreeSet<_> =
             Operation::ALL.into_iter().filter(is_kv).map(|operation| operation as usize).collect();

@@ -46,6 +46,8 @@ pub(crate) enum Operation {
     Documents,
     /// Under `/v1`, about values that have lost.
     Conflicts,
+    /// Under `/v1`, several writes as one.
+    Batch,
     /// Under the root of the REST API, but none of the above.
     Unrouted,
     /// Everything else: `/v1`, `/metrics` and the like.
@@ -54,7 +56,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// Every operation, at its own number.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::ListNamespaces,
         Self::CreateNamespace,
         Self::FindNamespace,
@@ -81,6 +83,7 @@ impl Operation {
         Self::Values,
         Self::Documents,
         Self::Conflicts,
+        Self::Batch,
         Self::Unrouted,
         Self::Native,
     ];
@@ -114,6 +117,7 @@ impl Operation {
             Self::Values => "values",
             Self::Documents => "docs",
             Self::Conflicts => "conflicts",
+            Self::Batch => "batch",
             Self::Unrouted => "unrouted",
             Self::Native => "native",
         }

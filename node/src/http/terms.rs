@@ -22,7 +22,7 @@ use super::query::Query;
 use super::route::{self, Operation, Routed};
 use super::session::{SESSION_HEADER, Session};
 use super::wait::{self, Wanted};
-use super::{Surface, auth, binding, conflicts, documents, homes, kinds};
+use super::{Surface, auth, batch, binding, conflicts, documents, homes, kinds};
 use crate::engine::reach::{NotReached, WaiterSeat};
 use crate::engine::{Engine, show_dot};
 
@@ -343,6 +343,7 @@ fn operation(form: Form, head: &Parts) -> Operation {
         },
         Form::Native if documents::route(head.uri.path()).is_some() => Operation::Documents,
         Form::Native if conflicts::route(head.uri.path()).is_some() => Operation::Conflicts,
+        Form::Native if batch::route(head.uri.path()).is_some() => Operation::Batch,
         Form::Native => kinds::route(head.uri.path()).map_or(Operation::Native, |asked| asked.operation()),
     }
 }
@@ -393,6 +394,8 @@ mod tests {
             ("DELETE", format!("{ns}/docs/values"), &[][..], true),
             ("POST", format!("{ns}/docs/d/changes"), &[][..], true),
             ("POST", format!("{ns}/counters/c"), &[][..], true),
+            // What it holds may be conditional, or take away what it sees.
+            ("POST", format!("{ns}/batch"), &[][..], true),
             ("DELETE", "/client/v4/accounts/a/storage/kv/namespaces/n/values/k".into(), &[][..], false),
             ("POST", "/client/v4/accounts/a/storage/kv/namespaces/n/bulk/delete".into(), &[][..], false),
         ] {

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod batch;
 mod binding;
 mod bulk;
 mod client;

@@ -214,6 +214,7 @@ fn bodies() -> Named {
         r#"["a","b/c","\ud83d\ude00"]"#,
         r#"{"keys":["a","b"],"type":"json","withMetadata":true}"#,
         r#" { "b" : 1.0 , "a": [ 1e400, "\\\" x" ] } "#,
+        r#"{"writes":[{"kind":"value","op":"put","key":"a","value":"b","metadata":null,"if_none_match":"*"},{"kind":"counter","op":"add","key":"a","amount":-1,"expiration_ttl":9},{"kind":"bounded","op":"take","key":"a","amount":1,"if_match":"\"x\", W/\"y\""},{"kind":"set","op":"delete","key":"a"},{"kind":"map","op":"put","key":"a","field":"f","base64":"/w=="}]}"#,
     ];
     numbered(texts.map(String::from))
 }

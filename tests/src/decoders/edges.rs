@@ -4,6 +4,7 @@ use config::Config;
 use littoral_node::fuzzing;
 use replication::entry::{MAX_KEY_BYTES, MAX_METADATA_BYTES, MAX_VALUE_BYTES};
 use replication::link::MAX_FRAME_BYTES;
+use replication::replica::batch::MAX_BATCH_WRITES;
 
 /// The least time to live, in seconds, and the last second that anything expires at.
 const EXPIRY_S: (u64, u64) = (60, 253_402_300_799);
@@ -111,6 +112,10 @@ pub fn body(bytes: &[u8]) {
     }
     fuzzing::bulk_delete(bytes).unwrap_or_default().iter().for_each(|key| check_key(key));
     fuzzing::bulk_read(bytes).unwrap_or_default().iter().for_each(|key| check_key(key));
+    if let Some(keys) = fuzzing::batch(bytes) {
+        assert!((1..=MAX_BATCH_WRITES).contains(&keys.len()));
+        keys.iter().for_each(|key| check_key(key));
+    }
     if let Some(stored) = fuzzing::metadata(bytes) {
         assert!(stored.len() <= MAX_METADATA_BYTES);
         assert_eq!(
