@@ -189,10 +189,9 @@ impl<S: Store> Replica<S> {
                     *log_rows += 1;
                     waiting.log_row_came(row_key.len() + row.len());
                 }),
-                Some(&keys::VEIL) => veil::shown_body(row_key, &row).and_then(|shown| {
+                Some(&keys::VEIL) => veil::shown_body(row_key, &row).map(|shown| {
                     shown.iter().for_each(|body| named.add_all(row_key, body));
                     veils.found(&row_key[1..]);
-                    Ok(())
                 }),
                 _ if row_key == keys::VEILING => {
                     veil::decode_veiling(&row).map(|veiling| veils.found_veiling(veiling))
