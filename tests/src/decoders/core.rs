@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use replication::codec::message::Message;
-use replication::codec::{Malformed, conflict, row, seal};
+use replication::codec::{Malformed, conflict, row, seal, veil};
 use replication::link::MAX_FRAME_BYTES;
 use replication::{Hlc, keys};
 
@@ -36,6 +36,9 @@ fn check_rows(bytes: &[u8], row_under: impl Fn(&[u8]) -> Vec<u8>) {
     survives(chunk, |decoded| row::encode_chunk(ROW_KEY, *decoded), &row_under(ROW_KEY));
     let lost = |bytes: &[u8]| conflict::decode_conflict(ROW_KEY, bytes);
     survives(lost, |decoded| conflict::encode_conflict(ROW_KEY, decoded), &row_under(ROW_KEY));
+    let veil = |bytes: &[u8]| veil::decode_veil(ROW_KEY, &Bytes::copy_from_slice(bytes));
+    survives(veil, |shown| veil::encode_veil(ROW_KEY, shown.as_deref()), &row_under(ROW_KEY));
+    survives(veil::decode_veiling, veil::encode_veiling, &row_under(keys::VEILING));
     survives(row::decode_summary, row::encode_summary, &row_under(keys::SUMMARY));
     survives(row::decode_identity, row::encode_identity, &row_under(keys::IDENTITY));
     survives(row::decode_peers, row::encode_peers, &row_under(keys::PEERS));
