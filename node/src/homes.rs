@@ -40,7 +40,7 @@ pub enum HomeError {
     },
     /// The home cannot be asked. Nothing was done.
     #[error(
-        "this namespace's home is {pop}, which decides about conditional writes and cannot be asked: {why}; try again later"
+        "this namespace's home is {pop}, which decides about conditional writes and batches, and cannot be asked: {why}; try again later"
     )]
     Unreachable {
         /// The home.

@@ -33,7 +33,7 @@ pub(super) async fn run(args: &Args, account: &Account, json: bool) -> Result<()
 fn told(HomeReport { region, pop, .. }: &HomeReport) -> String {
     match (region, pop) {
         (Some(region), Some(pop)) => {
-            format!("{pop}, in the region {region}, decides about conditional writes")
+            format!("{pop}, in the region {region}, decides about conditional writes and batches")
         }
         _ => "no home: each PoP decides about conditional writes by what it has".into(),
     }

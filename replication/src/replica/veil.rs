@@ -27,7 +27,7 @@ use crate::codec::veil::{self, Veiling};
 use crate::entry::{Entry, EntryId, Kind, NamespaceId};
 use crate::keys;
 use crate::store::{Store, StoreError};
-use crate::vector::VersionVector;
+use crate::vector::{MAX_ORIGINS, VersionVector};
 
 /// The most entries that are veiled at once.
 pub const MAX_VEILS: usize = 4_096;
@@ -55,8 +55,10 @@ pub(super) struct Veils {
 impl Veils {
     /// A batch of this origin ends with this event.
     pub(super) fn note_end(&mut self, origin: ReplicaId, hlc: Hlc) {
-        let end = self.ends.entry(origin).or_default();
-        *end = hlc.max(*end);
+        if self.ends.len() < MAX_ORIGINS || self.ends.contains_key(&origin) {
+            let end = self.ends.entry(origin).or_default();
+            *end = hlc.max(*end);
+        }
     }
 
     fn end_of(&self, origin: ReplicaId) -> Hlc {
