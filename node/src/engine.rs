@@ -193,8 +193,13 @@ pub enum WriteError {
         limit_ms: u64,
     },
     /// The entry cannot take this change; nothing was written.
-    #[error("{0}")]
-    Change(ChangeError),
+    #[error("{error}")]
+    Change {
+        /// Which write of the group, from 0.
+        index: usize,
+        /// Why.
+        error: ChangeError,
+    },
     /// The entry is in a state that the write is not for; nothing was written.
     #[error("{}", precondition::explain(current.as_ref()))]
     Precondition {
@@ -238,7 +243,7 @@ impl WriteError {
             Self::ClockSkew { .. } | Self::ClockBehind { .. } => "clock",
             Self::OverQuota { .. } => "quota",
             Self::Draining => "draining",
-            Self::Change(_) => "change",
+            Self::Change { .. } => "change",
             Self::Precondition { .. } => "precondition",
             Self::Unavailable { .. } => "unavailable",
         }

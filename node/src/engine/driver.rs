@@ -11,7 +11,7 @@ use bytes::Bytes;
 use littoral::api::State;
 use replication::codec::message::{Message, Stage};
 use replication::codec::round::{Round, Step};
-use replication::replica::batch::BatchWrite;
+use replication::replica::batch::{BatchError, BatchWrite};
 use replication::replica::{CLOCK_SKEW_LIMIT_MS, MAX_AHEAD_MS, MessageError, WriteError as CoreError};
 use replication::{Dot, Lane, MemberRecord, Now, Replica, ReplicaId};
 use replication::{StoreError, VersionVector};
@@ -228,8 +228,8 @@ impl Driver {
             let growth = replica.growth(&outlines).map_err(|error| unavailable(&error))?;
             quota.check(usage, growth)?;
         }
-        let refused = |error| match error {
-            CoreError::Change(error) => WriteError::Change(error),
+        let refused = |BatchError { index, error }| match error {
+            CoreError::Change(error) => WriteError::Change { index: index.unwrap_or_default(), error },
             CoreError::Store(error) => unavailable(&error),
             CoreError::NotMember => WriteError::Unavailable { reason: condition.explain() },
             CoreError::Draining => WriteError::Draining,
@@ -245,10 +245,12 @@ impl Driver {
             return replica.write_batch(now, writes.collect()).map_err(refused);
         }
         let written = writes.try_fold(Vec::new(), |mut dots, (id, write)| {
-            dots.push(match write {
-                BatchWrite::Write(body) => replica.write(now, id, body)?,
-                BatchWrite::Change(change) => replica.change(now, id, change)?,
-            });
+            let written = match write {
+                BatchWrite::Write(body) => replica.write(now, id, body),
+                BatchWrite::Change(change) => replica.change(now, id, change),
+            };
+            let index = Some(dots.len());
+            dots.push(written.map_err(|error| BatchError { index, error })?);
             Ok(dots)
         });
         written.map_err(refused)

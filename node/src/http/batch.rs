@@ -141,7 +141,7 @@ async fn commit(
     let writes = planned.iter().map(Planned::write).collect();
     let dots = match place.write_batch(surface, writes, ack).await {
         Ok(dots) => dots,
-        Err(error) => return Err(meant(&surface.engine, &planned, error)),
+        Err(error) => return Err(meant(&planned, error)),
     };
     let done = planned.iter().zip(&dots).map(|(write, dot)| done(&surface.engine, write, *dot));
     let writes = done.collect::<Result<Vec<_>, _>>()?;
@@ -165,30 +165,18 @@ fn done(engine: &Engine, write: &Planned, dot: Dot) -> Result<BatchDone, ReadErr
 }
 
 /// The error, with the write that it is about where that can be told.
-fn meant(engine: &Engine, planned: &[Planned], error: ApiError) -> ApiError {
+fn meant(planned: &[Planned], error: ApiError) -> ApiError {
     let named = |index: usize, cause| match planned.get(index) {
         Some(write) => write.refused(index, cause),
         None => cause,
     };
     match error {
         ApiError::Write(WriteError::Precondition { index, .. }) => named(index, error),
-        ApiError::Write(WriteError::Change(ChangeError::LacksRights { here, left })) => {
-            // The engine does not say of which: the first that lacks any, as of now.
-            let takings = || planned.iter().enumerate().filter_map(|(at, write)| Some((at, write.taking()?)));
-            let lacking = takings().find(|(at, wanted)| planned[*at].rights_here(engine) < *wanted);
-            match lacking.or_else(|| takings().next()) {
-                Some((at, wanted)) => named(at, ApiError::RightsElsewhere { wanted, here, left }),
-                None => error,
-            }
+        ApiError::Write(WriteError::Change { index, error: ChangeError::LacksRights { here, left } }) => {
+            let wanted = planned.get(index).and_then(Planned::taking).unwrap_or_default();
+            named(index, ApiError::RightsElsewhere { wanted, here, left })
         }
-        // No other change of a batch can fail but an addition that goes too far.
-        ApiError::Write(WriteError::Change(_)) => {
-            let mut additions = planned.iter().enumerate().filter(|(_, write)| write.counts());
-            match (additions.next(), additions.next()) {
-                (Some((at, _)), None) => named(at, error),
-                _ => error,
-            }
-        }
+        ApiError::Write(WriteError::Change { index, .. }) => named(index, error),
         other => other,
     }
 }

@@ -256,7 +256,7 @@ impl ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, 20003)
             }
             Self::Write(WriteError::Draining) => (StatusCode::SERVICE_UNAVAILABLE, 20011),
-            Self::Write(WriteError::Change(_)) => (StatusCode::BAD_REQUEST, 10021),
+            Self::Write(WriteError::Change { .. }) => (StatusCode::BAD_REQUEST, 10021),
             Self::Write(WriteError::Precondition { .. }) => (StatusCode::PRECONDITION_FAILED, 20020),
             Self::Write(WriteError::Unavailable { .. }) | Self::Read(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 20004)

@@ -29,6 +29,23 @@ pub enum BatchWrite {
     Change(Change),
 }
 
+/// Why a batch was not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchError {
+    /// The write that cannot be done, counted from 0; `None` where none can.
+    pub index: Option<usize>,
+    /// Why.
+    #[source]
+    pub error: WriteError,
+}
+
+impl<E: Into<WriteError>> From<E> for BatchError {
+    fn from(error: E) -> Self {
+        Self { index: None, error: error.into() }
+    }
+}
+
 impl<S: Store> Replica<S> {
     /// Stages these writes as a batch, each to another entry, and gives their events. All of them are visible at once, at
     /// every replica; as one they may be acknowledged as durable after the next [`Replica::flush`].
@@ -42,7 +59,7 @@ impl<S: Store> Replica<S> {
         &mut self,
         now: Now,
         writes: Vec<(EntryId, BatchWrite)>,
-    ) -> Result<Vec<Dot>, WriteError> {
+    ) -> Result<Vec<Dot>, BatchError> {
         assert!(writes.len() <= MAX_BATCH_WRITES, "a batch of {} writes", writes.len());
         self.check_not_draining()?;
         self.check_may_write(now)?;
@@ -71,15 +88,16 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether each of the changes can be made. They are of different entries, so none changes what another meets.
-    fn check_changes(&self, writes: &[(EntryId, BatchWrite)]) -> Result<(), WriteError> {
+    fn check_changes(&self, writes: &[(EntryId, BatchWrite)]) -> Result<(), BatchError> {
         let mut ids: Vec<&EntryId> = writes.iter().map(|(id, _)| id).collect();
         assert!(ids.iter().all(|id| may_be_in_batch(id)), "a batch with a document");
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "two writes of one entry in a batch");
-        for (id, write) in writes {
+        for (index, (id, write)) in writes.iter().enumerate() {
             if let BatchWrite::Change(change) = write {
                 let dot = Dot { hlc: self.clock.last().next(), replica: self.id };
-                Entry::changed(id, self.entry(id)?.as_ref(), change.clone(), dot, &self.held)?;
+                Entry::changed(id, self.entry(id)?.as_ref(), change.clone(), dot, &self.held)
+                    .map_err(|error| BatchError { index: Some(index), error: error.into() })?;
             }
         }
         Ok(())

@@ -65,7 +65,7 @@ impl Simulation {
         let vector = replica.shown();
         let dots = match replica.write_batch(now, writes.clone()) {
             Ok(dots) => dots,
-            Err(error) => return self.refused(&error),
+            Err(refused) => return self.refused(&refused.error),
         };
         self.note(|| format!("{node} writes a batch by {dots:?}: {writes:?}"));
         self.oracle.note_batch(writes.iter().map(|(id, _)| id.clone()).zip(dots.iter().copied()).collect());

@@ -350,12 +350,6 @@ impl Planned {
             _ => None,
         }
     }
-
-    /// How much can be taken here of the bounded counter that it is about.
-    pub(super) fn rights_here(&self, engine: &Engine) -> u64 {
-        let found = engine.bounded(self.id.namespace, &self.id.key).ok().flatten();
-        found.map_or(0, |(view, _)| view.rights_here)
-    }
 }
 
 #[cfg(test)]

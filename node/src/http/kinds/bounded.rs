@@ -78,9 +78,10 @@ async fn take(bounded: &Whole<'_>, amount: i64, headers: &HeaderMap) -> Result<O
     let mut seat = None;
     loop {
         let lacks = match write(bounded, -amount).await {
-            Err(ApiError::Write(WriteError::Change(ChangeError::LacksRights { here, left }))) => {
-                ApiError::LacksRights { wanted, here, left }
-            }
+            Err(ApiError::Write(WriteError::Change {
+                error: ChangeError::LacksRights { here, left },
+                ..
+            })) => ApiError::LacksRights { wanted, here, left },
             done => {
                 if seat.is_some() {
                     counter!("littoral_rights_waits_total", "result" => "moved").increment(1);

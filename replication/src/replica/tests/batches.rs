@@ -3,7 +3,7 @@
 use super::*;
 use crate::kinds::Change;
 use crate::read::shown::Shown;
-use crate::replica::batch::{BatchWrite, MAX_BATCH_WRITES};
+use crate::replica::batch::{BatchError, BatchWrite, MAX_BATCH_WRITES};
 use crate::replica::veil::{MAX_VEILED_US, MAX_VEILS};
 
 fn value(text: &str) -> BatchWrite {
@@ -127,7 +127,8 @@ fn a_batch_is_written_whole_or_not_at_all() {
     let take = BatchWrite::Change(Change::Add { amount: -1, expires_at_s: None });
     let now = pair.now(0);
     let refused = pair.replicas[0].write_batch(now, vec![(id("one"), value("sold")), (stock, take)]);
-    assert!(matches!(refused, Err(WriteError::Change(_))), "{refused:?}");
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, BatchError { index: Some(1), error: WriteError::Change(_) }), "{refused:?}");
     pair.replicas[0].flush().unwrap();
     assert_eq!(pair.text(0, "one"), None);
 }
