@@ -25,6 +25,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper_util::rt::TokioIo;
 use littoral::api::homes::{HomeReport, SetHome};
+use metrics::counter;
 use replication::NamespaceId;
 use tokio::sync::mpsc;
 
@@ -170,7 +171,14 @@ pub(super) async fn pass_on(
     if let Some(key) = idempotency::own_key(&head.headers) {
         head.headers.insert(idempotency::KEY, key);
     }
-    Ok(ask(&*surface.links, home, head, body).await?)
+    let answer = ask(&*surface.links, home, head, body).await;
+    let result = match &answer {
+        Ok(_) => "answered",
+        Err(HomeError::Unreachable { .. }) => "unreachable",
+        Err(_) => "silent",
+    };
+    counter!("littoral_home_calls_total", "result" => result).increment(1);
+    Ok(answer?)
 }
 
 /// Has the home answer.

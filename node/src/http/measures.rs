@@ -37,6 +37,10 @@ impl Measures {
             "littoral_rights_waits_total",
             "Takings from bounded counters that waited for rights of other PoPs, by result"
         );
+        describe_counter!(
+            "littoral_home_calls_total",
+            "Requests passed on to the home of their namespace, by how that ended"
+        );
         describe_counter!(OVER_QUOTA, "Requests refused because they exceed a quota, by which");
         describe_histogram!(
             SECONDS,

@@ -150,8 +150,9 @@ async fn a_write_that_cannot_be_done_keeps_the_others_from_being_done() {
     let most = json!({"kind": "counter", "op": "add", "key": "c", "amount": 9_007_199_254_740_991_u64});
     assert_eq!(node.batch(json!([most])).await.status, 200);
     let one_more = json!({"kind": "counter", "op": "add", "key": "c", "amount": 1});
-    let refused = node.batch(json!([put("sold", "1"), one_more])).await;
-    assert_refused(&refused, (400, 10021), 1, "c", "cannot count further");
+    let another = json!({"kind": "counter", "op": "add", "key": "d", "amount": 1});
+    let refused = node.batch(json!([put("sold", "1"), another, one_more])).await;
+    assert_refused(&refused, (400, 10021), 2, "c", "cannot count further");
     assert_eq!(node.etag_of("/values/sold").await, None);
     assert_eq!(node.etag_of("/bounded/other").await, None);
     assert_eq!(node.batch(json!([put("sold", "1"), take(2)])).await.status, 200);
