@@ -269,8 +269,7 @@ impl<S: Store> Replica<S> {
     /// All veils are lifted by the same batch of the store, however many they are: or their entries would be seen one
     /// after the other.
     fn lift_veils(&mut self) -> Result<(), StoreError> {
-        self.veils.veiling = Veiling::default();
-        self.staged.insert(keys::VEILING.to_vec(), None);
+        self.forget_veiling();
         for entry_key in std::mem::take(&mut self.veils.veiled) {
             self.remove_veil(&entry_key)?;
             if let Some(id) = keys::parse_entry(&entry_key)
@@ -281,6 +280,12 @@ impl<S: Store> Replica<S> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing is hidden any more.
+    fn forget_veiling(&mut self) {
+        self.veils.veiling = Veiling::default();
+        self.staged.insert(keys::VEILING.to_vec(), None);
     }
 
     fn remove_veil(&mut self, entry_key: &[u8]) -> Result<(), StoreError> {
@@ -315,8 +320,14 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// The entry needs no veil any more, or is gone.
+    /// The entry needs no veil any more.
     pub(super) fn forget_veil(&mut self, entry_key: &[u8]) -> Result<(), StoreError> {
-        if self.veils.veiled.remove(entry_key) { self.remove_veil(entry_key) } else { Ok(()) }
+        if self.veils.veiled.remove(entry_key) {
+            self.remove_veil(entry_key)?;
+            if self.veils.veiled.is_empty() {
+                self.forget_veiling();
+            }
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! Clients that write batches, and what must hold of these at any moment: all of one is seen, or nothing.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use replication::codec::message::Stage;
 use replication::entry::Kind;
@@ -118,7 +121,11 @@ impl Simulation {
         if torn > 0 {
             return Err(format!("{:?} had to show parts of batches: {torn} entries", replica.id()));
         }
-        let mut shown = std::collections::BTreeMap::new();
+        let veils = replica.veil_count().load(Ordering::Relaxed);
+        if veils == 0 && replica.shown() != *replica.vector() {
+            return Err(format!("{:?} hides nothing, and says it shows less than it holds", replica.id()));
+        }
+        let mut shown = BTreeMap::new();
         for id in ids() {
             if let Some((dot, body)) = rows::shown(replica, &id)? {
                 shown.insert(id, replication::Entry::first(dot, body));

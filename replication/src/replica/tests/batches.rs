@@ -118,6 +118,8 @@ fn an_own_write_is_seen_at_once_and_what_it_did_not_replace_stays_veiled() {
     let mut pair = with_a_veil();
     pair.put(1, "one", "mine").unwrap();
     assert_eq!((pair.shown(1, "one").as_deref(), pair.veils()), (Some("mine"), 0));
+    // With the last veil goes what was said to be hidden: sessions waited for it.
+    assert_eq!(pair.replicas[1].shown(), *pair.replicas[1].vector());
 }
 
 #[test]
