@@ -7,7 +7,7 @@ use super::Replica;
 use super::veil::may_be_in_batch;
 use super::write::WriteError;
 use crate::clock::{Dot, Now};
-use crate::entry::{Body, Entry, EntryId};
+use crate::entry::{Body, EntryId};
 use crate::kinds::Change;
 use crate::store::{MAX_BATCH_ROWS, Store, StoreError};
 
@@ -70,13 +70,9 @@ impl<S: Store> Replica<S> {
         let (mut dots, count) = (Vec::with_capacity(writes.len()), writes.len());
         for (number, (id, write)) in writes.into_iter().enumerate() {
             let goes_on = number + 1 < count && !planted!(BatchForgotten);
-            let seen = self.shown_entry(&id)?;
             let dot = self.append_event(now, (id.clone(), goes_on), |replica, current, dot| match write {
-                BatchWrite::Write(body) => Ok(Entry::over(seen.as_ref(), dot, body)),
-                BatchWrite::Change(change) => {
-                    let body = Entry::changed(&id, current, change, dot, &replica.held)?;
-                    Ok(Entry::over(current, dot, body))
-                }
+                BatchWrite::Write(body) => Ok(replica.over_what_is_seen(&id, current, dot, body)?),
+                BatchWrite::Change(change) => replica.changed(&id, current, change, dot),
             });
             // It was possible a moment ago, so the store has failed; half a batch must not be written.
             dots.push(dot.inspect_err(|error| self.failed = Some(StoreError::new(error.to_string())))?);
@@ -96,8 +92,8 @@ impl<S: Store> Replica<S> {
         for (index, (id, write)) in writes.iter().enumerate() {
             if let BatchWrite::Change(change) = write {
                 let dot = Dot { hlc: self.clock.last().next(), replica: self.id };
-                Entry::changed(id, self.entry(id)?.as_ref(), change.clone(), dot, &self.held)
-                    .map_err(|error| BatchError { index: Some(index), error: error.into() })?;
+                self.changed(id, self.entry(id)?.as_ref(), change.clone(), dot)
+                    .map_err(|error| BatchError { index: Some(index), error })?;
             }
         }
         Ok(())

@@ -62,7 +62,7 @@ impl<S: Store> Replica<S> {
         self.documents.note(self.id, id, entry);
         self.rights.note(id);
         if let Some(changed) = &mut self.changed
-            && !self.veils.is_veiled(&crate::keys::entry(id))
+            && self.veils.key_if_veiled(id).is_none()
         {
             changed.note(id, entry);
         }

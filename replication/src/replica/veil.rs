@@ -24,7 +24,7 @@ use crate::clock::{Dot, Hlc, Now, ReplicaId};
 use crate::codec::message::{Batches, DeltaRow};
 use crate::codec::row::{self, EntryRow};
 use crate::codec::veil::{self, Veiling};
-use crate::entry::{Entry, EntryId, Kind, NamespaceId};
+use crate::entry::{Body, Entry, EntryId, Kind, NamespaceId};
 use crate::keys;
 use crate::store::{Store, StoreError};
 use crate::vector::{MAX_ORIGINS, VersionVector};
@@ -81,6 +81,14 @@ impl Veils {
         !self.veiled.is_empty() && self.veiled.contains(entry_key)
     }
 
+    /// The row key of an entry, if that is veiled. Where nothing is, none is made.
+    pub(super) fn key_if_veiled(&self, id: &EntryId) -> Option<Vec<u8>> {
+        if self.veiled.is_empty() {
+            return None;
+        }
+        Some(keys::entry(id)).filter(|entry_key| self.veiled.contains(entry_key))
+    }
+
     /// The batch that removed them is in the store: nobody needs to look for them any more.
     pub(super) fn committed(&mut self) {
         self.count.fetch_sub(std::mem::take(&mut self.lifted), Ordering::AcqRel);
@@ -128,11 +136,25 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// Where its row cannot be read.
     pub fn shown_entry(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
-        let entry_key = keys::entry(id);
-        if !self.veils.is_veiled(&entry_key) {
-            return self.entry(id);
+        match self.veils.key_if_veiled(id) {
+            Some(entry_key) => self.entry_on_veil(&entry_key),
+            None => self.entry(id),
         }
-        self.entry_on_veil(&entry_key)
+    }
+
+    /// The state that this write of a value leaves: what its writer has seen is what readers see, and that is `current` where
+    /// nothing is veiled.
+    pub(super) fn over_what_is_seen(
+        &self,
+        id: &EntryId,
+        current: Option<&Entry>,
+        dot: Dot,
+        body: Body,
+    ) -> Result<Entry, StoreError> {
+        Ok(match self.veils.key_if_veiled(id) {
+            Some(entry_key) => Entry::over(self.entry_on_veil(&entry_key)?.as_ref(), dot, body),
+            None => Entry::over(current, dot, body),
+        })
     }
 
     /// What the veil of an entry shows of it.
@@ -182,12 +204,11 @@ impl<S: Store> Replica<S> {
             return Ok(());
         };
         let unmet = self.unmet(origin, last.position.hlc, events);
-        let entry_keys: Vec<Vec<u8>> = events.iter().map(|row| keys::entry(&row.id)).collect();
-        let touches = entry_keys.iter().any(|entry_key| self.veils.is_veiled(entry_key));
+        let touches = events.iter().any(|row| self.veils.key_if_veiled(&row.id).is_some());
         if unmet.is_empty() && !touches {
             return Ok(());
         }
-        if self.veils.veiled.len() + entry_keys.len() > MAX_VEILS {
+        if self.veils.veiled.len() + events.len() > MAX_VEILS {
             return self.tear();
         }
         if self.veils.veiled.is_empty() {
@@ -205,8 +226,8 @@ impl<S: Store> Replica<S> {
             let row = veil::encode_veiling(&self.veils.veiling);
             self.staged.insert(keys::VEILING.to_vec(), Some(row));
         }
-        for entry_key in entry_keys.into_iter().filter(|_| !planted!(BatchMatesShown) || !touches) {
-            self.veil_entry(entry_key)?;
+        for event in events.iter().filter(|_| !planted!(BatchMatesShown) || !touches) {
+            self.veil_entry(keys::entry(&event.id))?;
         }
         Ok(())
     }
@@ -218,8 +239,7 @@ impl<S: Store> Replica<S> {
         };
         let mut unmet: BTreeMap<ReplicaId, Hlc> = BTreeMap::new();
         for dot in events.iter().filter_map(|row| row.entry.as_ref()).flat_map(Entry::dots) {
-            let held = held(dot.replica);
-            if dot.replica != self.id && dot.hlc > held && self.veils.end_of(dot.replica) > held {
+            if self.is_unmet(dot, held(dot.replica)) {
                 let need = unmet.entry(dot.replica).or_default();
                 *need = dot.hlc.max(*need);
             }
@@ -229,11 +249,13 @@ impl<S: Store> Replica<S> {
 
     /// Whether a state shows a part of a batch that is not held.
     pub(super) fn shows_unmet(&self, id: &EntryId, entry: &Entry) -> bool {
-        let is_unmet = |dot: &Dot| {
-            let held = self.held.hlc(dot.replica);
-            dot.replica != self.id && dot.hlc > held && self.veils.end_of(dot.replica) > held
-        };
-        !self.veils.ends.is_empty() && may_be_in_batch(id) && entry.dots().iter().any(is_unmet)
+        let is_unmet = |dot: Dot| self.is_unmet(dot, self.held.hlc(dot.replica));
+        !self.veils.ends.is_empty() && may_be_in_batch(id) && entry.dots().into_iter().any(is_unmet)
+    }
+
+    /// Whether this event may be of a batch that is not held, where so much of its origin is.
+    fn is_unmet(&self, dot: Dot, held: Hlc) -> bool {
+        dot.replica != self.id && dot.hlc > held && self.veils.end_of(dot.replica) > held
     }
 
     fn veil_entry(&mut self, entry_key: Vec<u8>) -> Result<(), StoreError> {
@@ -299,10 +321,7 @@ impl<S: Store> Replica<S> {
 
     /// This replica has written to an entry: its own write is seen at once, and what it did not replace stays veiled.
     pub(super) fn show_own_write(&mut self, id: &EntryId) -> Result<(), StoreError> {
-        let entry_key = keys::entry(id);
-        if !self.veils.is_veiled(&entry_key) {
-            return Ok(());
-        }
+        let Some(entry_key) = self.veils.key_if_veiled(id) else { return Ok(()) };
         let replaces_all = !matches!(id.kind, Kind::Counter | Kind::Bounded)
             && (id.kind == Kind::Value || !id.element.is_empty());
         let own = self.entry(id)?.and_then(|entry| entry.said_by(self.id));

@@ -44,8 +44,9 @@ impl<S: Store> Replica<S> {
     /// the next [`Replica::flush`].
     pub fn write(&mut self, now: Now, id: EntryId, body: Body) -> Result<Dot, WriteError> {
         self.check_not_draining()?;
-        let seen = self.shown_entry(&id)?;
-        self.append(now, id, |_, _, dot| Ok(Entry::over(seen.as_ref(), dot, body)))
+        self.append(now, id.clone(), |replica, current, dot| {
+            Ok(replica.over_what_is_seen(&id, current, dot, body)?)
+        })
     }
 
     /// As [`Replica::write`], for the kinds beside value: what is written follows from the entry's state.
@@ -60,10 +61,18 @@ impl<S: Store> Replica<S> {
         id: &EntryId,
         change: Change,
     ) -> Result<Dot, WriteError> {
-        self.append(now, id.clone(), |replica, current, dot| {
-            let body = Entry::changed(id, current, change, dot, &replica.held)?;
-            Ok(Entry::over(current, dot, body))
-        })
+        self.append(now, id.clone(), |replica, current, dot| replica.changed(id, current, change, dot))
+    }
+
+    /// The state that this change leaves.
+    pub(super) fn changed(
+        &self,
+        id: &EntryId,
+        current: Option<&Entry>,
+        change: Change,
+        dot: Dot,
+    ) -> Result<Entry, WriteError> {
+        Ok(Entry::over(current, dot, Entry::changed(id, current, change, dot, &self.held)?))
     }
 
     pub(super) fn check_not_draining(&self) -> Result<(), WriteError> {

@@ -9,7 +9,7 @@ use replication::entry::Kind;
 use replication::replica::batch::BatchWrite;
 use replication::{Body, Change, Content, EntryId, Payload, Value};
 
-use super::nodes::{FLUSHED_AT_ONCE_PERMILLE, Node};
+use super::nodes::Node;
 use super::oracle::NAMESPACE;
 use super::oracle::batches::{check_sums, check_whole};
 use super::oracle::kinds::Changed;
@@ -85,30 +85,14 @@ impl Simulation {
             };
             self.nodes[node].staged.push((dot, id, body));
         }
-        let at_once = self.rng.permille(FLUSHED_AT_ONCE_PERMILLE);
-        self.drive(node, at_once)?;
-        if !at_once && self.rng.permille(self.scenario.crash_unflushed_permille) {
-            self.crash(node)?;
-        }
-        Ok(())
+        self.drive_or_crash(node)
     }
 
     /// A client that counts, without a batch, on an account: what it wrote shows what it saw of batches.
     pub(super) fn count_beside_batches(&mut self) -> Result<(), String> {
         let node = self.any_node();
-        let now = self.now(node);
         let id = account(self.rng.below(KEYS));
-        let change = Change::Add { amount: 0, expires_at_s: None };
-        let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
-        replica.commit().map_err(|error| format!("node {node} failed: {error}"))?;
-        let seen = rows::state(replica.store(), &id)?.map(|state| state.dots()).unwrap_or_default();
-        let (held, epoch) = (rows::claims(replica.store())?, replica.epoch());
-        let dot = match replica.change(now, id.clone(), change.clone()) {
-            Ok(dot) => dot,
-            Err(error) => return self.refused(&error),
-        };
-        self.oracle.note_change(dot, Changed::new(change, &seen, &held, epoch, &id));
-        self.staged_by_client(node, dot, id)
+        self.change_entry(node, id, Change::Add { amount: 0, expires_at_s: None })
     }
 
     /// Of no batch a part is seen at this node.

@@ -34,8 +34,14 @@ impl Simulation {
             return self.change_bounded();
         }
         let node = self.any_node();
+        let now_s = self.now(node).wall_ms / 1000;
+        let (id, change) = self.any_change(now_s);
+        self.change_entry(node, id, change)
+    }
+
+    /// A client makes this change at this node.
+    pub(super) fn change_entry(&mut self, node: usize, id: EntryId, change: Change) -> Result<(), String> {
         let now = self.now(node);
-        let (id, change) = self.any_change(now.wall_ms / 1000);
         let Some(replica) = &mut self.nodes[node].replica else { return Ok(()) };
         // What is staged is seen by who writes: it is committed first, so that the row tells.
         replica.commit().map_err(|error| format!("node {node} failed: {error}"))?;

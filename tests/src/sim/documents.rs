@@ -76,12 +76,7 @@ impl Simulation {
         id: EntryId,
     ) -> Result<(), String> {
         self.nodes[node].staged.push((dot, id, Body::Tombstone));
-        let at_once = self.rng.permille(super::nodes::FLUSHED_AT_ONCE_PERMILLE);
-        self.drive(node, at_once)?;
-        if !at_once && self.rng.permille(self.scenario.crash_unflushed_permille) {
-            self.crash(node)?;
-        }
-        Ok(())
+        self.drive_or_crash(node)
     }
 }
 

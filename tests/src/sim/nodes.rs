@@ -34,7 +34,7 @@ const CHUNKS: u64 = 12;
 const MAX_TTL_S: u64 = 5;
 
 /// Of 1,000 writes, how many are committed with their group at once.
-pub(super) const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
+const FLUSHED_AT_ONCE_PERMILLE: u64 = 700;
 
 /// One node: a disk, a clock, and a replica while it is up.
 pub(super) struct Node {
@@ -130,7 +130,11 @@ impl Simulation {
         }
         self.oracle.writes_over(dot, over, held);
         self.nodes[node].staged.push((dot, id, body));
-        // Sometimes the group is committed later, so that a crash finds it unflushed.
+        self.drive_or_crash(node)
+    }
+
+    /// Drives a node where something was staged. Sometimes the group is committed later, so that a crash finds it unflushed.
+    pub(super) fn drive_or_crash(&mut self, node: usize) -> Result<(), String> {
         let at_once = self.rng.permille(FLUSHED_AT_ONCE_PERMILLE);
         self.drive(node, at_once)?;
         if !at_once && self.rng.permille(self.scenario.crash_unflushed_permille) {
