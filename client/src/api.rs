@@ -112,6 +112,9 @@ pub struct Counters {
     /// Entries that readers may have seen with a part of a batch only.
     #[serde(default)]
     pub batches_torn: u64,
+    /// Changes of documents that were folded together.
+    #[serde(default)]
+    pub folded: u64,
     /// Values in the ledger of conflicts now.
     #[serde(default)]
     pub conflict_rows: u64,

@@ -113,6 +113,10 @@ fn describe() {
         "littoral_batches_torn_total",
         "Entries that readers may have seen with a part of a batch only"
     );
+    describe_counter!(
+        "littoral_document_changes_folded_total",
+        "Changes of documents that were folded together"
+    );
     describe_gauge!("littoral_conflict_rows", "Values in the ledger of conflicts");
     describe_gauge!("littoral_conflict_bytes", Unit::Bytes, "Bytes of those, with their chunks");
     describe_counter!("littoral_writes_refused_total", "Writes of clients that were not taken, by reason");
@@ -172,6 +176,7 @@ fn export(status: &Status, peering: &Peering) {
     counter!("littoral_conflicts_dropped_total").absolute(counters.conflicts_dropped);
     gauge!("littoral_veiled_entries").set(counters.veiled as f64);
     counter!("littoral_batches_torn_total").absolute(counters.batches_torn);
+    counter!("littoral_document_changes_folded_total").absolute(counters.folded);
     gauge!("littoral_conflict_rows").set(counters.conflict_rows as f64);
     gauge!("littoral_conflict_bytes").set(counters.conflict_bytes as f64);
     export_membership(&status.membership);

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use replication::store::{Batch, Visit};
+use replication::store::folding::Folding;
+use replication::store::{Batch, Folded, Visit};
 use replication::{Hlc, Position, ReplicaId, Store, StoreError, VersionVector};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,12 @@ const CHECKPOINT_FILE: &str = "checkpoint.json";
 /// A store on disk. Clones read and write the same store; only the engine's writes.
 #[derive(Clone)]
 pub struct SledStore {
+    rows: Folding<Rows>,
+}
+
+/// Its rows, as sled has them.
+#[derive(Clone)]
+struct Rows {
     tree: sled::Tree,
     db: sled::Db,
     file: std::sync::Arc<File>,
@@ -77,17 +84,16 @@ impl SledStore {
             File::options().write(true).open(&path).map_err(|error| at(&path, "cannot be opened", &error))?;
         sync_folders(&folder).map_err(|error| at(&folder, "cannot be synced", &error))?;
         let tree = sled::Tree::clone(&db);
-        let mut store =
-            Self { tree, db, file: std::sync::Arc::new(file), commits: std::sync::Arc::default() };
-        store.flush()?;
-        Ok(store)
+        let mut rows = Rows { tree, db, file: std::sync::Arc::new(file), commits: std::sync::Arc::default() };
+        rows.flush()?;
+        Ok(Self { rows: Folding::new(rows) })
     }
 }
 
 impl SledStore {
     /// How many batches readers may have seen something of, since the store was opened.
     pub(crate) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::SeqCst)
+        self.rows.beneath().commits.load(Ordering::SeqCst)
     }
 
     /// Makes sure that sled's next writes find room, or says that there is none.
@@ -95,10 +101,11 @@ impl SledStore {
     /// # Errors
     /// When the disk cannot give the room.
     pub fn reserve_room(&self) -> io::Result<()> {
-        let end = self.file.metadata()?.len();
+        let file = &*self.rows.beneath().file;
+        let end = file.metadata()?.len();
         let from = end.saturating_sub(RESERVED_BYTES);
         let bytes = end - from + RESERVED_BYTES;
-        Ok(rustix::fs::fallocate(&*self.file, rustix::fs::FallocateFlags::KEEP_SIZE, from, bytes)?)
+        Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, from, bytes)?)
     }
 }
 
@@ -124,6 +131,28 @@ fn failed(error: &sled::Error) -> StoreError {
 }
 
 impl Store for SledStore {
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.rows.read(key)
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.rows.scan(from, visit)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.rows.commit(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.rows.flush()
+    }
+
+    fn fold(&mut self, document: &[u8], elements: &[Bytes]) -> Result<Folded, StoreError> {
+        self.rows.fold(document, elements)
+    }
+}
+
+impl Store for Rows {
     fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let row = self.tree.get(key).map_err(|error| failed(&error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))

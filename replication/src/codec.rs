@@ -15,6 +15,7 @@ use crate::vector::{MAX_ORIGINS, Position, VersionVector};
 pub mod conflict;
 pub mod copy;
 pub mod delta;
+pub mod fold;
 pub mod member;
 pub mod message;
 pub(crate) mod parts;
@@ -198,6 +199,7 @@ mod tests {
             let sealed = seal(b"k", bytes.clone());
             let _ = row::decode_entry(b"k", &sealed.clone().into());
             let _ = row::decode_log(b"k", Hlc::ZERO, &sealed);
+            let _ = fold::Fold::read(b"k", &sealed).map(|fold| fold.unfold());
             let _ = row::decode_summary(&seal(crate::keys::SUMMARY, bytes.clone()));
             let _ = row::decode_peers(&seal(crate::keys::PEERS, bytes.clone()));
             bytes.insert(0, crate::link::PROTOCOL_VERSION);

@@ -109,6 +109,12 @@ pub fn rows(bytes: &Bytes) -> Result<Vec<(Bytes, Content)>, ChunkTooLarge> {
     rows_of(Form::Change, &blake3::Hasher::new(), bytes)
 }
 
+/// The element under which a change is put that has one row.
+pub(crate) fn element_of(change: &Bytes) -> Bytes {
+    PartName { form: Form::Change, hash: hash_of(&blake3::Hasher::new(), change), index: 0, count: 1 }
+        .to_element()
+}
+
 /// As [`rows`], of a history that this replica puts again. Two replicas that put the same do so under two names, so that one
 /// can take its own back.
 pub(crate) fn history_rows(by: ReplicaId, bytes: &Bytes) -> Result<Vec<(Bytes, Content)>, ChunkTooLarge> {
@@ -123,9 +129,7 @@ fn rows_of(
     if bytes.len() > MAX_CHUNK_BYTES {
         return Err(ChunkTooLarge { bytes: bytes.len() });
     }
-    let digest = *hasher.clone().update(bytes).finalize().as_bytes();
-    let mut hash = [0; HASH_BYTES];
-    hash.copy_from_slice(&digest[..HASH_BYTES]);
+    let hash = hash_of(hasher, bytes);
     let count = bytes.len().div_ceil(MAX_INLINE_BYTES).max(1) as u16;
     let part = |index: u16| {
         let from = usize::from(index) * MAX_INLINE_BYTES;
@@ -133,6 +137,13 @@ fn rows_of(
         (PartName { form, hash, index, count }.to_element(), Content { bytes, expires_at_s: None })
     };
     Ok((0..count).map(part).collect())
+}
+
+fn hash_of(hasher: &blake3::Hasher, bytes: &[u8]) -> [u8; HASH_BYTES] {
+    let digest = *hasher.clone().update(bytes).finalize().as_bytes();
+    let mut hash = [0; HASH_BYTES];
+    hash.copy_from_slice(&digest[..HASH_BYTES]);
+    hash
 }
 
 /// Puts parts together until chunks are whole.

@@ -6,6 +6,7 @@
 //! | `e` namespace(16) kind(1) key `00 00` element | a member of a set or field of a map; without an element, its head. `00` in the key is `00 ff` |
 //! | `f` namespace(16) key `00 00` hlc(8, big endian) replica(16) | a value under this key that lost, by the event that wrote it; `00` in the key is `00 ff` |
 //! | `g` hlc(8, big endian) row key of a lost value | when it was noticed that it had lost |
+//! | `h` row key of a document's head, element | changes of that document that were folded together, that element among them ([`crate::store::folding`]) |
 //! | `l` origin index(2, big endian) hlc(8, big endian) | one row of the log: this event wrote that entry |
 //! | `x` expiry(8, big endian) row key of an entry | that entry expires then (Unix seconds) |
 //! | `c` chunk(32) row key of an entry, returned state or lost value | that state names the chunk; its length in bytes |
@@ -36,6 +37,8 @@ pub const CHUNK: u8 = b'c';
 pub const CONFLICT: u8 = b'f';
 /// First byte of the rows that list those by age.
 pub const CONFLICT_AGE: u8 = b'g';
+/// First byte of the rows of changes that were folded together.
+pub const FOLD: u8 = b'h';
 /// First byte of the rows of returned states.
 pub const RETURNED: u8 = b'd';
 /// First byte of the rows of what readers see of entries whose state shows a part of a batch.
@@ -178,6 +181,38 @@ pub fn parse_chunk(row_key: &[u8]) -> Option<(ChunkId, &[u8])> {
 /// Row key of what readers see of an entry meanwhile.
 pub fn veil(entry_key: &[u8]) -> Vec<u8> {
     [&[VEIL][..], entry_key].concat()
+}
+
+/// Row key of changes that were folded together, by the row key of the first.
+pub fn fold(entry_key: &[u8]) -> Vec<u8> {
+    [&[FOLD][..], entry_key].concat()
+}
+
+/// The row key of a document's head and the element, if this is the row key of an entry of a document. Nothing else lies
+/// between a document's head and its last element.
+pub fn split_document(row_key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let is_document =
+        row_key.first() == Some(&ENTRY) && row_key.get(ENTRY_HEAD_BYTES - 1) == Some(&(Kind::Doc as u8));
+    let key = row_key.get(ENTRY_HEAD_BYTES..).filter(|_| is_document)?;
+    let mut at = 0;
+    loop {
+        match key.get(at..)? {
+            [0, 0, ..] => return Some(row_key.split_at(ENTRY_HEAD_BYTES + at + END_OF_KEY.len())),
+            [0, ..] => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// Whether there may be documents from this row key on and before that one, both of entries or beyond them.
+pub fn may_pass_documents(from: &[u8], before: &[u8]) -> bool {
+    const DOC: u8 = Kind::Doc as u8;
+    match (from.get(..ENTRY_HEAD_BYTES), before.get(..ENTRY_HEAD_BYTES)) {
+        (Some([one @ .., from]), Some([other @ .., before])) if one == other => {
+            *from <= DOC && DOC <= *before
+        }
+        _ => from.first().is_none_or(|first| *first <= ENTRY),
+    }
 }
 
 /// Row key of a returned state.

@@ -75,6 +75,7 @@ bugs! {
     BatchForgotten, "replica/batch.rs", "the events of a batch are not marked as one";
     AheadShown, "replica/veil.rs", "readers see states that show a part of a batch";
     BatchMatesShown, "replica/veil.rs", "a batch that touches a veiled entry is shown but for that";
+    FoldKeepsRemoved, "store/folding.rs", "a change that is dropped stays in its fold";
 }
 
 /// The selected bug, counted from 1 as in [`Bug::ALL`]; 0 while there is none.

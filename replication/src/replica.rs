@@ -42,6 +42,7 @@ mod copy;
 pub mod documents;
 pub mod epoch;
 mod eviction;
+mod fold;
 mod lag;
 mod membership;
 mod open;
@@ -95,13 +96,15 @@ pub struct Settings {
     pub max_waiting_bytes: u64,
     /// Values that have lost unseen: how long they are kept, and how many of them.
     pub conflicts: conflicts::Bounds,
+    /// With so many changes that all members hold and that are not folded yet, a document is folded.
+    pub fold_from: usize,
     /// A random number of this run of the process, by which two that run under one id are told apart.
     pub boot: u64,
 }
 
 impl Settings {
     /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, 5 ms to gather,
-    /// epochs of a minute, a week away, 16 GiB that wait, [`conflicts::Bounds::USUAL`].
+    /// epochs of a minute, a week away, 16 GiB that wait, [`conflicts::Bounds::USUAL`], folds of 64 changes on.
     pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
         Self {
             cluster,
@@ -112,6 +115,7 @@ impl Settings {
             max_away_ms: 7 * 24 * 3_600_000,
             max_waiting_bytes: 16 << 30,
             conflicts: conflicts::Bounds::USUAL,
+            fold_from: 64,
             boot: 0,
         }
     }
@@ -248,6 +252,8 @@ pub struct Counters {
     pub conflicts_dropped: u64,
     /// Entries that readers may have seen with a part of a batch only.
     pub batches_torn: u64,
+    /// Changes of documents that were folded together.
+    pub folded: u64,
 }
 
 /// One PoP's copy.
@@ -318,6 +324,8 @@ pub struct Replica<S: Store> {
     changed: Option<changed::Changed>,
     /// Which documents have changed, and which are to be mended.
     documents: documents::Documents,
+    /// Which changes of documents may be folded together.
+    foldable: fold::Foldable,
     /// Rights that writers wait for.
     rights: rights::Rights,
     /// The verification that is running.

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 pub mod conformance;
+pub mod folding;
 pub mod memory;
 
 /// Rows to write (`Some`) or remove (`None`), by key.
@@ -35,6 +36,15 @@ impl StoreError {
     }
 }
 
+/// What came of [`Store::fold`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// So many of the elements, from the first on, need not be asked for again.
+    pub seen: usize,
+    /// So many of them take less room now.
+    pub kept: usize,
+}
+
 /// An ordered map of bytes.
 pub trait Store {
     /// The row under `key`.
@@ -49,4 +59,10 @@ pub trait Store {
 
     /// Returns once every committed batch would survive a loss of power.
     fn flush(&mut self) -> Result<(), StoreError>;
+
+    /// Takes note that these elements of a document, in the order in which they were put, are hardly going to change any
+    /// more: a store may keep them in less room. Nobody who reads it sees a difference.
+    fn fold(&mut self, _document: &[u8], elements: &[Bytes]) -> Result<Folded, StoreError> {
+        Ok(Folded { seen: elements.len(), kept: 0 })
+    }
 }

@@ -80,6 +80,8 @@ pub struct Outcome {
     pub rebuilt: u64,
     /// Entries dropped because they were over.
     pub dropped: u64,
+    /// Changes of documents folded together.
+    pub folded: u64,
     /// Writes of earlier incarnations written anew.
     pub written_anew: u64,
     /// Writes of earlier incarnations that are left for an operator.
@@ -110,6 +112,7 @@ impl Outcome {
         self.turned_away += other.turned_away;
         self.rebuilt += other.rebuilt;
         self.dropped += other.dropped;
+        self.folded += other.folded;
         self.written_anew += other.written_anew;
         self.dead_letters += other.dead_letters;
         self.delivered += other.delivered;
@@ -127,13 +130,13 @@ impl Outcome {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { acknowledged, refused, turned_away, delivered, crashes, .. } = self;
-        let Self { repaired, rebuilt, dropped, written_anew, dead_letters, trace, .. } = self;
+        let Self { repaired, rebuilt, dropped, folded, written_anew, dead_letters, trace, .. } = self;
         let healed_s = self.healed_after_us as f64 / 1e6;
         write!(
             f,
             "{acknowledged} writes acknowledged, {refused} refused by clocks, {turned_away} by members not in, \
              {delivered} frames delivered, {crashes} crashes, {repaired} entries repaired, {dropped} dropped, \
-             {rebuilt} nodes made anew, {written_anew} writes written anew, {dead_letters} dead letters, \
+             {folded} changes folded, {rebuilt} nodes made anew, {written_anew} writes written anew, {dead_letters} dead letters, \
              healed within {healed_s:.1} s, trace {trace:016x}"
         )?;
         if self.to_cross_bytes == 0 {
@@ -281,7 +284,8 @@ impl Simulation {
         let usual = Settings::new([1; 16], DigestKey::new([2; 32]));
         // Clocks jump by weeks, and what was noted must be there to be looked at.
         let conflicts = Bounds { kept_ms: LEDGER_KEPT_MS, ..Bounds::USUAL };
-        Settings { epoch_every_ms, max_away_ms, max_waiting_bytes, conflicts, boot, ..usual }
+        // A run makes few edits.
+        Settings { epoch_every_ms, max_away_ms, max_waiting_bytes, conflicts, boot, fold_from: 3, ..usual }
     }
 
     fn record(&self, node: usize) -> MemberRecord {

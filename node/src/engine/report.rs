@@ -53,6 +53,7 @@ fn counters(replica: &Replica<SledStore>) -> Counters {
         conflicts_dropped: counters.conflicts_dropped,
         veiled: replica.veil_count().load(Ordering::Acquire) as u64,
         batches_torn: counters.batches_torn,
+        folded: counters.folded,
         conflict_rows: conflicts.rows,
         conflict_bytes: conflicts.bytes,
     }

@@ -62,6 +62,7 @@ impl<S: Store> Replica<S> {
             peers_stored_us: 0,
             changed: None,
             documents: super::documents::Documents::default(),
+            foldable: super::fold::Foldable::default(),
             rights: super::rights::Rights::default(),
             walk: None,
             events: VecDeque::new(),

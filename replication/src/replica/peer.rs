@@ -230,6 +230,7 @@ impl<S: Store> Replica<S> {
         self.consider_thorough_sweep(now);
         self.mend_document(now)?;
         self.sweep_slice()?;
+        self.fold_slice()?;
         self.sweep_ledger(now)?;
         if self.peers_changed && now.mono_us >= self.peers_stored_us + STORE_PEERS_EVERY_US {
             self.store_peers(now);
@@ -255,7 +256,7 @@ impl<S: Store> Replica<S> {
         let peers = self.peers_changed.then_some(self.peers_stored_us + STORE_PEERS_EVERY_US);
         let may_judge = self.returned_wait && self.stage() == Stage::Member && self.is_settled();
         let mend = self.documents_due_us();
-        let at_once = self.sweep.is_some() && mend.is_none() || may_judge;
+        let at_once = self.sweep.is_some() && mend.is_none() || self.may_fold() || may_judge;
         let walk = self.walk.as_ref().map(verify::Walk::due_us);
         let due = due
             .chain(peers)

@@ -143,6 +143,7 @@ impl<S: Store> Replica<S> {
                 walk.log_changed(&row_key, true, false);
             }
             self.waiting.log_row_went(bytes);
+            self.foldable.note(&log_row.id, dot.hlc, self.settings.fold_from);
             if let Some(entry) = entry.filter(|entry| speaks_for(dot, entry)) {
                 self.settle_entry(&log_row.id, entry)?;
             }

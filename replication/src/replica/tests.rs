@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 mod batches;
+mod folds;
 mod members;
 mod reach;
 mod relays;

@@ -16,7 +16,7 @@ use super::{Event, Replica, entry_of_row};
 use crate::clock::{Hlc, Now};
 use crate::codec::{Malformed, conflict, row, veil};
 use crate::digest::{Digest, DigestKey, DigestTree, NameHash};
-use crate::entry::{Body, EntryId};
+use crate::entry::{Body, EntryId, Kind};
 use crate::keys;
 use crate::store::{Store, StoreError};
 
@@ -158,6 +158,8 @@ pub(super) struct Walk {
     listed: ChunkRows,
     named: ChunkRows,
     bytes: u64,
+    /// Changes of documents that may be folded together.
+    held_by_all: Vec<(EntryId, Hlc)>,
     due_us: u64,
 }
 
@@ -236,6 +238,9 @@ impl Walk {
             self.entries += 1;
             self.usages.change(&id, None, Some(&entry.body));
             self.named.add_all(row_key, &entry.body);
+            if id.kind == Kind::Doc && entry.dot.hlc <= replica.epoch {
+                self.held_by_all.push((id, entry.dot.hlc));
+            }
         } else if row_key.first() == Some(&keys::CHUNK) {
             self.listed.add(row_key, row::decode_chunk(row_key, row)?);
         } else if row_key.first() == Some(&keys::RETURNED) {
@@ -283,6 +288,7 @@ impl<S: Store> Replica<S> {
             listed: ChunkRows::default(),
             named: ChunkRows::default(),
             bytes: 0,
+            held_by_all: Vec::new(),
             due_us: now.mono_us,
         });
         Ok(true)
@@ -332,6 +338,9 @@ impl<S: Store> Replica<S> {
                 }
             }
         })?;
+        for (id, hlc) in walk.held_by_all.drain(..) {
+            self.foldable.note(&id, hlc, self.settings.fold_from);
+        }
         if damaged.is_none() && !walk.cursor.is_empty() {
             self.walk = Some(walk);
         } else {

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use replication::codec::row;
 use replication::digest::DigestTree;
 use replication::store::Batch;
-use replication::store::memory::MemoryStore;
 use replication::{Body, DigestKey, Dot, EntryId, Hlc, Store, keys};
 
+use super::disk::Disk;
 use super::oracle::NAMESPACE;
 use super::scenario::Amnesia;
 use crate::random::Random;
@@ -21,12 +21,12 @@ const BITS_BELOW_PART: u32 = 14;
 /// their log rows away, and makes counts and root fit again. Gives how many. Entries with events of the store's own in
 /// the log stay: of those, more than entries would tell.
 pub(super) fn forget(
-    store: &mut MemoryStore,
+    store: &mut Disk,
     key: &DigestKey,
     (kind, rng): (Amnesia, &mut Random),
     held_elsewhere: &dyn Fn(&EntryId, Dot) -> bool,
 ) -> usize {
-    let Some(summary) = store.read(keys::SUMMARY).expect("memory reads") else { return 0 };
+    let Some(summary) = store.read(keys::SUMMARY).expect("a disk in memory reads") else { return 0 };
     let mut summary = row::decode_summary(&summary).expect("the replica wrote it");
     let mut tree = DigestTree::default();
     let mut forgotten = BTreeSet::new();
@@ -64,7 +64,7 @@ pub(super) fn forget(
         }
         ControlFlow::Continue(())
     };
-    store.scan(&[keys::ENTRY], &mut visit).expect("memory scans");
+    store.scan(&[keys::ENTRY], &mut visit).expect("a disk in memory scans");
     let mut log_rows = 0;
     let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
         if row_key.first() == Some(&keys::LOG)
@@ -76,18 +76,18 @@ pub(super) fn forget(
         }
         ControlFlow::Continue(())
     };
-    store.scan(&[keys::LOG], &mut visit).expect("memory scans");
+    store.scan(&[keys::LOG], &mut visit).expect("a disk in memory scans");
     summary.entries -= doomed.iter().filter(|row_key| row_key.first() == Some(&keys::ENTRY)).count() as u64;
     doomed.iter().for_each(|row_key| assert!(store.lose(row_key)));
     summary.log_rows -= log_rows;
     summary.root = tree.root();
     set_back.insert(keys::SUMMARY.to_vec(), Some(row::encode_summary(&summary)));
-    store.commit(set_back).and_then(|()| store.flush()).expect("memory commits");
+    store.commit(set_back).and_then(|()| store.flush()).expect("a disk in memory commits");
     forgotten.len()
 }
 
 /// The entries that events of the store's own wrote, as far as its log goes back.
-fn own_events(store: &MemoryStore) -> BTreeSet<EntryId> {
+fn own_events(store: &Disk) -> BTreeSet<EntryId> {
     let mut own = BTreeSet::new();
     let mut visit = |row_key: &[u8], bytes: bytes::Bytes| {
         if keys::parse_log(row_key, 0).is_none() {
@@ -98,6 +98,6 @@ fn own_events(store: &MemoryStore) -> BTreeSet<EntryId> {
         }
         ControlFlow::Continue(())
     };
-    store.scan(&keys::log(0, Hlc::ZERO), &mut visit).expect("memory scans");
+    store.scan(&keys::log(0, Hlc::ZERO), &mut visit).expect("a disk in memory scans");
     own
 }

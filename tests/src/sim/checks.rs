@@ -147,7 +147,7 @@ impl Simulation {
             // What rot has taken the index misses at the next opening, and then it is made anew.
             let indexed = node.replica.as_ref().map_or(reopened.store(), Replica::store);
             rows::check_chunk_index(indexed)?;
-            let settled = node.replica.as_ref().filter(|replica| replica.store().memory.unflushed() == 0);
+            let settled = node.replica.as_ref().filter(|replica| replica.store().memory().unflushed() == 0);
             if settled.is_some_and(|replica| replica.root() != reopened.root()) {
                 return Err("the root changes when the store is opened again".into());
             }
@@ -168,6 +168,7 @@ impl Simulation {
         for counters in counters {
             self.outcome.repaired += counters.repaired;
             self.outcome.dropped += counters.dropped;
+            self.outcome.folded += counters.folded;
             self.outcome.written_anew += counters.written_anew;
         }
         // What a removed replica wrote, and others hold ahead of its claims, is brought to all by rounds.

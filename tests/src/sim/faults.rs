@@ -173,11 +173,12 @@ impl Simulation {
         self.oracle.note_members(&replica);
         self.outcome.repaired += replica.counters().repaired;
         self.outcome.dropped += replica.counters().dropped;
+        self.outcome.folded += replica.counters().folded;
         self.outcome.written_anew += replica.counters().written_anew;
         self.sessions.end(node);
         let mut disk = replica.into_store();
-        let kept = self.rng.below(disk.memory.unflushed() as u64 + 1) as usize;
-        disk.memory.crash(kept);
+        let kept = self.rng.below(disk.memory().unflushed() as u64 + 1) as usize;
+        disk.memory_mut().crash(kept);
         self.nodes[node].disk = disk;
         for (dot, id, body) in std::mem::take(&mut self.nodes[node].staged) {
             self.oracle.crashed(node, dot, id, body);
@@ -191,7 +192,7 @@ impl Simulation {
         let elsewhere =
             |id: &_, dot| others.iter().any(|held| held.get(id).is_some_and(|(at, _)| *at >= dot));
         let settings = self.settings(0);
-        let disk = &mut self.nodes[node].disk.memory;
+        let disk = &mut self.nodes[node].disk;
         let kind = (self.scenario.amnesia, &mut self.rng);
         let forgotten = amnesia::forget(disk, &settings.digest_key, kind, &elsewhere);
         self.forgot = forgotten > 0;

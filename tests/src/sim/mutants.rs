@@ -43,7 +43,7 @@ const fn hunt(bug: &'static str, scenario: &'static str, from: u64) -> Hunt {
 }
 
 /// Every bug with the scenario that is about its like, and the first seed to try.
-const HUNTS: [Hunt; 36] = [
+const HUNTS: [Hunt; 37] = [
     hunt("AcknowledgedBeforeFlush", "power-cuts", 0),
     hunt("SentBeforeFlush", "power-cuts", 140),
     hunt("TieBreakForgotten", "partitions", 0),
@@ -80,6 +80,7 @@ const HUNTS: [Hunt; 36] = [
     hunt("BatchForgotten", "batches", 0),
     hunt("AheadShown", "batches", 0),
     hunt("BatchMatesShown", "batches", 0),
+    hunt("FoldKeepsRemoved", "gc-partition", 0),
 ];
 
 /// What came of one search.

@@ -86,7 +86,7 @@ impl Node {
     /// A copy of what its disk would hold after a power cut now.
     pub(super) fn durable_copy(&self) -> Option<Disk> {
         let mut copy = self.replica.as_ref()?.store().clone();
-        copy.memory.crash(0);
+        copy.memory_mut().crash(0);
         Some(copy)
     }
 }
