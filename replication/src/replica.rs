@@ -104,7 +104,7 @@ pub struct Settings {
 
 impl Settings {
     /// What a cluster is run with where nothing else is asked for: heartbeats twice a second, 5 ms to gather,
-    /// epochs of a minute, a week away, 16 GiB that wait, [`conflicts::Bounds::USUAL`], folds of 64 changes on.
+    /// epochs of a minute, a week away, 16 GiB that wait, [`conflicts::Bounds::USUAL`], folds of 128 changes on.
     pub const fn new(cluster: [u8; 16], digest_key: DigestKey) -> Self {
         Self {
             cluster,
@@ -115,7 +115,7 @@ impl Settings {
             max_away_ms: 7 * 24 * 3_600_000,
             max_waiting_bytes: 16 << 30,
             conflicts: conflicts::Bounds::USUAL,
-            fold_from: 64,
+            fold_from: 128,
             boot: 0,
         }
     }

@@ -8,8 +8,15 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::{fs, io};
 
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, ROOT};
 use littoral_node::fuzzing;
-use replication::Store;
+use replication::codec::row::{self, EntryRow};
+use replication::kinds::{Element, ElementPart, PartState};
+use replication::store::folding::Folding;
+use replication::store::memory::MemoryStore;
+use replication::store::{Batch, Store};
+use replication::{Body, Dot, Entry, EntryId, Hlc, Kind, NamespaceId, ReplicaId, doc, keys};
 
 use super::session::{self, step};
 use crate::sim::{self, Scenario};
@@ -58,6 +65,7 @@ pub fn make() -> Inputs {
     for store in stores {
         add_rows(&mut inputs, &store);
     }
+    add_rows(&mut inputs, folded_document().beneath());
     add(&mut inputs, "packed", packed(&frames));
     add(&mut inputs, "frames", frames.into_iter().collect());
     add(&mut inputs, "hello", hellos());
@@ -141,6 +149,32 @@ fn add_rows(inputs: &mut Inputs, store: &impl Store) {
         ControlFlow::Continue(())
     };
     store.scan(&[], &mut visit).expect("memory scans");
+}
+
+/// A document of a few edits, folded.
+fn folded_document() -> Folding<MemoryStore> {
+    let whole = EntryId::whole(NamespaceId([9; 16]), Kind::Doc, &b"page"[..]);
+    let mut document = AutoCommit::new().with_actor(ActorId::from([1; 24]));
+    let (mut batch, mut elements) = (Batch::new(), Vec::new());
+    for n in 0..4 {
+        // One is long enough for Automerge to compress it.
+        document.put(ROOT, "text", "a text of words ".repeat(1 + n * 10)).expect("a field can be put");
+        document.commit();
+        let change = document.get_last_local_change().expect("it was edited").bytes().into_owned();
+        let (element, content) = doc::rows(&change.into()).expect("it is small").remove(0);
+        let id = EntryId { element: element.clone(), ..whole.clone() };
+        let dot = Dot { hlc: Hlc::new(1_800_000_000_000 + n as u64, 0), replica: ReplicaId([1; 16]) };
+        let part = ElementPart { hlc: dot.hlc, state: PartState::Alive(content) };
+        let body = Body::Element(Element { parts: [(dot.replica, part)].into() });
+        let row_key = keys::entry(&id);
+        let row = row::encode_entry(&row_key, &EntryRow::of(0, Entry { dot, body, base: Hlc::ZERO }));
+        batch.insert(row_key, Some(row));
+        elements.push(element);
+    }
+    let mut store = Folding::<MemoryStore>::default();
+    let folded = store.commit(batch).and_then(|()| store.fold(&keys::entry(&whole), &elements));
+    assert_eq!(folded.expect("memory commits").kept, elements.len());
+    store
 }
 
 fn hellos() -> Named {

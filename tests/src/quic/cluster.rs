@@ -278,10 +278,7 @@ impl Cluster {
     /// # Errors
     /// The first claim that is not.
     pub fn check_claims(&self) -> Result<(), String> {
-        self.check_replicas(|oracle, replica| {
-            oracle.check_claims(replica)?;
-            oracle.check_origins(replica)
-        })
+        self.check_replicas(|oracle, replica| oracle.check_states(replica))
     }
 
     /// That every entry is a write that was issued, and none acknowledged is lost.

@@ -73,12 +73,9 @@ impl Simulation {
         if self.forgot || self.oracle.has_doubts() || replica.stage() != Stage::Member {
             return Ok(());
         }
-        for id in ids() {
-            if let Some(state) = rows::state(replica.store(), &id)? {
-                bounded::check_not_negative(&state)
-                    .map_err(|why| format!("{:?} has {id:?}: {why}", replica.id()))?;
-            }
-        }
-        Ok(())
+        rows::states_of(replica.store(), ids())?.iter().try_for_each(|(id, state)| {
+            let found = bounded::check_not_negative(state);
+            found.map_err(|why| format!("{:?} has {id:?}: {why}", replica.id()))
+        })
     }
 }

@@ -123,8 +123,7 @@ impl Simulation {
         for (number, node) in self.nodes.iter().enumerate() {
             let Some(replica) = &node.replica else { continue };
             if !self.forgot && !self.oracle.doubts(node.id) {
-                self.oracle.check_claims(replica)?;
-                self.oracle.check_origins(replica)?;
+                self.oracle.check_states(replica)?;
             }
             if !self.forgot {
                 self.oracle.check_ledger(replica)?;

@@ -21,8 +21,25 @@ pub(super) fn state(disk: &impl Store, id: &EntryId) -> Result<Option<Entry>, St
     Ok(entry(disk, id)?.map(|(dot, body)| Entry::first(dot, body)))
 }
 
+/// The states of entries.
+pub(super) type States = BTreeMap<EntryId, Entry>;
+
+/// As [`state`], of several entries: those that there are.
+pub(super) fn states_of(disk: &impl Store, ids: impl Iterator<Item = EntryId>) -> Result<States, String> {
+    let origins = origins(disk)?;
+    let mut states = States::new();
+    for id in ids {
+        let row_key = keys::entry(&id);
+        if let Some(row) = disk.read(&row_key).map_err(|error| error.to_string())? {
+            let (dot, body) = decoded(&origins, &row_key, &row)?;
+            states.insert(id, Entry::first(dot, body));
+        }
+    }
+    Ok(states)
+}
+
 /// The states of all entries of a store.
-pub(super) fn states(disk: &impl Store) -> Result<BTreeMap<EntryId, Entry>, String> {
+pub(super) fn states(disk: &impl Store) -> Result<States, String> {
     let states = entries(disk)?.into_iter();
     Ok(states.map(|(id, (dot, body))| (id, Entry::first(dot, body))).collect())
 }

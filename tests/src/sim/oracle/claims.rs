@@ -6,7 +6,7 @@ use replication::kinds::Frontier;
 use replication::{Body, Dot, Entry, EntryId, Hlc, Now, Replica, ReplicaId, Store, VersionVector};
 
 use super::{NAMESPACE, Oracle};
-use crate::sim::rows;
+use crate::sim::rows::{self, States};
 
 impl Oracle {
     /// Takes note of what this replica claims, and of the members it knows. Call it before [`Oracle::check_epoch`].
@@ -79,13 +79,20 @@ impl Oracle {
         }
     }
 
+    /// The states that a replica holds are what it claims, and what their origins have made durable.
+    pub(crate) fn check_states(&self, replica: &Replica<impl Store>) -> Result<(), String> {
+        let states = rows::states(replica.store())?;
+        self.check_claims(replica, &states)?;
+        self.check_claimed_changes(replica, &states)?;
+        self.check_origins(replica, &states)
+    }
+
     /// `vector[o] >= t` implies the effect of all of `o`'s acknowledged events up to `t`. An entry may be absent where
     /// the newest of them is over at the replica's epoch.
-    pub(crate) fn check_claims(&self, replica: &Replica<impl Store>) -> Result<(), String> {
-        let entries = rows::entries(replica.store())?;
+    fn check_claims(&self, replica: &Replica<impl Store>, states: &States) -> Result<(), String> {
         for (id, _) in self.values() {
             let Some((newest, body)) = self.newest_covered(id, replica.vector()) else { continue };
-            let held = entries.get(id).map(|(dot, _)| *dot);
+            let held = states.get(id).map(|state| state.dot);
             let is_right = match held {
                 Some(held) => held >= newest,
                 None => self.may_be_absent(id, newest, body, replica.epoch()),
@@ -99,19 +106,18 @@ impl Oracle {
                 ));
             }
         }
-        self.check_claimed_changes(replica)
+        Ok(())
     }
 
     /// What a replica holds of another was durable there before it left.
-    pub(crate) fn check_origins(&self, replica: &Replica<impl Store>) -> Result<(), String> {
-        let entries = rows::entries(replica.store())?;
+    fn check_origins(&self, replica: &Replica<impl Store>, states: &States) -> Result<(), String> {
         let is_known = |dot: &Dot| {
             self.durable.contains_key(dot) || self.doubtful_writes.iter().any(|(known, ..)| known == dot)
         };
-        let foreign = entries
-            .into_iter()
-            .filter(|(id, (dot, _))| id.namespace == NAMESPACE && dot.replica != replica.id());
-        match foreign.map(|(id, (dot, _))| (id, dot)).find(|(_, dot)| !is_known(dot)) {
+        let is_foreign = |id: &EntryId, dot: Dot| id.namespace == NAMESPACE && dot.replica != replica.id();
+        let foreign =
+            states.iter().map(|(id, state)| (id, state.dot)).filter(|(id, dot)| is_foreign(id, *dot));
+        match { foreign }.find(|(_, dot)| !is_known(dot)) {
             Some((id, dot)) => Err(format!(
                 "{:?} holds {dot:?} on {:?}, which its origin has not made durable",
                 replica.id(),

@@ -7,7 +7,7 @@ use replication::read::kinds;
 use replication::{Change, Dot, EntryId, Hlc, Replica, ReplicaId, Store, VersionVector};
 
 use super::{NAMESPACE, Oracle};
-use crate::sim::rows;
+use crate::sim::rows::States;
 
 /// Counters with this in front of their keys expire; what they stand at then is not foretold.
 pub(crate) const WINDOW: &[u8] = b"window";
@@ -56,16 +56,19 @@ impl Oracle {
     }
 
     /// What a replica claims of such an entry is in its state, or was over.
-    pub(super) fn check_claimed_changes(&self, replica: &Replica<impl Store>) -> Result<(), String> {
-        let entries = rows::states(replica.store())?;
+    pub(super) fn check_claimed_changes(
+        &self,
+        replica: &Replica<impl Store>,
+        states: &States,
+    ) -> Result<(), String> {
         for (id, changes) in self.changed_entries() {
             let is_missing = |dot: &Dot| {
                 replica.vector().covers(*dot)
                     && *dot > Dot { hlc: replica.epoch(), replica: dot.replica }
-                    && entries.get(id).is_none_or(|entry| !entry.covers(*dot))
+                    && states.get(id).is_none_or(|state| !state.covers(*dot))
             };
             if let Some((dot, _)) = changes.iter().find(|(dot, _)| is_missing(dot)) {
-                let held = entries.get(id);
+                let held = states.get(id);
                 return Err(format!("{:?} claims {dot:?} on {id:?}, and has {held:?}", replica.id()));
             }
         }
