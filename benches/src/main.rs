@@ -9,6 +9,7 @@ mod catch_up;
 mod cluster;
 mod documents;
 mod embedded;
+mod folds;
 mod hello;
 mod http;
 mod kinds;
@@ -67,6 +68,8 @@ enum Part {
     Kinds(kinds::Options),
     /// What one more edit costs a document that has had many, at each PoP
     Documents(documents::Options),
+    /// What a long document takes on the disk, with its changes folded
+    Folds(folds::Options),
     /// Many who watch: when each hears of a write
     Watch(watch::Options),
     /// The server that `http` compares with
@@ -102,6 +105,7 @@ fn main() -> anyhow::Result<()> {
         Part::Documents(options) => {
             one_thread()?.block_on(documents::run(&options, scratch.path(), &mut tables))?;
         }
+        Part::Folds(options) => folds::run(&options, scratch.path(), &mut tables)?,
         Part::Core => replica::run(&mut tables)?,
         Part::Storage(options) => {
             many_threads()?.block_on(storage::run(&options, scratch.path(), &mut tables))?;
