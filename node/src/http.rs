@@ -31,6 +31,7 @@ mod measures;
 mod members;
 mod namespaces;
 mod native;
+mod native_path;
 mod openapi;
 mod pace;
 pub(crate) mod query;

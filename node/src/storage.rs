@@ -35,9 +35,14 @@ const STORE_FOLDER: &str = "store";
 const CHECKPOINT_FILE: &str = "checkpoint.json";
 
 /// A store on disk. Clones read and write the same store; only the engine's writes.
-#[derive(Clone)]
 pub struct SledStore {
     rows: Folding<Rows>,
+}
+
+impl Clone for SledStore {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows.handle() }
+    }
 }
 
 /// Its rows, as sled has them.
@@ -290,8 +295,14 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    use replication::codec::row::{EntryRow, encode_entry};
+    use replication::kinds::{Element, ElementPart, PartState};
     use replication::store::conformance;
+    use replication::{Body, Dot, Entry, EntryId, Kind, NamespaceId, doc, keys};
+
+    use super::*;
 
     #[test]
     fn sled_conforms() {
@@ -301,6 +312,66 @@ mod tests {
             made += 1;
             SledStore::open(&folder.path().join(made.to_string()), 1 << 20).unwrap()
         });
+    }
+
+    /// Rows go into folds, and folds lose what is deleted, while others read: sled's scans are no snapshots.
+    #[test]
+    fn who_reads_while_the_engine_folds_misses_nothing() {
+        const CHANGES: u32 = 1_200;
+        const GROUP: usize = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SledStore::open(folder.path(), 1 << 20).unwrap();
+        let whole = EntryId::whole(NamespaceId([9; 16]), Kind::Doc, "page");
+        let head = keys::entry(&whole);
+        let row = |n: u32| {
+            let (element, content) = doc::rows(&Bytes::from(format!("change {n}"))).unwrap().remove(0);
+            let dot = Dot { hlc: Hlc::new(u64::from(n), 0), replica: ReplicaId([1; 16]) };
+            let part = ElementPart { hlc: dot.hlc, state: PartState::Alive(content) };
+            let body = Body::Element(Element { parts: [(dot.replica, part)].into() });
+            let row_key = keys::entry(&EntryId { element: element.clone(), ..whole.clone() });
+            let row = encode_entry(&row_key, &EntryRow::of(0, Entry { dot, body, base: Hlc::ZERO }));
+            (element, row_key, row)
+        };
+        let rows: Vec<_> = (0..CHANGES).map(row).collect();
+        let put = rows.iter().map(|(_, row_key, row)| (row_key.clone(), Some(row.clone())));
+        store.commit(put.collect()).unwrap();
+        let is_over = AtomicBool::new(false);
+        // The last ones are never deleted.
+        let (deleted, kept) = rows.split_at(rows.len() / 2);
+        let read = |first: usize, store: &SledStore| {
+            while !is_over.load(Ordering::SeqCst) {
+                for (_, row_key, row) in kept.iter().skip(first).step_by(7) {
+                    assert_eq!(store.read(row_key).unwrap().as_deref(), Some(&row[..]));
+                }
+                let mut seen = Vec::new();
+                let mut visit = |row_key: &[u8], _| {
+                    seen.push(row_key.to_vec());
+                    ControlFlow::Continue(())
+                };
+                store.scan(&head, &mut visit).unwrap();
+                assert!(seen.is_sorted_by(|one, other| one < other), "a row is there twice");
+                let missing = kept.iter().filter(|(_, row_key, _)| seen.binary_search(row_key).is_err());
+                assert_eq!(missing.count(), 0);
+            }
+        };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|first| {
+                    let (read, store) = (&read, store.clone());
+                    scope.spawn(move || read(first, &store))
+                })
+                .collect();
+            for (folded, dropped) in rows.chunks(GROUP).zip(deleted.chunks(GROUP / 2)) {
+                let elements: Vec<Bytes> = folded.iter().map(|(element, ..)| element.clone()).collect();
+                assert_eq!(store.fold(&head, &elements).unwrap().kept, elements.len());
+                store
+                    .commit(dropped.iter().map(|(_, row_key, _)| (row_key.clone(), None)).collect())
+                    .unwrap();
+            }
+            is_over.store(true, Ordering::SeqCst);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
+        assert!(deleted.iter().all(|(_, row_key, _)| store.read(row_key).unwrap().is_none()));
     }
 
     #[test]

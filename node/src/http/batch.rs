@@ -23,12 +23,11 @@ use super::bulk::wait_for_memory;
 use super::conditions::{self, quoted};
 use super::error::ApiError;
 use super::kinds::{json, with_receipt};
+use super::native_path::NativePath;
 use super::query::Query;
 use super::route::Operation;
 use crate::engine::{Engine, Etag, ReadError, WriteError, show_dot};
 
-/// Under this stand the accounts.
-const ROOT: &str = "/v1/accounts/";
 /// The most bytes of a body: [`MAX_BATCH_BYTES`](crate::engine::MAX_BATCH_BYTES), each escaped as JSON can, the conditions
 /// of all writes, and white space.
 const MAX_BODY_BYTES: u64 = 4 << 20;
@@ -42,12 +41,8 @@ pub(super) struct Asked<'a> {
 
 /// What is asked for under this path; `None` where it is not this page.
 pub(super) fn route(path: &str) -> Option<Asked<'_>> {
-    let mut parts = path.strip_prefix(ROOT)?.split('/');
-    let account = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "namespaces")?;
-    let namespace = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "batch")?;
-    parts.next().is_none().then_some(Asked { account, namespace })
+    let NativePath { account, namespace, page, rest } = NativePath::parse(path)?;
+    (page == "batch" && rest == [None; 3]).then_some(Asked { account, namespace })
 }
 
 /// The methods that there are under a path; `None` where it is not this page.

@@ -26,13 +26,12 @@ use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::conditions;
 use super::error::ApiError;
 use super::kinds::{json, metadata_of, method_of, written};
+use super::native_path::NativePath;
 use super::query::{Query, check_key};
 use super::route::Operation;
 use super::values::with_payload;
 use crate::engine::{Etag, Known, OperatorError, Precondition, Write, WriteError};
 
-/// Under this stand the accounts.
-const ROOT: &str = "/v1/accounts/";
 /// The longest id: two digits for each byte of an escaped key, its end, and an event.
 const MAX_ID_DIGITS: usize = 2 * (2 * MAX_KEY_BYTES + 2 + 24);
 
@@ -57,16 +56,13 @@ enum Target<'a> {
 
 /// What is asked for under this path; `None` where it is not one of these pages.
 pub(super) fn route(path: &str) -> Option<Asked<'_>> {
-    let mut parts = path.strip_prefix(ROOT)?.split('/');
-    let account = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "namespaces")?;
-    let namespace = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "conflicts")?;
-    let target = match (parts.next(), parts.next(), parts.next()) {
-        (None, None, None) => Target::All,
-        (Some(""), _, _) => return None,
-        (Some(id), None, None) => Target::One { id },
-        (Some(id), Some("restore"), None) => Target::Restore { id },
+    let NativePath { account, namespace, page, rest } = NativePath::parse(path)?;
+    let target = match rest {
+        _ if page != "conflicts" => return None,
+        [None, ..] => Target::All,
+        [Some(""), ..] => return None,
+        [Some(id), None, _] => Target::One { id },
+        [Some(id), Some("restore"), None] => Target::Restore { id },
         _ => return None,
     };
     Some(Asked { account, namespace, target })

@@ -19,6 +19,7 @@ use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::conditions as preconditions;
 use super::error::ApiError;
 use super::kinds::{Entered, Whole, list_keys, method_of};
+use super::native_path::NativePath;
 use super::query::Query;
 use super::route::Operation;
 use crate::documents::{DocumentError, NotOpened, Opened};
@@ -28,8 +29,6 @@ mod conditions;
 mod edits;
 mod reads;
 
-/// Under this stand the accounts.
-const ROOT: &str = "/v1/accounts/";
 /// How long a request waits for those that edit the same document.
 const MAX_WAIT_MS: u64 = 10_000;
 
@@ -66,19 +65,17 @@ enum Part {
 
 /// What is asked for under this path; `None` where it is not one of these pages.
 pub(super) fn route(path: &str) -> Option<Asked<'_>> {
-    let mut parts = path.strip_prefix(ROOT)?.split('/');
-    let account = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "namespaces")?;
-    let namespace = parts.next().filter(|part| !part.is_empty())?;
-    parts.next().filter(|part| *part == "docs")?;
-    let target = match (parts.next(), parts.next(), parts.next()) {
-        (None, None, None) => Target::Keys,
-        (Some(""), _, None) => return None,
-        (Some(key), None, None) => Target::Document { key },
-        (Some(key), Some("metadata"), None) => Target::Part { key, part: Part::Metadata },
-        (Some(key), Some("changes"), None) => Target::Part { key, part: Part::Changes },
-        (Some(key), Some("history"), None) => Target::Part { key, part: Part::History },
-        (Some(key), Some("conflicts"), None) => Target::Part { key, part: Part::Conflicts },
+    let NativePath { account, namespace, page, rest } = NativePath::parse(path)?;
+    let part = |key, part| Target::Part { key, part };
+    let target = match rest {
+        _ if page != "docs" => return None,
+        [None, ..] => Target::Keys,
+        [Some(""), ..] => return None,
+        [Some(key), None, _] => Target::Document { key },
+        [Some(key), Some("metadata"), None] => part(key, Part::Metadata),
+        [Some(key), Some("changes"), None] => part(key, Part::Changes),
+        [Some(key), Some("history"), None] => part(key, Part::History),
+        [Some(key), Some("conflicts"), None] => part(key, Part::Conflicts),
         _ => return None,
     };
     Some(Asked { account, namespace, target })

@@ -34,14 +34,13 @@ use super::links::LinkControl;
 use super::listener::Door;
 use super::members::{Named, order};
 use super::native::Native;
+use super::native_path::ACCOUNTS;
 use super::route::Operation;
 use super::{Surface, batch, binding, conditions, documents, idempotency, kinds, no_route};
 use crate::homes::{Deciding, Home, HomeError};
 use crate::namespaces::NamespaceError;
 use crate::transport::Call;
 
-/// Under this stand the accounts.
-const ROOT: &str = "/v1/accounts/";
 /// The longest that a home may take to answer, the request's body and what it waits for included.
 const MAX_ANSWER: Duration = Duration::from_secs(300);
 /// What is for one connection, or about who asks.
@@ -209,9 +208,9 @@ async fn ask(
 /// The path as it was sent, with the account in lower case, as the home knows it.
 fn path_of(uri: &Uri) -> Uri {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let lower = path.strip_prefix(ROOT).and_then(|rest| {
+    let lower = path.strip_prefix(ACCOUNTS).and_then(|rest| {
         let (account, rest) = rest.split_once('/')?;
-        Uri::try_from(format!("{ROOT}{}/{rest}", account.to_ascii_lowercase())).ok()
+        Uri::try_from(format!("{ACCOUNTS}{}/{rest}", account.to_ascii_lowercase())).ok()
     });
     lower.or_else(|| path.parse().ok()).unwrap_or_default()
 }
@@ -238,7 +237,7 @@ impl Surface {
     /// Answers for another PoP, which has looked at who asks.
     async fn answer_called(self: &Arc<Self>, mut request: Request<Body>) -> Response<Body> {
         let path = request.uri().path();
-        let is_callable = path.starts_with(ROOT) && path.contains("/namespaces/");
+        let is_callable = path.starts_with(ACCOUNTS) && path.contains("/namespaces/");
         let _counted = self.inside.token();
         if !is_callable || self.is_ending.is_cancelled() {
             let (head, _) = request.into_parts();
@@ -280,7 +279,7 @@ pub(super) async fn set(
         let json = serde_json::to_vec(&wanted).expect("a text is JSON");
         let mut request = Request::new(Body::from(json));
         *request.method_mut() = Method::PUT;
-        *request.uri_mut() = format!("{ROOT}{account}/namespaces/{id}/home").parse().unwrap_or_default();
+        *request.uri_mut() = format!("{ACCOUNTS}{account}/namespaces/{id}/home").parse().unwrap_or_default();
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let (head, body) = request.into_parts();
         return Ok(ask(&*native.links, &home, head, body).await?);

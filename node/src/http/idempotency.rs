@@ -20,6 +20,7 @@ use replication::entry::MAX_VALUE_BYTES;
 use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::error::{ApiError, problem};
 use super::listener::Door;
+use super::native_path::ACCOUNTS;
 use super::route::Operation;
 use super::{Surface, auth, session, terms};
 
@@ -254,7 +255,7 @@ impl Owned {
 pub(super) fn is_meant(head: &Parts) -> bool {
     let path = head.uri.path();
     let is_write = !matches!(head.method, Method::GET | Method::HEAD);
-    let is_about_keys = path.starts_with("/client/v4/") || path.starts_with("/v1/accounts/");
+    let is_about_keys = path.starts_with("/client/v4/") || path.starts_with(ACCOUNTS);
     is_write && is_about_keys && head.headers.contains_key(KEY)
 }
 

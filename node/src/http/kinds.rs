@@ -28,6 +28,7 @@ use super::body::{DRAIN_SLACK_BYTES, Upload};
 use super::bulk::wait_for_memory;
 use super::conditions;
 use super::error::ApiError;
+use super::native_path::NativePath;
 use super::query::{Query, check_element, decode_element};
 use super::route::Operation;
 use super::values::metadata_json;
@@ -41,8 +42,6 @@ mod values;
 
 pub(super) use values::as_header;
 
-/// Under this stand the accounts.
-const ROOT: &str = "/v1/accounts/";
 /// The most bytes of a JSON body here: the names of all that may be changed at once, each byte escaped as JSON can.
 const MAX_BODY_BYTES: u64 = 4 << 20;
 /// The most bytes of a body with metadata: white space is dropped before its own limit counts.
@@ -72,10 +71,8 @@ enum Target<'a> {
 
 /// What is asked for under this path; `None` where it is not one of these pages.
 pub(super) fn route(path: &str) -> Option<Asked<'_>> {
-    let mut parts = path.strip_prefix(ROOT)?.split('/');
-    let account = parts.next().filter(|part| !part.is_empty())?;
-    let namespace = parts.next().filter(|part| *part == "namespaces").and_then(|_| parts.next())?;
-    let (kind, elements) = match parts.next()? {
+    let NativePath { account, namespace, page, rest } = NativePath::parse(path)?;
+    let (kind, elements) = match page {
         "values" => (Kind::Value, None),
         "counters" => (Kind::Counter, None),
         "bounded" => (Kind::Bounded, None),
@@ -83,27 +80,16 @@ pub(super) fn route(path: &str) -> Option<Asked<'_>> {
         "maps" => (Kind::Map, Some("fields")),
         _ => return None,
     };
-    let target = match (parts.next(), parts.next(), parts.next()) {
-        (None, None, None) => Target::Keys,
-        (Some(key), None, None) => Target::Whole { key },
-        (Some(key), Some("metadata"), None) => Target::Metadata { key },
-        (Some(key), part, Some(element)) if part.is_some() && part == elements => {
-            Target::Element { key, element }
-        }
+    let target = match rest {
+        [None, ..] => Target::Keys,
+        [Some(""), ..] => return None,
+        [Some(key), None, _] => Target::Whole { key },
+        [Some(key), Some("metadata"), None] => Target::Metadata { key },
+        // An empty element is refused with a word of its own.
+        [Some(key), part, Some(element)] if part == elements => Target::Element { key, element },
         _ => return None,
     };
-    let is_whole = match target {
-        Target::Keys => true,
-        Target::Whole { key } | Target::Metadata { key } => !key.is_empty(),
-        // An empty element is refused with a word of its own.
-        Target::Element { key, .. } => !key.is_empty(),
-    };
-    (is_whole && !namespace.is_empty() && parts.next().is_none()).then_some(Asked {
-        kind,
-        account,
-        namespace,
-        target,
-    })
+    Some(Asked { kind, account, namespace, target })
 }
 
 /// The methods that there are under a path; `None` where it is not one of these pages.

@@ -18,6 +18,7 @@ use replication::Dot;
 
 use super::error::ApiError;
 use super::listener::{Access, Door};
+use super::native_path::ACCOUNTS;
 use super::query::Query;
 use super::route::{self, Operation, Routed};
 use super::session::{SESSION_HEADER, Session};
@@ -62,7 +63,7 @@ impl Form {
         if path.starts_with("/client/v4/accounts/") {
             return Some(Self::Kv);
         }
-        let is_native = path.starts_with("/v1/accounts/") && path.contains("/namespaces/");
+        let is_native = path.starts_with(ACCOUNTS) && path.contains("/namespaces/");
         let is_about_namespace = is_native && matches!(path.split('/').nth(6), Some("quota" | "home"));
         (is_native && !is_about_namespace).then_some(Self::Native)
     }

@@ -24,6 +24,7 @@ use self::watched::Watched;
 use super::Surface;
 use super::auth::{Owner, Place, grant_of, presented};
 use super::error::{ApiError, problem};
+use super::native_path::NativePath;
 use super::parse_namespace;
 use super::query::Query;
 use crate::cursor::Cursor;
@@ -38,10 +39,8 @@ pub(super) struct Target<'a> {
 
 /// Where the path leads to a watch.
 pub(super) fn target(path: &str) -> Option<Target<'_>> {
-    let path = path.strip_prefix("/v1/accounts/")?.strip_suffix("/watch")?;
-    let (account, namespace) = path.split_once("/namespaces/")?;
-    let is_segment = |text: &str| !text.is_empty() && !text.contains('/');
-    (is_segment(account) && is_segment(namespace)).then_some(Target { account, namespace })
+    let NativePath { account, namespace, page, rest } = NativePath::parse(path)?;
+    (page == "watch" && rest == [None; 3]).then_some(Target { account, namespace })
 }
 
 /// Begins the watch.

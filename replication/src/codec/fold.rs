@@ -31,6 +31,9 @@ const MAX_UNPACKED_BYTES: usize = MAX_PACKED_BYTES + MAX_FOLDED_CHANGE_BYTES + M
 /// Bytes of a change's name by which a fold tells that it is not in it.
 const MARK_BYTES: usize = 4;
 
+/// By which a fold tells that an element is not in it. Two elements may have the same.
+pub type Mark = [u8; MARK_BYTES];
+
 /// How each chunk of Automerge's begins, before its checksum (<https://automerge.org/automerge-binary-format-spec/>).
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 /// Bytes of the magic number and the checksum.
@@ -141,11 +144,10 @@ impl<'a> Fold<'a> {
         Ok(Self { count, gone, marks, packed })
     }
 
-    /// The places where this element may be; it is in no other.
-    pub fn places(&self, element: &[u8]) -> impl Iterator<Item = usize> {
-        let wanted = mark(element);
-        let marks = self.marks.chunks_exact(MARK_BYTES).enumerate();
-        marks.filter(move |(at, mark)| *mark == wanted && !self.is_gone(*at)).map(|(at, _)| at)
+    /// The places of what is in it, with marks of their elements.
+    pub fn marks(&self) -> impl Iterator<Item = (usize, Mark)> {
+        let (marks, _) = self.marks.as_chunks::<MARK_BYTES>();
+        marks.iter().copied().enumerate().filter(|(at, _)| !self.is_gone(*at))
     }
 
     /// Whether the change at this place is not in it any more.
@@ -196,8 +198,8 @@ fn form(what: &str) -> Malformed {
     Malformed::Form(what.into())
 }
 
-/// The last bytes of a name: the first tells the form.
-fn mark(element: &[u8]) -> [u8; MARK_BYTES] {
+/// The mark of an element: the last bytes of its name.
+pub fn mark(element: &[u8]) -> Mark {
     element.last_chunk().copied().unwrap_or_default()
 }
 

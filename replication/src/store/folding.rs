@@ -9,14 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::{Batch, Folded, Store, StoreError, Visit};
 use crate::clock::{Dot, ReplicaId};
 use crate::codec::Malformed;
-use crate::codec::fold::{Fold, FoldBuilder, FoldedChange, MAX_FOLDED_CHANGE_BYTES};
+use crate::codec::fold::{self, Fold, FoldBuilder, FoldedChange, MAX_FOLDED_CHANGE_BYTES, Mark};
 use crate::codec::row::{self, EntryRow};
 use crate::doc;
 use crate::entry::{Body, Entry};
@@ -25,16 +26,29 @@ use crate::kinds::{Content, Element, PartState};
 
 /// Fewer changes are not worth a fold.
 const MIN_FOLDED: usize = 2;
+/// Of so many documents it is known what is in their folds, without reading those again.
+const MAX_KNOWN_DOCUMENTS: usize = 256;
 
 /// A row's key, and the row.
 type Row = (Vec<u8>, Bytes);
 
 /// A store over another, which has the folds in rows of their own ([`keys::FOLD`]).
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Folding<S> {
     rows: S,
+    known: Arc<Known>,
+}
+
+/// What was found out about folds.
+#[derive(Debug, Default)]
+struct Known {
     /// The document that was unfolded last: who reads a large one in slices does so once.
-    last: Arc<Mutex<Option<Arc<Unfolded>>>>,
+    last: Mutex<Option<Arc<Unfolded>>>,
+    /// The marks of all that is in folds of some documents, in order, with the number of folds' changes then. Whoever puts a
+    /// change asks whether it is there already, and mostly it is not.
+    marks: Mutex<BTreeMap<Vec<u8>, (u64, Arc<[Mark]>)>>,
+    /// How often folds have begun to change, and have changed: it is odd while they do.
+    changes: AtomicU64,
 }
 
 /// The folds of a document, and the rows that were in them.
@@ -47,7 +61,7 @@ struct Unfolded {
 impl<S> Folding<S> {
     /// Folds what is in this store.
     pub fn new(rows: S) -> Self {
-        Self { rows, last: Arc::default() }
+        Self { rows, known: Arc::default() }
     }
 
     /// The store beneath, folds and all.
@@ -57,7 +71,16 @@ impl<S> Folding<S> {
 
     /// The store beneath, for a driver that simulates its failures.
     pub fn beneath_mut(&mut self) -> &mut S {
+        self.known = Arc::default();
         &mut self.rows
+    }
+
+    /// Another handle on a store whose clones are that store.
+    pub fn handle(&self) -> Self
+    where
+        S: Clone,
+    {
+        Self { rows: self.rows.clone(), known: self.known.clone() }
     }
 }
 
@@ -74,6 +97,40 @@ impl<S: Store> Folding<S> {
             ControlFlow::Continue(())
         })?;
         Ok(folds)
+    }
+
+    /// Whether this element of the document with this head may be in a fold.
+    fn may_be_folded(&self, head: &[u8], element: &[u8]) -> Result<bool, StoreError> {
+        let (changes, mark) = (self.known.changes.load(Ordering::SeqCst), fold::mark(element));
+        if let Some((then, marks)) = lock(&self.known.marks).get(head)
+            && *then == changes
+        {
+            return Ok(marks.binary_search(&mark).is_ok());
+        }
+        let mut marks = Vec::new();
+        for (fold_key, row) in self.folds(head)? {
+            let fold = Fold::read(&fold_key, &row).map_err(|why| damaged(&why))?;
+            marks.extend(fold.marks().map(|(_, mark)| mark));
+        }
+        marks.sort_unstable();
+        let is_found = marks.binary_search(&mark).is_ok();
+        // While they change, what was read is of both.
+        if changes.is_multiple_of(2) && changes == self.known.changes.load(Ordering::SeqCst) {
+            let mut known = lock(&self.known.marks);
+            if known.len() >= MAX_KNOWN_DOCUMENTS {
+                known.clear();
+            }
+            known.insert(head.to_vec(), (changes, marks.into()));
+        }
+        Ok(is_found)
+    }
+
+    /// Commits a batch that changes folds.
+    fn commit_folds(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.known.changes.fetch_add(1, Ordering::SeqCst);
+        let committed = self.rows.commit(batch);
+        self.known.changes.fetch_add(1, Ordering::SeqCst);
+        committed
     }
 
     /// The head of the first document from this row key on that has folds.
@@ -100,8 +157,7 @@ impl<S: Store> Folding<S> {
 
     /// All rows that are in these folds of one document, in the order of their keys.
     fn unfolded(&self, head: &[u8], folds: Vec<Row>) -> Result<Arc<Unfolded>, StoreError> {
-        // A panic elsewhere leaves what is compared before it is used.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.known.last);
         if let Some(last) = last.as_ref().filter(|last| last.folds == folds) {
             return Ok(last.clone());
         }
@@ -138,7 +194,8 @@ impl<S: Store> Folding<S> {
 
 /// Where this element is in a fold, and with what.
 fn place_of(fold: &Fold<'_>, element: &[u8]) -> Result<Option<(usize, FoldedChange)>, StoreError> {
-    let mut places = fold.places(element).peekable();
+    let wanted = fold::mark(element);
+    let mut places = fold.marks().filter(|(_, mark)| *mark == wanted).map(|(at, _)| at).peekable();
     if places.peek().is_none() {
         return Ok(None);
     }
@@ -146,6 +203,11 @@ fn place_of(fold: &Fold<'_>, element: &[u8]) -> Result<Option<(usize, FoldedChan
     let mut all = fold.unfold().map_err(|why| damaged(&why))?;
     let found = places.find(|at| doc::element_of(&all[*at].change) == element);
     Ok(found.map(|at| (at, all.swap_remove(at))))
+}
+
+fn lock<T>(known: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves what is compared before it is used.
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn damaged(why: &Malformed) -> StoreError {
@@ -182,7 +244,9 @@ fn to_fold(head: &[u8], row_key: &[u8], row: &Bytes) -> Option<FoldedChange> {
 impl<S: Store> Store for Folding<S> {
     fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match (self.rows.read(key)?, keys::split_document(key)) {
-            (None, Some((head, element))) if !element.is_empty() => self.folded((head, element)),
+            (None, Some((head, element))) if !element.is_empty() && self.may_be_folded(head, element)? => {
+                self.folded((head, element))
+            }
             (row, _) => Ok(row),
         }
     }
@@ -214,8 +278,11 @@ impl<S: Store> Store for Folding<S> {
         for (head, elements) in removed {
             self.leave_folds(head, &elements, &mut left)?;
         }
+        if left.is_empty() {
+            return self.rows.commit(batch);
+        }
         batch.append(&mut left);
-        self.rows.commit(batch)
+        self.commit_folds(batch)
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
@@ -255,7 +322,7 @@ impl<S: Store> Store for Folding<S> {
         self.leave_folds(document, &elements, &mut batch)?;
         batch.insert(fold_key, Some(row.to_vec()));
         batch.extend(folded.iter().map(|(row_key, _)| (row_key.clone(), None)));
-        self.rows.commit(batch)?;
+        self.commit_folds(batch)?;
         Ok(Folded { seen, kept: folded.len() })
     }
 }

@@ -10,10 +10,16 @@ use replication::{Store, StoreError};
 const MAX_ROWS_BEYOND: usize = 8;
 
 /// One node's disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Disk {
     /// What is on it.
     rows: Folding<MemoryStore>,
+}
+
+impl Clone for Disk {
+    fn clone(&self) -> Self {
+        Self { rows: Folding::new(self.memory().clone()) }
+    }
 }
 
 impl Disk {

@@ -202,7 +202,7 @@ fn a_fold_that_is_damaged_is_said_to_be() {
     for at in 0..fold.len() {
         let mut damaged = fold.to_vec();
         damaged[at] ^= 1;
-        let mut spoilt = store.clone();
+        let mut spoilt = Folding::new(store.beneath().clone());
         spoilt.beneath_mut().commit(Batch::from([(fold_key.clone(), Some(damaged))])).unwrap();
         let error = spoilt.scan(b"", &mut |_, _| ControlFlow::Continue(())).unwrap_err();
         assert!(error.reason.contains("rebuild this node"), "{error}");
@@ -240,6 +240,7 @@ proptest! {
         let changes = edits(CHANGES);
         let (mut plain, mut store) = (MemoryStore::default(), Folding::<MemoryStore>::default());
         let row_key = |key: usize, change: usize| put(&head(KEYS[key]), 0, &changes[change]).0;
+        let row_key_of = |(key, change)| row_key(key, change);
         for deeds in deeds {
             let mut batch = Batch::new();
             for deed in &deeds {
@@ -266,6 +267,10 @@ proptest! {
                 }
             }
             prop_assert_eq!(scan(&store, b"", usize::MAX), scan(&plain, b"", usize::MAX));
+            for row_key in (0..KEYS.len()).flat_map(|key| (0..CHANGES).step_by(3).map(move |change| (key, change))) {
+                let row_key = row_key_of(row_key);
+                prop_assert_eq!(store.read(&row_key).unwrap(), plain.read(&row_key).unwrap());
+            }
         }
         let (key, change, limit) = from;
         let from = row_key(key, change);
