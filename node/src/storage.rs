@@ -295,7 +295,7 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicUsize;
 
     use replication::codec::row::{EntryRow, encode_entry};
     use replication::kinds::{Element, ElementPart, PartState};
@@ -317,7 +317,7 @@ mod tests {
     /// Rows go into folds, and folds lose what is deleted, while others read: sled's scans are no snapshots.
     #[test]
     fn who_reads_while_the_engine_folds_misses_nothing() {
-        const CHANGES: u32 = 1_200;
+        const CHANGES: u32 = 4_000;
         const GROUP: usize = 40;
         let folder = tempfile::tempdir().unwrap();
         let mut store = SledStore::open(folder.path(), 1 << 20).unwrap();
@@ -335,14 +335,19 @@ mod tests {
         let rows: Vec<_> = (0..CHANGES).map(row).collect();
         let put = rows.iter().map(|(_, row_key, row)| (row_key.clone(), Some(row.clone())));
         store.commit(put.collect()).unwrap();
-        let is_over = AtomicBool::new(false);
-        // The last ones are never deleted.
-        let (deleted, kept) = rows.split_at(rows.len() / 2);
-        let read = |first: usize, store: &SledStore| {
-            while !is_over.load(Ordering::SeqCst) {
-                for (_, row_key, row) in kept.iter().skip(first).step_by(7) {
+        // Those that are folded now, of which the second half is never deleted.
+        let groups: Vec<_> = rows.chunks(GROUP).map(|group| group.split_at(GROUP / 2)).collect();
+        let folding = AtomicUsize::new(0);
+        let kept_now = || groups.get(folding.load(Ordering::SeqCst)).map(|(_, kept)| kept.iter());
+        let read = |store: &SledStore| {
+            while let Some(kept) = kept_now() {
+                for (_, row_key, row) in kept {
                     assert_eq!(store.read(row_key).unwrap().as_deref(), Some(&row[..]));
                 }
+            }
+        };
+        let scan = |store: &SledStore| {
+            while let Some(mut kept) = kept_now() {
                 let mut seen = Vec::new();
                 let mut visit = |row_key: &[u8], _| {
                     seen.push(row_key.to_vec());
@@ -350,28 +355,27 @@ mod tests {
                 };
                 store.scan(&head, &mut visit).unwrap();
                 assert!(seen.is_sorted_by(|one, other| one < other), "a row is there twice");
-                let missing = kept.iter().filter(|(_, row_key, _)| seen.binary_search(row_key).is_err());
-                assert_eq!(missing.count(), 0);
+                assert!(kept.all(|(_, row_key, _)| seen.binary_search(row_key).is_ok()), "a row is missing");
             }
         };
+        let [reading, scanning] = &[store.clone(), store.clone()];
+        let mut kept = 0;
         std::thread::scope(|scope| {
-            let readers: Vec<_> = (0..2)
-                .map(|first| {
-                    let (read, store) = (&read, store.clone());
-                    scope.spawn(move || read(first, &store))
-                })
-                .collect();
-            for (folded, dropped) in rows.chunks(GROUP).zip(deleted.chunks(GROUP / 2)) {
-                let elements: Vec<Bytes> = folded.iter().map(|(element, ..)| element.clone()).collect();
-                assert_eq!(store.fold(&head, &elements).unwrap().kept, elements.len());
+            let readers = [scope.spawn(|| read(reading)), scope.spawn(|| scan(scanning))];
+            for (deleted, others) in &groups {
+                let elements: Vec<Bytes> =
+                    deleted.iter().chain(*others).map(|(element, ..)| element.clone()).collect();
+                kept += store.fold(&head, &elements).unwrap().kept;
                 store
-                    .commit(dropped.iter().map(|(_, row_key, _)| (row_key.clone(), None)).collect())
+                    .commit(deleted.iter().map(|(_, row_key, _)| (row_key.clone(), None)).collect())
                     .unwrap();
+                folding.fetch_add(1, Ordering::SeqCst);
             }
-            is_over.store(true, Ordering::SeqCst);
             readers.into_iter().for_each(|reader| reader.join().unwrap());
         });
-        assert!(deleted.iter().all(|(_, row_key, _)| store.read(row_key).unwrap().is_none()));
+        assert_eq!(kept, rows.len());
+        let is_deleted = |(_, row_key, _): &(_, Vec<u8>, _)| store.read(row_key).unwrap().is_none();
+        assert!(groups.iter().all(|(deleted, _)| deleted.iter().all(is_deleted)));
     }
 
     #[test]
