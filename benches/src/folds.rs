@@ -71,7 +71,7 @@ fn edits(count: usize) -> Vec<Bytes> {
     let mut document = AutoCommit::new();
     let cards = document.put_object(ROOT, "cards", ObjType::List).expect("an empty document takes a list");
     let mut edit = |number: usize| {
-        if number % EDITS_OF_ONE == 0 {
+        if number.is_multiple_of(EDITS_OF_ONE) {
             document.set_actor(automerge::ActorId::random());
         }
         let edited = match number % 4 {

@@ -28,6 +28,8 @@ pub const MAX_FOLDED_CHANGE_BYTES: usize = 4 << 10;
 /// The most bytes a fold may unpack to: what is said of each change beside its bytes is less than 64, and up to so many
 /// changes that it follows on are named in 34 each, which its own bytes have room for.
 const MAX_UNPACKED_BYTES: usize = MAX_PACKED_BYTES + MAX_FOLDED_CHANGE_BYTES + MAX_FOLDED * 64;
+/// A time has 48 bits.
+const MAX_MS: u64 = (1 << 48) - 1;
 /// Bytes of a change's name by which a fold tells that it is not in it.
 const MARK_BYTES: usize = 4;
 
@@ -103,7 +105,7 @@ impl FoldBuilder {
     /// The bytes of its row.
     pub fn finish(self, row_key: &[u8]) -> Vec<u8> {
         let gone = vec![0; self.len().div_ceil(8)];
-        let mut deflate = DeflateEncoder::new(Vec::new(), Compression::best());
+        let mut deflate = DeflateEncoder::new(Vec::new(), Compression::default());
         deflate.write_all(&self.events).and_then(|()| deflate.write_all(&self.changes)).expect(WRITES);
         encode_row(row_key, self.hashes.len(), &gone, &self.marks, &deflate.finish().expect(WRITES))
     }
@@ -169,7 +171,7 @@ impl<'a> Fold<'a> {
         for _ in 0..self.count {
             type Event = ((u16, i64, u16), u64);
             let (((origin_index, more_ms, counter), len), left) = decode_head::<Event>(rest)?;
-            last_ms = last_ms.wrapping_add(more_ms as u64) & (1 << 48) - 1;
+            last_ms = last_ms.wrapping_add(more_ms as u64) & MAX_MS;
             events.push((origin_index, Hlc::new(last_ms, counter), len));
             rest = left;
         }

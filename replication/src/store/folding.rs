@@ -7,6 +7,8 @@
 //! The rule this file upholds: changes go from rows of their own into a fold, in one batch, and never back. So whoever reads
 //! those rows first and the folds after that, while a batch is committed, finds every change, and none twice.
 
+#![expect(clippy::disallowed_types, reason = "a store is read on other threads than its replica's")]
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,11 +46,26 @@ pub struct Folding<S> {
 struct Known {
     /// The document that was unfolded last: who reads a large one in slices does so once.
     last: Mutex<Option<Arc<Unfolded>>>,
-    /// The marks of all that is in folds of some documents, in order, with the number of folds' changes then. Whoever puts a
-    /// change asks whether it is there already, and mostly it is not.
-    marks: Mutex<BTreeMap<Vec<u8>, (u64, Arc<[Mark]>)>>,
+    /// What is in folds of some documents, by their heads. Whoever puts a change asks whether it is there already, and mostly
+    /// it is not.
+    marks: Mutex<BTreeMap<Vec<u8>, Marks>>,
     /// How often folds have begun to change, and have changed: it is odd while they do.
     changes: AtomicU64,
+}
+
+/// The marks of all that is in the folds of a document.
+#[derive(Debug)]
+struct Marks {
+    /// In order.
+    marks: Vec<Mark>,
+    /// As of so many changes of folds.
+    changes: u64,
+}
+
+impl Marks {
+    fn may_have(&self, element: &[u8]) -> bool {
+        self.marks.binary_search(&fold::mark(element)).is_ok()
+    }
 }
 
 /// The folds of a document, and the rows that were in them.
@@ -101,11 +118,9 @@ impl<S: Store> Folding<S> {
 
     /// Whether this element of the document with this head may be in a fold.
     fn may_be_folded(&self, head: &[u8], element: &[u8]) -> Result<bool, StoreError> {
-        let (changes, mark) = (self.known.changes.load(Ordering::SeqCst), fold::mark(element));
-        if let Some((then, marks)) = lock(&self.known.marks).get(head)
-            && *then == changes
-        {
-            return Ok(marks.binary_search(&mark).is_ok());
+        let changes = self.known.changes.load(Ordering::SeqCst);
+        if let Some(known) = lock(&self.known.marks).get(head).filter(|known| known.changes == changes) {
+            return Ok(known.may_have(element));
         }
         let mut marks = Vec::new();
         for (fold_key, row) in self.folds(head)? {
@@ -113,16 +128,17 @@ impl<S: Store> Folding<S> {
             marks.extend(fold.marks().map(|(_, mark)| mark));
         }
         marks.sort_unstable();
-        let is_found = marks.binary_search(&mark).is_ok();
-        // While they change, what was read is of both.
+        let found = Marks { marks, changes };
+        let may_have = found.may_have(element);
+        // What was read while they change is of both.
         if changes.is_multiple_of(2) && changes == self.known.changes.load(Ordering::SeqCst) {
             let mut known = lock(&self.known.marks);
             if known.len() >= MAX_KNOWN_DOCUMENTS {
                 known.clear();
             }
-            known.insert(head.to_vec(), (changes, marks.into()));
+            known.insert(head.to_vec(), found);
         }
-        Ok(is_found)
+        Ok(may_have)
     }
 
     /// Commits a batch that changes folds.
