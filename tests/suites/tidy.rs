@@ -20,8 +20,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("tests/fuzz", &["tests"]),
     ("tests/clients/rust", &[]),
 ];
-/// All that the core is built from; automerge is a CRDT without I/O. No runtime, network, store or source of randomness may join.
-const CORE_DEPENDENCIES: [&str; 6] = ["automerge", "bincode", "blake3", "bytes", "crc32fast", "thiserror"];
+/// All that the core is built from; automerge is a CRDT without I/O, and its changes are compressed with flate2 and named by
+/// sha2. No runtime, network, store or source of randomness may join.
+const CORE_DEPENDENCIES: [&str; 8] =
+    ["automerge", "bincode", "blake3", "bytes", "crc32fast", "flate2", "sha2", "thiserror"];
 /// What the core's own tests may use beside that.
 const CORE_DEV_DEPENDENCIES: [&str; 1] = ["proptest"];
 /// Names that say nothing of what is inside.
@@ -124,6 +126,8 @@ fn the_core_is_built_from_its_short_list() {
             "replication/Cargo.toml:1: the core no longer depends on bincode: take it out of tidy.rs",
             "replication/Cargo.toml:1: the core no longer depends on blake3: take it out of tidy.rs",
             "replication/Cargo.toml:1: the core no longer depends on crc32fast: take it out of tidy.rs",
+            "replication/Cargo.toml:1: the core no longer depends on flate2: take it out of tidy.rs",
+            "replication/Cargo.toml:1: the core no longer depends on sha2: take it out of tidy.rs",
             "replication/Cargo.toml:1: the core no longer depends on thiserror: take it out of tidy.rs",
         ],
     );

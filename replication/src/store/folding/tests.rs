@@ -1,3 +1,5 @@
+//! A store that folds, beside one that does not: nobody sees a difference.
+
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT};
 use proptest::prelude::*;
@@ -82,7 +84,6 @@ fn edits_that_are_folded_take_a_fraction_and_are_read_as_before() {
     assert_eq!(scan(&store, b"", usize::MAX), before);
     assert!(rows.iter().all(|(row_key, row)| store.read(row_key).unwrap().as_ref() == Some(row)));
     let together = bytes(store.beneath());
-    println!("{} changes took {apart} bytes and take {together}", rows.len());
     assert!(together * 5 < apart, "{} changes took {apart} bytes and take {together}", rows.len());
 }
 
