@@ -52,7 +52,38 @@ pub(crate) const MAX_CHANGES: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Bytes as it is stored.
-    pub(crate) max_bytes: u64,
+    pub(crate) max_bytes: Limit,
     /// Operations of its whole history.
-    pub(crate) max_ops: u64,
+    pub(crate) max_ops: Limit,
+}
+
+/// A limit, and where it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) most: u64,
+    pub(crate) set_by: &'static str,
+}
+
+impl Limits {
+    /// Those of a node.
+    pub(crate) const fn of_node(max_bytes: u64, max_ops: u64) -> Self {
+        Self {
+            max_bytes: Limit { most: max_bytes, set_by: "documents.max_bytes" },
+            max_ops: Limit { most: max_ops, set_by: "documents.max_ops" },
+        }
+    }
+}
+
+impl Limit {
+    /// The lower one of two, where there is another.
+    pub(crate) fn or_lower(self, most: Option<u64>, set_by: &'static str) -> Self {
+        most.filter(|most| *most < self.most).map_or(self, |most| Self { most, set_by })
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { most, set_by } = self;
+        write!(f, "{set_by}: {most}")
+    }
 }

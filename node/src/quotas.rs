@@ -8,11 +8,14 @@
 
 use std::sync::Arc;
 
-use littoral::api::quotas::{MAX_QUOTA_BYTES, MAX_QUOTA_KEYS, Quota, QuotaReport, Used};
+use littoral::api::quotas::{
+    MAX_QUOTA_BYTES, MAX_QUOTA_DOCUMENT_OPS, MAX_QUOTA_KEYS, Quota, QuotaReport, Used,
+};
 use littoral::api::tokens::MAX_REQUESTS_PER_S;
 use replication::{NamespaceId, Payload, Value};
 use serde::Deserialize;
 
+use crate::documents::Limits;
 use crate::engine::{Ack, Engine, ReadError, StorageQuota, Write, WriteError};
 use crate::request_rate::{RequestRate, TooMany};
 use crate::system_cache::SystemCache;
@@ -63,6 +66,15 @@ impl InForce {
     pub(crate) fn storage(&self) -> StorageQuota {
         StorageQuota { max_keys: self.quota.max_keys, max_bytes: self.quota.max_bytes }
     }
+
+    /// What a document may be where the node takes this much.
+    pub(crate) fn document(&self, node: Limits) -> Limits {
+        let Quota { max_document_bytes, max_document_ops, .. } = self.quota;
+        Limits {
+            max_bytes: node.max_bytes.or_lower(max_document_bytes, "the namespace's max_document_bytes"),
+            max_ops: node.max_ops.or_lower(max_document_ops, "the namespace's max_document_ops"),
+        }
+    }
 }
 
 impl Quotas {
@@ -104,6 +116,8 @@ impl Quotas {
             ("requests_per_s", quota.requests_per_s, 1, MAX_REQUESTS_PER_S),
             ("max_bytes", quota.max_bytes, 0, MAX_QUOTA_BYTES),
             ("max_keys", quota.max_keys, 0, MAX_QUOTA_KEYS),
+            ("max_document_bytes", quota.max_document_bytes, 0, MAX_QUOTA_BYTES),
+            ("max_document_ops", quota.max_document_ops, 0, MAX_QUOTA_DOCUMENT_OPS),
         ] {
             if let Some(given) = given.filter(|given| !(least..=most).contains(given)) {
                 return Err(QuotaError::OutOfBounds { key, least, most, given });
@@ -133,11 +147,13 @@ pub(crate) fn row_key(namespace: NamespaceId) -> Vec<u8> {
 }
 
 /// A quota as its entry has it. What a later version adds is passed over, so that versions can stand side by side.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Record {
     requests_per_s: Option<u64>,
     max_bytes: Option<u64>,
     max_keys: Option<u64>,
+    max_document_bytes: Option<u64>,
+    max_document_ops: Option<u64>,
 }
 
 /// One that cannot be read is no reason to let more in than was meant.
@@ -146,7 +162,8 @@ fn quota_of(entry: &Value) -> Quota {
         Payload::Inline(bytes) => serde_json::from_slice(bytes).ok(),
         Payload::Chunked(_) => None,
     };
-    let nothing = Record { requests_per_s: None, max_bytes: Some(0), max_keys: Some(0) };
-    let Record { requests_per_s, max_bytes, max_keys } = record.unwrap_or(nothing);
-    Quota { requests_per_s, max_bytes, max_keys }
+    let nothing = Record { max_bytes: Some(0), max_keys: Some(0), ..Record::default() };
+    let Record { requests_per_s, max_bytes, max_keys, max_document_bytes, max_document_ops } =
+        record.unwrap_or(nothing);
+    Quota { requests_per_s, max_bytes, max_keys, max_document_bytes, max_document_ops }
 }

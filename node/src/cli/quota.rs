@@ -21,6 +21,12 @@ pub(super) struct Args {
     /// How many keys it may have; or none
     #[arg(long, value_parser = count)]
     max_keys: Option<Bound>,
+    /// How many bytes one document may be, as it is stored; or none
+    #[arg(long, value_parser = bytes)]
+    max_document_bytes: Option<Bound>,
+    /// How many operations the history of one document may have; or none
+    #[arg(long, value_parser = count)]
+    max_document_ops: Option<Bound>,
 }
 
 /// A bound that was typed.
@@ -45,6 +51,8 @@ impl Args {
             requests_per_s: bound(self.requests_per_s, quota.requests_per_s),
             max_bytes: bound(self.max_bytes, quota.max_bytes),
             max_keys: bound(self.max_keys, quota.max_keys),
+            max_document_bytes: bound(self.max_document_bytes, quota.max_document_bytes),
+            max_document_ops: bound(self.max_document_ops, quota.max_document_ops),
         }
     }
 }
@@ -59,6 +67,8 @@ fn page(report: &QuotaReport) -> String {
             row("keys", print::count(used.keys), bound(quota.max_keys, print::count)),
             row("bytes", print::size(used.bytes), bound(quota.max_bytes, print::size)),
             row("requests a second", String::new(), bound(quota.requests_per_s, print::count)),
+            row("bytes of a document", String::new(), bound(quota.max_document_bytes, print::size)),
+            row("operations of one", String::new(), bound(quota.max_document_ops, print::count)),
         ],
     )
 }
@@ -97,9 +107,15 @@ mod tests {
 
     #[test]
     fn what_is_not_typed_stays() {
-        let present = Quota { requests_per_s: Some(1), max_bytes: Some(2), max_keys: None };
-        let args =
-            |max_bytes, max_keys| Args { named: "demo".into(), requests_per_s: None, max_bytes, max_keys };
+        let present = Quota { requests_per_s: Some(1), max_bytes: Some(2), ..Quota::default() };
+        let args = |max_bytes, max_keys| Args {
+            named: "demo".into(),
+            requests_per_s: None,
+            max_bytes,
+            max_keys,
+            max_document_bytes: None,
+            max_document_ops: None,
+        };
         assert_eq!(args(None, None).applied_to(present), present);
         let changed = args(Some(Bound(None)), Some(Bound(Some(3)))).applied_to(present);
         assert_eq!(changed, Quota { max_bytes: None, max_keys: Some(3), ..present });
@@ -107,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_page_fits_80_columns() {
-        let quota = Quota { requests_per_s: Some(1_000_000), max_bytes: Some(1 << 50), max_keys: None };
+        let quota = Quota { requests_per_s: Some(1_000_000), max_bytes: Some(1 << 50), ..Quota::default() };
         let used = Used { bytes: u64::MAX, keys: u64::MAX };
         let text = page(&QuotaReport { namespace: "ab".repeat(16), quota, used });
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

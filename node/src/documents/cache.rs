@@ -40,7 +40,7 @@ pub struct Settings {
 impl Settings {
     /// What a document may be.
     pub(crate) fn limits(&self) -> Limits {
-        Limits { max_bytes: self.max_bytes, max_ops: self.max_ops }
+        Limits::of_node(self.max_bytes, self.max_ops)
     }
 }
 

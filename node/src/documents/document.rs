@@ -203,15 +203,15 @@ impl Document {
     /// Whether it may be as it has become, with so many bytes more to store.
     fn check(&mut self, more: u64, limits: Limits) -> Result<(), DocumentError> {
         let ops = self.doc.stats().num_ops;
-        if ops > limits.max_ops {
+        if ops > limits.max_ops.most {
             return Err(DocumentError::TooManyOps { given: ops, limit: limits.max_ops });
         }
-        if self.stored_bytes + more <= limits.max_bytes {
+        if self.stored_bytes + more <= limits.max_bytes.most {
             return Ok(());
         }
         // Stored as many changes it takes more than it needs to.
         let saved = guarded(|| Ok(self.doc.save().len() as u64))?;
-        if saved > limits.max_bytes {
+        if saved > limits.max_bytes.most {
             return Err(DocumentError::TooLarge { given: saved, limit: limits.max_bytes });
         }
         self.stored_bytes = saved.saturating_sub(more);

@@ -1,6 +1,6 @@
 //! Why something was not done with a document. Whatever is named here, the document is as it was.
 
-use super::{MAX_CHANGE_OPS, MAX_COUNT, MAX_DEPTH, MAX_JSON_BYTES};
+use super::{Limit, MAX_CHANGE_OPS, MAX_COUNT, MAX_DEPTH, MAX_JSON_BYTES};
 
 /// Why something was not done with a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,11 +15,11 @@ pub(crate) enum DocumentError {
     #[error("the document would be nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// It would be large as it is stored.
-    #[error("the document would have {given} bytes, more than documents.max_bytes: {limit}")]
-    TooLarge { given: u64, limit: u64 },
+    #[error("the document would have {given} bytes, more than {limit}")]
+    TooLarge { given: u64, limit: Limit },
     /// Its history would be long.
-    #[error("the document would have {given} operations, more than documents.max_ops: {limit}")]
-    TooManyOps { given: u64, limit: u64 },
+    #[error("the document would have {given} operations, more than {limit}")]
+    TooManyOps { given: u64, limit: Limit },
     /// One edit does too much.
     #[error("the change has more than {MAX_CHANGE_OPS} operations, the most of one; send several")]
     ChangeTooLong,

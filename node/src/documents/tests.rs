@@ -12,7 +12,7 @@ mod hostile;
 mod merging;
 mod patching;
 
-const WIDE: Limits = Limits { max_bytes: 4 << 20, max_ops: 1_000_000 };
+const WIDE: Limits = Limits::of_node(4 << 20, 1_000_000);
 
 /// A document, and the rows it is stored as.
 struct Copy {

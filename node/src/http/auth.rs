@@ -18,8 +18,10 @@ use super::kinds::method_of;
 use super::measures::count_over_quota;
 use super::query::decode_key;
 use super::{Surface, parse_namespace, terms};
-use crate::engine::{Ack, StorageQuota, Write, WriteError};
+use crate::documents::Limits;
+use crate::engine::{Ack, Write, WriteError};
 use crate::namespaces::NamespaceError;
+use crate::quotas::InForce;
 use crate::request_rate::TooMany;
 use crate::tokens::{Grant, Tokens};
 
@@ -69,7 +71,7 @@ pub(super) struct Place {
     grant: Arc<Grant>,
     action: Action,
     pub(super) namespace: NamespaceId,
-    quota: StorageQuota,
+    quota: Arc<InForce>,
 }
 
 impl Place {
@@ -92,7 +94,7 @@ impl Place {
         }
         let quota = surface.quotas.in_force(namespace)?;
         quota.admit().map_err(|refused| too_fast("this namespace", "namespace_requests", refused))?;
-        Ok(Self { grant, action, namespace, quota: quota.storage() })
+        Ok(Self { grant, action, namespace, quota })
     }
 
     /// The namespace of a path under `/v1/accounts`, for who may do this there, by one of the methods that there are.
@@ -119,7 +121,7 @@ impl Place {
         writes: Vec<Write>,
         ack: Ack,
     ) -> Result<Vec<Dot>, ApiError> {
-        noted(surface.engine.write_within(self.quota, writes, ack).await)
+        noted(surface.engine.write_within(self.quota.storage(), writes, ack).await)
     }
 
     /// The same, of writes that all become visible together: at most [`MAX_BATCH_WRITES`](crate::engine::MAX_BATCH_WRITES),
@@ -130,7 +132,12 @@ impl Place {
         writes: Vec<Write>,
         ack: Ack,
     ) -> Result<Vec<Dot>, ApiError> {
-        noted(surface.engine.write_batch(self.quota, writes, ack).await)
+        noted(surface.engine.write_batch(self.quota.storage(), writes, ack).await)
+    }
+
+    /// What a document may be here.
+    pub(super) fn document_limits(&self, surface: &Surface) -> Limits {
+        self.quota.document(surface.documents.limits())
     }
 
     /// The key of a path, decoded, where it may be acted upon.

@@ -22,7 +22,7 @@ use super::kinds::{Entered, Whole, list_keys, method_of};
 use super::native_path::NativePath;
 use super::query::Query;
 use super::route::Operation;
-use crate::documents::{DocumentError, NotOpened, Opened};
+use crate::documents::{DocumentError, Limits, NotOpened, Opened};
 use crate::engine::Precondition;
 
 mod conditions;
@@ -233,6 +233,11 @@ impl Named<'_> {
     async fn open_there(&self) -> Result<Opened, ApiError> {
         let opened = self.open().await?;
         if opened.document().is_new() { Err(ApiError::NotHere { what: "document" }) } else { Ok(opened) }
+    }
+
+    /// What it may be.
+    fn limits(&self) -> Limits {
+        self.whole.place.document_limits(self.whole.surface)
     }
 
     /// Takes all of it away that this PoP has seen.

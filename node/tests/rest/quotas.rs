@@ -8,6 +8,7 @@ use replication::{NamespaceId, Payload, Value};
 use serde_json::{Value as Json, json};
 
 use super::client::{Answer, head};
+use super::kinds::assert_problem;
 use super::{ACCOUNT, OTHER_ACCOUNT, OTHER_TOKEN, TestNode, namespaces_path, noise, test_node};
 
 impl TestNode {
@@ -63,7 +64,9 @@ async fn use_is_counted_as_values_come_grow_and_go_and_over_a_restart() {
 async fn keys_beyond_the_limit_are_refused_and_overwrites_and_deletes_are_not() {
     let node = test_node().await;
     let set = node.set_quota(json!({ "max_keys": 2 })).await;
-    assert_eq!(set["quota"], json!({ "requests_per_s": null, "max_bytes": null, "max_keys": 2 }));
+    let quota = set["quota"].as_object().unwrap();
+    assert_eq!(quota["max_keys"], 2);
+    assert!(quota.iter().all(|(name, bound)| name == "max_keys" || bound.is_null()), "{quota:?}");
     node.send("PUT", "/values/a", "1").await.ok();
     node.send("PUT", "/values/b", "1").await.ok();
     let refused = node.send("PUT", "/values/c", "1").await;
@@ -222,4 +225,39 @@ async fn a_quota_that_cannot_be_read_lets_nothing_grow() {
     assert_over(&node.send("PUT", "/values/b", "1").await, "max_keys of this namespace is 0");
     assert_eq!(node.value("a").await, b"1");
     node.send("DELETE", "/values/a", "").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_a_namespace_can_be_kept_smaller_than_the_node_takes_them() {
+    let node = test_node().await;
+    let path = node.quota_path().replace("/quota", "/docs/d");
+    let put = async |document: Json| {
+        let text = document.to_string();
+        node.client.send("PUT", &path, &[], text.as_bytes()).await
+    };
+    let text = String::from_utf8(noise(3_000).iter().map(|byte| b'a' + byte % 26).collect()).unwrap();
+    let set = node.set_quota(json!({ "max_document_bytes": 1_000, "max_document_ops": 20 })).await;
+    assert_eq!(
+        (&set["quota"]["max_document_bytes"], &set["quota"]["max_document_ops"]),
+        (&json!(1_000), &json!(20))
+    );
+    assert_problem(
+        &put(json!({ "text": text })).await,
+        413,
+        10030,
+        "more than the namespace's max_document_bytes: 1000",
+    );
+    let many: Vec<u8> = (0..30).collect();
+    assert_problem(
+        &put(json!({ "items": many })).await,
+        413,
+        10030,
+        "more than the namespace's max_document_ops: 20",
+    );
+    assert_eq!(put(json!({ "text": "short" })).await.status, 200);
+    // What is above the node's own limit changes nothing.
+    node.set_quota(json!({ "max_document_bytes": 1u64 << 40, "max_document_ops": 1 << 30 })).await;
+    assert_eq!(put(json!({ "text": text, "items": many })).await.status, 200);
+    let more = json!({ "text": { "$text": "x".repeat(30_000) } });
+    assert_problem(&put(more).await, 413, 10030, "more than documents.max_ops: 20000");
 }

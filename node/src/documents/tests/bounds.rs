@@ -10,12 +10,12 @@ use super::{Copy, Document, Edit, Limits, Patch, WIDE};
 fn a_document_has_so_many_operations_and_no_more() {
     for (max_ops, is_fine) in [(3, false), (4, true), (5, true)] {
         let mut document = Document::load(&[], &[1; 24]).unwrap();
-        let limits = Limits { max_ops, ..WIDE };
+        let limits = Limits::of_node(4 << 20, max_ops);
         let edited = document.edit(&Edit::Put(&json!({"a": [1, 2, 3]})), None, 0, limits);
         assert_eq!(edited.is_ok(), is_fine, "{max_ops}: {edited:?}");
         assert_eq!(document.is_new(), !is_fine);
         if !is_fine {
-            assert_eq!(edited, Err(DocumentError::TooManyOps { given: 4, limit: 3 }));
+            assert_eq!(edited, Err(DocumentError::TooManyOps { given: 4, limit: limits.max_ops }));
         }
     }
 }
@@ -33,12 +33,13 @@ fn a_document_has_so_many_bytes_and_no_more() {
     let edit = |max_bytes| {
         let mut document = copy.fork(2).document;
         let heads = document.heads();
-        let edited = document.edit(&Edit::Merge(&json!({"n": "x"})), None, 0, Limits { max_bytes, ..WIDE });
+        let limits = Limits::of_node(max_bytes, 1_000_000);
+        let edited = document.edit(&Edit::Merge(&json!({"n": "x"})), None, 0, limits);
         assert_eq!(document.heads() == heads, edited.is_err());
         edited
     };
     let limit = match edit(saved) {
-        Err(DocumentError::TooLarge { given, limit }) if limit == saved => given,
+        Err(DocumentError::TooLarge { given, limit }) if limit.most == saved => given,
         other => panic!("{other:?}"),
     };
     for (limit, is_fine) in [(limit - 1, false), (limit, true), (limit + 1, true)] {

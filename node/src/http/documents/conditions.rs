@@ -66,7 +66,7 @@ mod tests {
     fn writes_are_for_the_states_that_they_name() {
         let new = Document::load(&[], &[1; 24]).unwrap();
         let mut there = new.clone();
-        let limits = Limits { max_bytes: 1 << 20, max_ops: 1_000 };
+        let limits = Limits::of_node(1 << 20, 1_000);
         there.edit(&Edit::Put(&json!({"a": 1})), None, 0, limits).unwrap();
         let current = quoted(&etag(&there.heads()));
         let weak = format!("W/{current}");

@@ -53,7 +53,7 @@ pub(super) async fn patch(named: &Named<'_>, upload: &mut Upload) -> Result<Resp
 pub(super) async fn take(named: &Named<'_>, upload: &mut Upload) -> Result<Response<Body>, ApiError> {
     let _share = wait_for_memory(named.whole.surface, upload.announced()).await?;
     let body = upload.collect(MAX_DOC_BODY_BYTES).await?;
-    let limits = named.whole.surface.documents.limits();
+    let limits = named.limits();
     change(named, |document| document.take(&body, limits)).await
 }
 
@@ -72,7 +72,7 @@ async fn edit(named: &Named<'_>, edit: &Edit<'_>) -> Result<Response<Body>, ApiE
     if message.is_some_and(|message| message.len() > MAX_MESSAGE_BYTES) {
         return Err(ApiError::invalid(format!("message must be at most {MAX_MESSAGE_BYTES} bytes")));
     }
-    let limits = named.whole.surface.documents.limits();
+    let limits = named.limits();
     change(named, |document| {
         let change = document.edit(edit, message, now_s(), limits)?;
         Ok(change.into_iter().collect())
@@ -114,7 +114,7 @@ async fn store(
     let whole = named.whole.id();
     let (mut writes, mut elements) = (Vec::new(), Vec::new());
     for change in changes {
-        let limit = named.whole.surface.documents.limits().max_bytes;
+        let limit = named.limits().max_bytes;
         let too_large = |_| DocumentError::TooLarge { given: change.len() as u64, limit };
         for (element, content) in rows(&Bytes::from(change.clone())).map_err(too_large)? {
             elements.push(element.clone());
