@@ -13,7 +13,7 @@ use crate::codec::message::Stage;
 use crate::entry::{Body, Entry, EntryId};
 use crate::keys;
 use crate::member::{
-    MAX_NAME_BYTES, MemberRecord, Members, RemovalReason, drain_entry, member_entry, removal_entry,
+    MAX_NAME_BYTES, Member, MemberRecord, Members, RemovalReason, drain_entry, member_entry, removal_entry,
 };
 use crate::replica::{MessageError, OpenError};
 use crate::store::{Store, StoreError};
@@ -95,7 +95,7 @@ impl<S: Store> Replica<S> {
         self.record(now, drain_entry(replica, draining))
     }
 
-    fn record(&mut self, now: Now, (id, body): (EntryId, Body)) -> Result<Dot, WriteError> {
+    pub(super) fn record(&mut self, now: Now, (id, body): (EntryId, Body)) -> Result<Dot, WriteError> {
         let dot =
             self.append(now, id.clone(), |_, current, dot| Ok(Entry::over(current, dot, body.clone())))?;
         self.emit(Event::Recorded { dot, id, body });
@@ -212,8 +212,34 @@ impl<S: Store> Replica<S> {
                 self.ask_to_be_recorded(now);
                 self.finish_catching_up();
             }
-            Progress::Member => self.evict_silent(now)?,
+            Progress::Member => {
+                self.replace_earlier(now)?;
+                self.evict_silent(now)?;
+            }
             Progress::Fresh | Progress::Asking { .. } | Progress::Removed => {}
+        }
+        Ok(())
+    }
+
+    /// Takes earlier incarnations of this PoP out that are members still: who let this one in had not heard of them, since
+    /// another let them in on the other side of a cut.
+    fn replace_earlier(&mut self, now: Now) -> Result<(), StoreError> {
+        let Some(own) = self.members.find(self.id) else { return Ok(()) };
+        let (Some(record), Some(joined)) = (&own.record, own.joined) else { return Ok(()) };
+        let is_earlier = |id: &ReplicaId, other: &Member| {
+            let is_of_this_pop = other.record.as_ref().is_some_and(|other| other.pop == record.pop);
+            *id != self.id && is_of_this_pop && other.joined.is_some_and(|other| other < joined)
+        };
+        let earlier = self.members.current().filter(|(id, other)| is_earlier(id, other)).map(|(id, _)| id);
+        // As when it is let in: two nodes of one PoP that run at a time are for an operator.
+        let gone: Vec<ReplicaId> = earlier.filter(|id| !self.is_connected(*id)).collect();
+        for id in gone {
+            // With a clock that is off it is tried again.
+            if let Err(WriteError::Store(error)) =
+                self.record(now, removal_entry(id, RemovalReason::Replaced))
+            {
+                return Err(error);
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::super::tree::Tree;
 use super::super::{DocumentError, MAX_CHANGE_OPS, MAX_DEPTH, MAX_JSON_BYTES, MAX_PATCH_OPERATIONS};
-use super::{Copy, Document, Edit, Limits, Patch, WIDE};
+use super::{Copy, Document, Edit, Limits, Patch};
 
 #[test]
 fn a_document_has_so_many_operations_and_no_more() {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::round::RepairRow;
-use crate::member::RemovalReason;
+use crate::member::{RemovalReason, member_entry};
 
 const EPOCH_MS: u64 = SETTINGS.epoch_every_ms;
 
@@ -267,6 +267,24 @@ fn a_second_node_of_a_pop_is_not_let_in_while_the_first_is_here() {
         pair.replicas[0].members().removal(B).map(|(reason, _)| reason),
         Some(RemovalReason::Replaced)
     );
+}
+
+/// Found by the simulator (`restore`, seed 20029): a PoP was made anew twice, and on either side of a cut one of the two was
+/// let in. Nobody took the first out, and no epoch came any more.
+#[test]
+fn an_earlier_incarnation_that_another_let_in_is_replaced() {
+    let mut pair = Pair::connected();
+    let [earlier, later] = [4, 5].map(|id| ReplicaId([id; 16]));
+    for id in [earlier, B, later] {
+        let now = pair.now(0);
+        pair.replicas[0].record(now, member_entry(id, &record("b"))).unwrap();
+    }
+    pair.replicas[0].flush().unwrap();
+    pair.run_ms(2_000);
+    for replica in &pair.replicas {
+        let removal = |id| replica.members().removal(id).map(|(reason, _)| reason);
+        assert_eq!([earlier, B, later].map(removal), [Some(RemovalReason::Replaced), None, None]);
+    }
 }
 
 /// Has A let in a third replica that is never heard again.
