@@ -25,6 +25,9 @@ pub const MAX_SEEDS: u64 = 600;
 /// The longest that looking for one bug may take.
 const MAX_SEARCH: Duration = Duration::from_secs(240);
 
+/// The most of what was seen that a row of the table shows, in characters: some findings tell all that was written to a key.
+const MAX_SEEN_CHARS: usize = 240;
+
 /// Seeds of each scenario that must find nothing where no bug is planted.
 const CONTROL_SEEDS: u64 = 20;
 
@@ -63,9 +66,9 @@ const HUNTS: [Hunt; 37] = [
     hunt("DroppedOnceHeldByAll", "gc-partition", 0),
     hunt("RoundOutlivesEpoch", "stale-repairs", 120),
     hunt("EpochTakenOnTrust", "restore", 55),
-    hunt("CutFromAcknowledgements", "evicted", 1070),
+    hunt("CutFromAcknowledgements", "evicted", 1095),
     hunt("DroppedAtExpiry", "ttl", 0),
-    hunt("FenceForgotten", "evicted", 135),
+    hunt("FenceForgotten", "evicted", 385),
     hunt("OlderCopyUnnoticed", "restore", 445),
     hunt("ChunkRowStays", "swarm", 0),
     hunt("RelayKeepsEvents", "regions", 0),
@@ -181,6 +184,7 @@ fn search(binary: &Path, hunt: &Hunt, bug: &[&str]) -> anyhow::Result<Search> {
         });
     };
     let tried = seed.parse::<u64>()? + 1 - hunt.from;
+    let seen: String = seen.chars().take(MAX_SEEN_CHARS).collect();
     Ok(Search { row: format!("{head} {seed:>6} {tried:>6} {seconds:>6.1}  {seen}"), is_right: true })
 }
 
