@@ -1,7 +1,7 @@
 //! A document that two people edit at once, each in a copy of their own at the nearest PoP, also without a connection.
 //!
-//! A copy is an Automerge document. `pull` and `push` bring over what either side lacks, whenever there is a connection.
-//! (With the feature `automerge` of the crate.)
+//! A copy is an Automerge document. `pull` and `push` bring over what either side lacks, whenever there is a connection, and a
+//! watch brings each change as it comes. (With the feature `automerge` of the crate.)
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,12 +29,13 @@ fn write(copy: &mut AutoCommit, position: usize, words: &str) -> Result<(), Box<
     Ok(())
 }
 
-/// Pulls until the copy says this.
+/// Takes in what comes until the copy says this.
 async fn until(doc: &Doc, copy: &mut AutoCommit, words: &str) -> Result<(), Box<dyn Error>> {
+    let mut watch = doc.watch();
     let met = async {
         while text(copy)? != words {
-            doc.pull(copy).await?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let event = watch.next().await?;
+            doc.pull_event(copy, &event).await?;
         }
         Ok::<_, Box<dyn Error>>(())
     };
@@ -68,7 +69,7 @@ pub(crate) async fn run(urls: &[String], account: &str, token: &str) -> Result<(
     let both = "Tides: High at noon, low at six";
     until(&ann, &mut anns, both).await?;
     until(&ben, &mut bens, both).await?;
-    println!("both have pushed and pulled: {both:?}");
+    println!("both have pushed, and each has heard of the other's edit: {both:?}");
     let again = ann.push(&mut anns).await?;
     println!("Ann pushes once more, and nothing is sent: {}", again.receipt.is_none());
     Ok(())

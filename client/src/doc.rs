@@ -14,9 +14,11 @@ use crate::api::docs::{
     ConflictingValue, Conflicts, DocWritten, HEADS_HEADER, HistoryPage, JSON_PATCH, MERGE_PATCH,
 };
 use crate::api::kinds::Written;
+use crate::api::watch::WatchKind;
 use crate::error::Error;
 use crate::namespace::found;
 use crate::request::Request;
+use crate::watch::{Watch, WatchOptions};
 use crate::whole::{ChangeOptions, Whole};
 
 /// A document. What several write at once is merged: members and items by themselves, texts by character.
@@ -170,6 +172,19 @@ impl Doc {
         let request = Request::read(self.part("conflicts")?).query("pointer", pointer);
         let conflicts: Conflicts = self.whole.namespace.account.client.json(&request).await?;
         Ok(conflicts.values)
+    }
+
+    /// Watches it: whether it is there, [`crate::api::watch::WatchType::Sync`], then its changes as they come, each in Automerge's
+    /// own format ([`WatchEvent::change_base64`]). Sends nothing yet.
+    ///
+    /// [`WatchEvent::change_base64`]: crate::api::watch::WatchEvent::change_base64
+    pub fn watch(&self) -> Watch {
+        let options = WatchOptions {
+            key: Some(self.key().into()),
+            kind: Some(WatchKind::Doc),
+            ..WatchOptions::default()
+        };
+        self.whole.namespace.watch(options)
     }
 
     /// Deletes what this PoP has seen of it, and what is stored along with it; also succeeds when there is none.

@@ -194,16 +194,9 @@ pub fn read<S: Store>(
     (namespace, key): (NamespaceId, &[u8]),
     now_s: u64,
 ) -> Result<Chunks, StoreError> {
-    let id = EntryId::whole(namespace, Kind::Doc, Bytes::copy_from_slice(key));
-    let head_key = keys::entry(&id);
+    let head_key = keys::entry(&EntryId::whole(namespace, Kind::Doc, Bytes::copy_from_slice(key)));
     let mut summary = states::summary(store)?;
-    let head = match store.read(&head_key)? {
-        Some(row) => match states::decoded(store, &mut summary, &head_key, &row)?.1.body {
-            Body::Head(head) => known_here(head, &summary),
-            _ => Head::default(),
-        },
-        None => Head::default(),
-    };
+    let head = head(store, &head_key, &mut summary)?;
     let cleared = head.cleared(now_s);
     let expired = Head { clears: BTreeMap::new(), ..head }.cleared(now_s);
     let mut chunks = Chunks::default();
@@ -229,6 +222,34 @@ pub fn read<S: Store>(
         ControlFlow::Continue(())
     })?;
     fault.map_or(Ok(chunks), Err)
+}
+
+/// What of the document under `key` went or has expired, as of `now_s` (Unix seconds): a change by one of these events does not
+/// stand.
+///
+/// # Errors
+/// Where a row cannot be read.
+pub fn cleared<S: Store>(
+    store: &S,
+    (namespace, key): (NamespaceId, &[u8]),
+    now_s: u64,
+) -> Result<Cleared, StoreError> {
+    let head_key = keys::entry(&EntryId::whole(namespace, Kind::Doc, Bytes::copy_from_slice(key)));
+    Ok(head(store, &head_key, &mut states::summary(store)?)?.cleared(now_s))
+}
+
+/// The change that the content of this element is, in Automerge's own format; `None` where it is a part of one, or a history.
+pub fn change_in<'a>(element: &[u8], content: &'a Bytes) -> Option<&'a Bytes> {
+    let name = PartName::parse(element)?;
+    (name.form == Form::Change && name.count == 1).then_some(content)
+}
+
+fn head<S: Store>(store: &S, head_key: &[u8], summary: &mut Summary) -> Result<Head, StoreError> {
+    let Some(row) = store.read(head_key)? else { return Ok(Head::default()) };
+    Ok(match states::decoded(store, summary, head_key, &row)?.1.body {
+        Body::Head(head) => known_here(head, summary),
+        _ => Head::default(),
+    })
 }
 
 /// The head without the emptyings that are not claimed yet: states run ahead of claims, and what comes before one of them

@@ -44,7 +44,7 @@ pub enum WatchKind {
     Set,
     /// Fields with values.
     Map,
-    /// JSON that many edit at once. Its events tell that it has changed, not how: it is to be read.
+    /// JSON that many edit at once. Its events tell a change each, for copies of it.
     Doc,
 }
 
@@ -92,6 +92,10 @@ pub struct WatchEvent {
     /// The length in bytes of a value that is too large to be told here: read it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
+    /// The change of a document, as Automerge has it, in base64. Where it is absent, read the document: it is there, or more of
+    /// it has changed than is told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub change_base64: Option<String>,
     /// What a counter stands at.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub count: Option<i128>,
@@ -130,6 +134,7 @@ impl WatchEvent {
             value: None,
             base64: None,
             size: None,
+            change_base64: None,
             count: None,
             metadata: None,
             expiration: None,

@@ -9,11 +9,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use ::automerge::{AutoCommit, ChangeHash};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use reqwest::Method;
 
 use super::{Doc, heads_of};
 use crate::api::docs::{DocWritten, MAX_BODY_CHANGES, MAX_DOC_BODY_BYTES, MAX_HEADS};
+use crate::api::watch::{WatchEvent, WatchKind, WatchType};
 use crate::error::Error;
 use crate::request::Request;
 
@@ -61,6 +64,45 @@ impl Doc {
             }
         }
         Ok(0)
+    }
+
+    /// Takes into a copy what an event of a watch tells of this document ([`Doc::watch`]), and gives how many changes the copy
+    /// lacked: the change in the event, or, where that is not all that the copy lacks, as [`Doc::pull`]. Of what an event tells
+    /// of others it takes none. What is not committed yet is committed. With the feature `automerge`.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: littoral::Namespace) -> Result<(), littoral::Error> {
+    /// let page = kv.doc("page:7");
+    /// let mut copy = automerge::AutoCommit::new();
+    /// let mut watch = page.watch();
+    /// loop {
+    ///     // The snapshot brings the document, and after that each event a change.
+    ///     let event = watch.next().await?;
+    ///     if page.pull_event(&mut copy, &event).await? > 0 {
+    ///         println!("{} changes so far", copy.get_changes_meta(&[]).len());
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Doc::pull`].
+    pub async fn pull_event(&self, copy: &mut AutoCommit, event: &WatchEvent) -> Result<usize, Error> {
+        let is_of_this = event.kind == Some(WatchKind::Doc) && event.key.as_deref() == Some(self.key());
+        if !is_of_this || event.what != WatchType::Put {
+            return Ok(0);
+        }
+        let before = copy.get_heads();
+        if let Some(change) = &event.change_base64 {
+            let bytes = STANDARD.decode(change).map_err(|error| self.not_taken(error))?;
+            let taken = self.take(copy, &before, &bytes.into())?;
+            // It may be made on top of others that are told later, or were never told here.
+            if copy.get_missing_deps(&[]).is_empty() {
+                return Ok(taken);
+            }
+        }
+        self.pull(copy).await?;
+        Ok(copy.get_changes_meta(&before).len())
     }
 
     /// Sends the changes of a copy that this PoP's document lacks, and gives the receipt of the last of them, and the
@@ -134,14 +176,15 @@ impl Doc {
     }
 
     fn take(&self, copy: &mut AutoCommit, before: &[ChangeHash], changes: &Bytes) -> Result<usize, Error> {
-        let not_taken = |error: ::automerge::AutomergeError| {
-            let url = self.part("changes").unwrap_or_default();
-            Error::Decode { url, reason: format!("Automerge does not take the changes: {error}") }
-        };
         if !changes.is_empty() {
-            copy.load_incremental(changes).map_err(not_taken)?;
+            copy.load_incremental(changes).map_err(|error| self.not_taken(error))?;
         }
         Ok(copy.get_changes_meta(before).len())
+    }
+
+    fn not_taken(&self, error: impl std::fmt::Display) -> Error {
+        let url = self.part("changes").unwrap_or_default();
+        Error::Decode { url, reason: format!("Automerge does not take the changes: {error}") }
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Item {
     pub(crate) id: EntryId,
     /// Its state.
     pub(crate) entry: Entry,
-    /// What watchers are told of it, made by the first of them.
-    pub(crate) told: OnceLock<String>,
+    /// What watchers are told of it, if anything, made by the first of them.
+    pub(crate) told: OnceLock<Option<String>>,
 }
 
 /// Changes in the order of their flushes; those of one flush in the order of their entries.

@@ -11,6 +11,8 @@ use littoral_node::engine::{Ack, Engine, Write};
 use replication::{Change, Content, EntryId, Kind, NamespaceId, Payload, Value};
 use serde_json::{Value as Json, json};
 
+mod documents;
+
 use super::client::head;
 use super::{ACCOUNT, TOKEN, TestNode, noise, test_node};
 

@@ -1,22 +1,27 @@
 //! What a watcher is told of a state: one JSON object, without where to go on.
 //!
-//! The rule this file upholds: an event tells what a reader would see at that moment, not which change led there.
+//! The rule this file upholds: an event tells what a reader would see at that moment, not which change led there. Only of a
+//! document it tells the change, since a copy is brought along by changes.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use littoral::api::values::text_or_base64;
 use littoral::api::watch::{WatchEvent, WatchKind, WatchType};
+use replication::kinds::Element;
 use replication::read::kinds::cleared;
-use replication::{Body, Dot, Entry, EntryId, Kind, Payload, Store, StoreError};
+use replication::{Body, Dot, Entry, EntryId, Kind, Payload, Store, StoreError, doc};
 use serde_json::value::RawValue;
 
 use crate::engine::show_dot;
 
-/// The event that tells of this state, as of `now_s` (Unix seconds).
+/// The event that tells of this state, as of `now_s` (Unix seconds); `None` for what a reader never hears of, which is a change of
+/// a document that went with it.
 pub(super) fn told<S: Store>(
     store: &S,
     id: &EntryId,
     entry: &Entry,
     now_s: u64,
-) -> Result<WatchEvent, StoreError> {
+) -> Result<Option<WatchEvent>, StoreError> {
     let mut event = named(id, entry.dot);
     match &entry.body {
         Body::Tombstone => {}
@@ -43,8 +48,7 @@ pub(super) fn told<S: Store>(
                 event.metadata = metadata(bounded.metadata().map(|bytes| &bytes[..]));
             }
         }
-        // A chunk says nothing to a reader; the document is to be read.
-        Body::Element(_) if id.kind == Kind::Doc => event.what = WatchType::Put,
+        Body::Element(element) if id.kind == Kind::Doc => return change(store, id, element, now_s),
         Body::Element(element) => {
             let cleared = cleared(store, (id.namespace, id.kind, &id.key), now_s)?;
             if let Some((dot, content)) = element.alive(&cleared, now_s).last() {
@@ -63,7 +67,23 @@ pub(super) fn told<S: Store>(
             event.expiration = head.expires_at_s();
         }
     }
-    Ok(event)
+    Ok(Some(event))
+}
+
+/// Tells of a change of a document.
+fn change<S: Store>(
+    store: &S,
+    id: &EntryId,
+    element: &Element,
+    now_s: u64,
+) -> Result<Option<WatchEvent>, StoreError> {
+    let cleared = doc::cleared(store, (id.namespace, &id.key), now_s)?;
+    let standing = element.alive(&cleared, now_s);
+    let Some((dot, content)) = standing.last() else { return Ok(None) };
+    let mut event = named(id, *dot);
+    event.what = WatchType::Put;
+    event.change_base64 = doc::change_in(&id.element, &content.bytes).map(|bytes| STANDARD.encode(bytes));
+    Ok(Some(event))
 }
 
 /// Whether a snapshot tells of it: of what is there.

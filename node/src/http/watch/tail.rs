@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use littoral::api::watch::{WatchEvent, WatchType};
 use metrics::counter;
 use replication::read::shown::Shown;
@@ -103,6 +104,22 @@ impl Ahead {
     }
 }
 
+/// A document is told of once in a snapshot, however many chunks it has: the last that was.
+#[derive(Default)]
+struct Once(Option<Bytes>);
+
+impl Once {
+    fn is_done(&self, id: &EntryId) -> bool {
+        id.kind == Kind::Doc && !id.element.is_empty() && self.0.as_ref() == Some(&id.key)
+    }
+
+    fn done(&mut self, id: &EntryId) {
+        if id.kind == Kind::Doc && !id.element.is_empty() {
+            self.0 = Some(id.key.clone());
+        }
+    }
+}
+
 impl Tail {
     /// Tells until the client goes, or may not be told any more.
     pub(super) async fn run(mut self, start: Start) {
@@ -150,16 +167,13 @@ impl Tail {
         self.foreign = None;
         for range in self.watched.ranges() {
             let mut from = Some(range.clone());
-            let mut last_document = None;
+            let mut documents = Once::default();
             while let Some(first) = from {
                 let page = self.states(&range, &first)?;
                 for (id, entry) in &page.states {
-                    // A document is told of once, however many chunks it has.
-                    let is_told = id.kind == Kind::Doc
-                        && !id.element.is_empty()
-                        && last_document.replace(id.key.clone()).is_some_and(|last| last == id.key);
-                    if self.watched.covers(id) && !is_told {
-                        self.tell_present(id, entry).await?;
+                    let is_new = self.watched.covers(id) && !documents.is_done(id);
+                    if is_new && self.tell_present(id, entry).await? {
+                        documents.done(id);
                     }
                 }
                 from = page.next;
@@ -170,19 +184,18 @@ impl Tail {
         self.sync().await
     }
 
-    async fn tell_present(&mut self, id: &EntryId, entry: &Entry) -> Result<(), Over> {
-        let mut event = self.event(id, entry)?;
-        if is_in_snapshot(&event) {
-            if event.what == WatchType::Clear {
-                event.what = WatchType::Describe;
-            }
-            self.outlet.tell_event(&event).await?;
-        }
-        let is_ahead = !entry.all_dots(|dot| self.subscription.vector.covers(dot));
-        if is_ahead {
+    /// Gives whether there was something to tell.
+    async fn tell_present(&mut self, id: &EntryId, entry: &Entry) -> Result<bool, Over> {
+        if !entry.all_dots(|dot| self.subscription.vector.covers(dot)) {
             self.ahead.remember(id, entry);
         }
-        Ok(())
+        let Some(mut event) = self.event(id, entry)?.filter(is_in_snapshot) else { return Ok(false) };
+        if event.what == WatchType::Clear {
+            event.what = WatchType::Describe;
+        }
+        event.change_base64 = None;
+        self.outlet.tell_event(&event).await?;
+        Ok(true)
     }
 
     async fn sync(&mut self) -> Result<(), Over> {
@@ -310,21 +323,25 @@ impl Tail {
         let text = match item.told.get() {
             Some(text) => text,
             None => {
-                let text = json(&self.event(&item.id, &item.entry)?);
+                let text = self.event(&item.id, &item.entry)?.map(|event| json(&event));
                 item.told.get_or_init(|| text)
             }
         };
-        self.outlet.tell(text).await?;
+        if let Some(text) = text {
+            self.outlet.tell(text).await?;
+        }
         self.tell_survivors(&item.id, &item.entry).await
     }
 
     async fn tell_state(&mut self, id: &EntryId, entry: &Entry) -> Result<(), Over> {
-        let event = self.event(id, entry)?;
-        self.outlet.tell_event(&event).await?;
+        if let Some(event) = self.event(id, entry)? {
+            self.outlet.tell_event(&event).await?;
+        }
         self.tell_survivors(id, entry).await
     }
 
-    /// After a set or map was emptied: the elements that are there all the same.
+    /// After a set or map was emptied: the elements that are there all the same. After a document was deleted: whether it is there
+    /// all the same.
     async fn tell_survivors(&mut self, id: &EntryId, entry: &Entry) -> Result<(), Over> {
         if !matches!(&entry.body, Body::Head(head) if !head.clears.is_empty()) {
             return Ok(());
@@ -334,9 +351,14 @@ impl Tail {
         while let Some(first) = from {
             let page = self.states(&range, &first)?;
             for (id, entry) in &page.states {
-                let event = self.event(id, entry)?;
-                if event.what == WatchType::Put {
-                    self.outlet.tell_event(&event).await?;
+                let Some(mut event) = self.event(id, entry)?.filter(|event| event.what == WatchType::Put)
+                else {
+                    continue;
+                };
+                event.change_base64 = None;
+                self.outlet.tell_event(&event).await?;
+                if id.kind == Kind::Doc {
+                    return Ok(());
                 }
             }
             from = page.next;
@@ -370,7 +392,7 @@ impl Tail {
         Ok(())
     }
 
-    fn event(&self, id: &EntryId, entry: &Entry) -> Result<WatchEvent, Over> {
+    fn event(&self, id: &EntryId, entry: &Entry) -> Result<Option<WatchEvent>, Over> {
         self.read(|store| told(store, id, entry, now_s()))
     }
 
