@@ -4,9 +4,11 @@ use reqwest::Method;
 use serde::Serialize;
 
 use crate::api::kinds::{Add, CounterInfo, Written};
+use crate::condition::etag_of;
 use crate::error::Error;
 use crate::namespace::found;
 use crate::request::Request;
+use crate::values::NO_ETAG;
 use crate::whole::{ChangeOptions, Whole};
 
 /// A counter that every PoP adds to and takes from at once: no increment is lost to another.
@@ -49,7 +51,8 @@ impl Counter {
         let body =
             Add { add: amount, expiration: options.expires_at_s, expiration_ttl: options.expiration_ttl_s };
         let request = Request::new(Method::POST, self.whole.path()?).json(&body)?.not_idempotent();
-        let info: CounterInfo = self.whole.namespace.account.client.json(&options.ack_of(request)).await?;
+        let info: CounterInfo =
+            self.whole.namespace.account.client.json(&options.but_expiry_of(request)?).await?;
         Ok(info.count)
     }
 
@@ -63,9 +66,48 @@ impl Counter {
         found(self.whole.namespace.account.client.json(&Request::read(self.whole.path()?)).await)
     }
 
+    /// The same, with the name of that state, for [`ChangeOptions::if_match`].
+    ///
+    /// ```no_run
+    /// # async fn example(kv: littoral::Namespace) -> Result<(), littoral::Error> {
+    /// use littoral::ChangeOptions;
+    ///
+    /// // Up to 10, of all who try at this PoP.
+    /// let seats = kv.counter("seats");
+    /// seats.add(0).await?;
+    /// while let Some((info, etag)) = seats.info_versioned().await? {
+    ///     if info.count >= 10 {
+    ///         break;
+    ///     }
+    ///     match seats.add_with(1, ChangeOptions::default().if_match(&etag)).await {
+    ///         Ok(_) => break,
+    ///         Err(error) if error.is_precondition_failed() => {}
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn info_versioned(&self) -> Result<Option<(CounterInfo, String)>, Error> {
+        let client = &self.whole.namespace.account.client;
+        let request = Request::read(self.whole.path()?);
+        let Some(answer) = found(client.fetch(&request).await)? else { return Ok(None) };
+        let info = serde_json::from_slice(&answer.body);
+        let info = info.map_err(|error| client.not_understood(&request, error))?;
+        let etag = etag_of(&answer.headers).ok_or_else(|| client.not_understood(&request, NO_ETAG))?;
+        Ok(Some((info, etag)))
+    }
+
     /// Begins anew: takes away what this PoP has seen. What others add meanwhile stays.
     pub async fn reset(&self) -> Result<Written, Error> {
         self.whole.clear().await
+    }
+
+    /// As [`Counter::reset`], in the state of this name.
+    ///
+    /// # Errors
+    /// [`Error::is_precondition_failed`] in another one.
+    pub async fn reset_if_match(&self, etag: &str) -> Result<Written, Error> {
+        self.whole.remove_if_match(self.whole.path()?, etag).await
     }
 
     /// Replaces the JSON stored along with it, at most 1,024 bytes; null, as of `&()`, takes it away.

@@ -5,7 +5,7 @@ mod copy;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{ETAG, HeaderMap};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -48,16 +48,10 @@ pub struct Doc {
 /// What goes along with an edit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DocOptions {
-    /// Expiry of the whole document, and when the edit counts as done.
+    /// Expiry of the whole document, when the edit counts as done, and for which state it is ([`Snapshot::etag`]).
     pub change: ChangeOptions,
     /// What the change is said to be about, at most 1,024 bytes: the history tells it.
     pub message: Option<String>,
-    /// Only where the document is as it was read then: see [`Snapshot::etag`]. Otherwise the edit fails
-    /// ([`Error::is_precondition_failed`]). That is decided by the PoP alone that is asked, or by
-    /// the namespace's home ([`crate::Account::set_home`]).
-    pub only_for: Option<String>,
-    /// Only where there is no document.
-    pub only_new: bool,
 }
 
 /// A document as it was read.
@@ -218,19 +212,10 @@ impl Doc {
     }
 
     async fn edit(&self, request: Request, options: DocOptions) -> Result<DocWritten, Error> {
-        let mut request = options.change.all_of(request);
+        let mut request = options.change.all_of(request)?;
         if let Some(message) = options.message {
             request = request.query("message", message);
         }
-        let is_conditional = options.only_for.is_some() || options.only_new;
-        if let Some(etag) = options.only_for {
-            request = request.header(IF_MATCH, etag)?;
-        }
-        if options.only_new {
-            request = request.header(IF_NONE_MATCH, "*".to_owned())?;
-        }
-        // Sent again after it was done, it would be refused, but for its key.
-        let request = if is_conditional { request.not_idempotent() } else { request };
         self.whole.namespace.account.client.json(&request).await
     }
 }

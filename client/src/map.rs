@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::namespace::{Value, expiration, found};
 use crate::pages::{PageOptions, Pages};
 use crate::request::Request;
+use crate::values::Entry;
 use crate::whole::{ChangeOptions, Whole};
 
 /// A map. Of two values put into one field at two PoPs at once the later wins, whatever happens to other fields.
@@ -55,7 +56,7 @@ impl Map {
         options: ChangeOptions,
     ) -> Result<Written, Error> {
         let path = self.whole.element_path("fields", field)?;
-        self.whole.written(Whole::put(path, value.into(), options)).await
+        self.whole.written(Whole::put(path, value.into(), &options)?).await
     }
 
     /// The value of a field, as of this PoP; `None` when there is no such field.
@@ -65,10 +66,26 @@ impl Map {
         Ok(answer.map(|answer| Value { bytes: answer.body, expires_at_s: expiration(&answer.headers) }))
     }
 
+    /// The same, with the name of that state, for [`ChangeOptions::if_match`].
+    pub async fn get_versioned(&self, field: &str) -> Result<Option<Entry>, Error> {
+        let client = &self.whole.namespace.account.client;
+        let request = Request::read(self.whole.element_path("fields", field)?);
+        let answer = found(client.fetch(&request).await)?;
+        answer.map(|answer| Entry::of(client, &request, answer)).transpose()
+    }
+
     /// Takes a field away, as far as this PoP has seen it; also succeeds when there is none.
     pub async fn remove(&self, field: &str) -> Result<Written, Error> {
         let path = self.whole.element_path("fields", field)?;
         self.whole.written(Request::new(Method::DELETE, path)).await
+    }
+
+    /// As [`Map::remove`], in the state of this name.
+    ///
+    /// # Errors
+    /// [`Error::is_precondition_failed`] in another one.
+    pub async fn remove_if_match(&self, field: &str, etag: &str) -> Result<Written, Error> {
+        self.whole.remove_if_match(self.whole.element_path("fields", field)?, etag).await
     }
 
     /// Gives fields these texts and takes those with `None` away, up to 1,000 in all and 4 MiB of JSON, as one write.

@@ -11,6 +11,7 @@ use crate::account::Account;
 use crate::api::kinds::KeysPage;
 use crate::api::kv::{BulkGet, BulkPair, BulkResult, BulkValue, BulkValues};
 use crate::bounded::Bounded;
+use crate::condition::Condition;
 use crate::counter::Counter;
 use crate::doc::Doc;
 use crate::error::Error;
@@ -62,17 +63,6 @@ pub struct PutOptions {
     pub condition: Option<Condition>,
 }
 
-/// In which state a value is to be written. The PoP that is asked decides, against what it has at that moment: at
-/// another one somebody may write at once, and then the later write wins, as ever. Where the namespace has a home
-/// ([`Account::set_home`]), the PoP there decides, whichever is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// In this one: an `etag`, with its quotes.
-    Match(String),
-    /// Where there is none.
-    Absent,
-}
-
 impl PutOptions {
     /// Sets the metadata to this value's JSON.
     ///
@@ -106,7 +96,7 @@ impl PutOptions {
     /// What of it other kinds can be asked for, too.
     pub(crate) fn change(&self) -> ChangeOptions {
         let Self { expiration_ttl_s, expires_at_s, ack, .. } = *self;
-        ChangeOptions { expiration_ttl_s, expires_at_s, ack }
+        ChangeOptions { expiration_ttl_s, expires_at_s, ack, condition: self.condition.clone() }
     }
 
     /// Writes only where the value is in the state of this name, as [`Entry::etag`](crate::Entry::etag) has it.
@@ -136,7 +126,7 @@ impl Namespace {
         if options.condition.is_some() {
             return self.put_versioned(key, value, options).await.map(drop);
         }
-        let request = options.change().all_of(Request::new(Method::PUT, self.key_path("values", key)?));
+        let request = options.change().all_of(Request::new(Method::PUT, self.key_path("values", key)?))?;
         let value = value.into();
         let request = match options.metadata {
             None => request.body("application/octet-stream", value),

@@ -5,9 +5,12 @@ use reqwest::Method;
 use serde::Serialize;
 
 use crate::api::kinds::{MembersPage, SetChange, Written};
+use crate::condition::etag_of;
 use crate::error::Error;
+use crate::namespace::found;
 use crate::pages::{PageOptions, Pages};
 use crate::request::Request;
+use crate::values::NO_ETAG;
 use crate::whole::{ChangeOptions, Whole};
 
 /// A set. Of an insertion and a removal of one member at two PoPs at once, the insertion wins.
@@ -45,13 +48,21 @@ impl Set {
     /// As [`Set::insert`]. The expiry replaces that of before.
     pub async fn insert_with(&self, member: &str, options: ChangeOptions) -> Result<Written, Error> {
         let path = self.whole.element_path("members", member)?;
-        self.whole.written(Whole::put(path, Bytes::new(), options)).await
+        self.whole.written(Whole::put(path, Bytes::new(), &options)?).await
     }
 
     /// Takes a member out, as far as this PoP has seen it; also succeeds when it is not in.
     pub async fn remove(&self, member: &str) -> Result<Written, Error> {
         let path = self.whole.element_path("members", member)?;
         self.whole.written(Request::new(Method::DELETE, path)).await
+    }
+
+    /// As [`Set::remove`], in the state of this name ([`Set::etag`]).
+    ///
+    /// # Errors
+    /// [`Error::is_precondition_failed`] in another one.
+    pub async fn remove_if_match(&self, member: &str, etag: &str) -> Result<Written, Error> {
+        self.whole.remove_if_match(self.whole.element_path("members", member)?, etag).await
     }
 
     /// Puts members in and takes others out, up to 1,000 in all, each once, as one write.
@@ -64,6 +75,14 @@ impl Set {
     /// Whether the member is in, as of this PoP.
     pub async fn contains(&self, member: &str) -> Result<bool, Error> {
         self.whole.is_there(self.whole.element_path("members", member)?).await
+    }
+
+    /// The name of the state that the member is in, for [`ChangeOptions::if_match`]; `None` where it is not in the set.
+    pub async fn etag(&self, member: &str) -> Result<Option<String>, Error> {
+        let client = &self.whole.namespace.account.client;
+        let request = Request::read(self.whole.element_path("members", member)?);
+        let Some(answer) = found(client.fetch(&request).await)? else { return Ok(None) };
+        etag_of(&answer.headers).map(Some).ok_or_else(|| client.not_understood(&request, NO_ETAG))
     }
 
     /// Lists the members, in the order of their bytes. Sends nothing yet.

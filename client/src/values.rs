@@ -3,31 +3,50 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use reqwest::Method;
-use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::HeaderName;
 use serde_json::value::RawValue;
 
 use crate::api::kinds::Written;
 use crate::api::values::{
     Deleted, MAX_LINE_BYTES, METADATA_HEADER, NDJSON, Order, Ordered, ValueRow, ValuesPage,
 };
+use crate::client::Client;
+use crate::condition::{Condition, etag_of};
 use crate::error::Error;
 use crate::listing::Listing;
-use crate::namespace::{Condition, Namespace, PutOptions, expiration, found};
+use crate::namespace::{Namespace, PutOptions, expiration, found};
 use crate::pages::{Page, PageOptions, Pages};
-use crate::request::{Request, segment};
+use crate::request::{Answer, Request, segment};
 use crate::whole::Whole;
 
-/// A value with the name of its state.
+/// Why an answer is not understood.
+pub(crate) const NO_ETAG: &str = "it has no ETag";
+
+/// A value, or that of a field, with the name of its state.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Exactly the bytes that were written.
     pub bytes: Bytes,
-    /// The state, for [`PutOptions::if_match`]; with its quotes.
+    /// The state, for [`PutOptions::if_match`] and [`ChangeOptions::if_match`](crate::ChangeOptions::if_match); with its quotes.
     pub etag: String,
     /// What is stored along with it.
     pub metadata: Option<Box<RawValue>>,
     /// Absolute expiry in Unix seconds.
     pub expires_at_s: Option<u64>,
+}
+
+impl Entry {
+    /// What this request was answered with.
+    pub(crate) fn of(client: &Client, request: &Request, answer: Answer) -> Result<Self, Error> {
+        let metadata = answer.headers.get(METADATA_HEADER).and_then(|value| value.to_str().ok());
+        let metadata = metadata.map(|text| RawValue::from_string(text.to_owned())).transpose();
+        Ok(Self {
+            etag: etag_of(&answer.headers).ok_or_else(|| client.not_understood(request, NO_ETAG))?,
+            metadata: metadata.map_err(|error| client.not_understood(request, error))?,
+            expires_at_s: expiration(&answer.headers),
+            bytes: answer.body,
+        })
+    }
 }
 
 impl Page for ValuesPage {
@@ -76,17 +95,8 @@ impl Namespace {
     /// ```
     pub async fn get_versioned(&self, key: &str) -> Result<Option<Entry>, Error> {
         let request = Request::read(self.value_path(key)?);
-        let Some(answer) = found(self.account.client.fetch(&request).await)? else { return Ok(None) };
-        let text = |name: HeaderName| answer.headers.get(name)?.to_str().ok().map(str::to_owned);
-        let no_etag = || self.account.client.not_understood(&request, "it has no ETag");
-        let metadata = text(HeaderName::from_static(METADATA_HEADER));
-        let metadata = metadata.map(RawValue::from_string).transpose();
-        Ok(Some(Entry {
-            etag: text(ETAG).ok_or_else(no_etag)?,
-            metadata: metadata.map_err(|error| self.account.client.not_understood(&request, error))?,
-            expires_at_s: expiration(&answer.headers),
-            bytes: answer.body,
-        }))
+        let answer = found(self.account.client.fetch(&request).await)?;
+        answer.map(|answer| Entry::of(&self.account.client, &request, answer)).transpose()
     }
 
     /// As [`Namespace::put`], and gives the name of the state that the value is in now. An expiry may be 1 s ahead.
@@ -101,15 +111,12 @@ impl Namespace {
         value: impl Into<Bytes>,
         options: PutOptions,
     ) -> Result<String, Error> {
-        let mut request = Whole::put(self.value_path(key)?, value.into(), options.change());
+        let mut request = Whole::put(self.value_path(key)?, value.into(), &options.change())?;
         if let Some(metadata) = &options.metadata {
             request = request.header(HeaderName::from_static(METADATA_HEADER), ascii(metadata.get()))?;
         }
-        if let Some(condition) = &options.condition {
-            request = conditional(request, condition)?;
-        }
         let answer = self.account.client.fetch(&request).await?;
-        etag_of(&answer.headers).ok_or_else(|| self.account.client.not_understood(&request, "it has no ETag"))
+        etag_of(&answer.headers).ok_or_else(|| self.account.client.not_understood(&request, NO_ETAG))
     }
 
     /// Deletes a key where it is in this state; `etag` with its quotes.
@@ -118,7 +125,7 @@ impl Namespace {
     /// As [`Namespace::put_versioned`].
     pub async fn delete_if_match(&self, key: &str, etag: &str) -> Result<Written, Error> {
         let request = Request::new(Method::DELETE, self.value_path(key)?);
-        self.account.client.json(&conditional(request, &Condition::Match(etag.to_owned()))?).await
+        self.account.client.json(&Condition::Match(etag.to_owned()).of(request)?).await
     }
 
     /// Deletes all keys that begin with this, which must not be empty, and says how many they were. The PoP deletes in
@@ -201,19 +208,6 @@ impl Namespace {
     fn value_path(&self, key: &str) -> Result<String, Error> {
         Ok(format!("{}/{}", self.kind_path("values")?, segment(key, "key")?))
     }
-}
-
-/// The request, for one state only. A second sending would meet what the first has written.
-fn conditional(request: Request, condition: &Condition) -> Result<Request, Error> {
-    let request = match condition {
-        Condition::Match(etag) => request.header(IF_MATCH, etag.clone())?,
-        Condition::Absent => request.header(IF_NONE_MATCH, "*".to_owned())?,
-    };
-    Ok(request.not_idempotent())
-}
-
-fn etag_of(headers: &HeaderMap<HeaderValue>) -> Option<String> {
-    headers.get(ETAG)?.to_str().ok().map(str::to_owned)
 }
 
 /// JSON as a header carries it: what is not printable ASCII can only be in its strings, and is escaped.

@@ -6,12 +6,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::kinds::Written;
+use crate::condition::Condition;
 use crate::error::Error;
 use crate::namespace::{Ack, Namespace};
 use crate::request::{Request, segment};
 
 /// What goes along with a write to a counter, set or map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeOptions {
     /// Expiry in seconds from now, at least 1; wins over `expires_at_s`.
     pub expiration_ttl_s: Option<u64>,
@@ -19,6 +20,10 @@ pub struct ChangeOptions {
     pub expires_at_s: Option<u64>,
     /// When the write counts as done.
     pub ack: Ack,
+    /// In which state of the counter, member, field or document it is to be done; in any unless given. Otherwise it fails
+    /// ([`Error::is_precondition_failed`]). A conditional write is sent again to the same PoP only, under a key by which the
+    /// node does it once.
+    pub condition: Option<Condition>,
 }
 
 impl ChangeOptions {
@@ -40,23 +45,39 @@ impl ChangeOptions {
         self
     }
 
-    /// Asks for the acknowledgement in the query.
-    pub(crate) fn ack_of(self, request: Request) -> Request {
-        match self.ack {
+    /// Writes only in the state of this name, with its quotes.
+    pub fn if_match(mut self, etag: &str) -> Self {
+        self.condition = Some(Condition::Match(etag.to_owned()));
+        self
+    }
+
+    /// Writes only where there is none: no such member or field, nothing counted, no document.
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Some(Condition::Absent);
+        self
+    }
+
+    /// Asks for all but the expiry.
+    pub(crate) fn but_expiry_of(&self, request: Request) -> Result<Request, Error> {
+        let request = match self.ack {
             Ack::Durable => request,
             Ack::Buffered => request.query("ack", "buffered"),
+        };
+        match &self.condition {
+            None => Ok(request),
+            Some(condition) => condition.of(request),
         }
     }
 
-    /// Asks for all of it in the query.
-    pub(crate) fn all_of(self, mut request: Request) -> Request {
+    /// Asks for all of it.
+    pub(crate) fn all_of(&self, mut request: Request) -> Result<Request, Error> {
         if let Some(seconds) = self.expiration_ttl_s {
             request = request.query("expiration_ttl", seconds);
         }
         if let Some(seconds) = self.expires_at_s {
             request = request.query("expiration", seconds);
         }
-        self.ack_of(request)
+        self.but_expiry_of(request)
     }
 }
 
@@ -99,6 +120,12 @@ impl Whole {
         self.written(Request::new(Method::PUT, path).json(metadata)?).await
     }
 
+    /// Removes what is at this path, in the state of this name.
+    pub(crate) async fn remove_if_match(&self, path: String, etag: &str) -> Result<Written, Error> {
+        let condition = Condition::Match(etag.to_owned());
+        self.written(condition.of(Request::new(Method::DELETE, path))?).await
+    }
+
     pub(crate) async fn written(&self, request: Request) -> Result<Written, Error> {
         self.namespace.account.client.json(&request).await
     }
@@ -113,7 +140,7 @@ impl Whole {
     }
 
     /// A write of these bytes to this path.
-    pub(crate) fn put(path: String, bytes: Bytes, options: ChangeOptions) -> Request {
+    pub(crate) fn put(path: String, bytes: Bytes, options: &ChangeOptions) -> Result<Request, Error> {
         options.all_of(Request::new(Method::PUT, path).body("application/octet-stream", bytes))
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod bounded;
+mod client;
 
 use littoral_node::engine::{Ack, Write};
 use replication::{Change, Content, EntryId, Kind};

@@ -1,6 +1,6 @@
 //! The Rust client's documents, against a node.
 
-use littoral::{Client, DocOptions, Error};
+use littoral::{ChangeOptions, Client, DocOptions, Error};
 use serde_json::{Value as Json, json};
 
 use super::super::{ACCOUNT, TOKEN, test_node};
@@ -13,13 +13,14 @@ async fn the_rust_client_edits_reads_and_carries_changes() {
     let doc = kv.doc("a/b ü");
     assert_eq!(doc.get::<Json>().await.unwrap(), None);
     let said = |message: &str| DocOptions { message: Some(message.into()), ..DocOptions::default() };
-    let only_new = DocOptions { only_new: true, ..said("begin") };
+    let only_new = DocOptions { change: ChangeOptions::default().if_absent(), ..said("begin") };
     let first = doc.put_with(&json!({"n": 1, "t": {"$text": "ab"}}), only_new.clone()).await.unwrap();
     assert!(first.receipt.is_some());
     assert!(doc.put_with(&json!({}), only_new).await.unwrap_err().is_precondition_failed());
     let snapshot = doc.snapshot::<Json>("", &[]).await.unwrap().unwrap();
     assert_eq!((&snapshot.value, &snapshot.heads), (&json!({"n": 1, "t": "ab"}), &first.heads));
-    let for_it = DocOptions { only_for: Some(snapshot.etag), ..DocOptions::default() };
+    let change = ChangeOptions::default().if_match(&snapshot.etag);
+    let for_it = DocOptions { change, ..DocOptions::default() };
     doc.merge_with(&json!({"n": 2}), for_it.clone()).await.unwrap();
     assert!(doc.merge_with(&json!({"n": 3}), for_it).await.unwrap_err().is_precondition_failed());
     doc.patch(&json!([{"op": "splice", "path": "/t", "position": 1, "insert": "-"}])).await.unwrap();
