@@ -6,6 +6,7 @@
 mod account;
 mod batch;
 mod cluster;
+mod condition;
 mod conflict;
 mod connection;
 mod dev;

@@ -4,6 +4,7 @@ use littoral::api::conflicts::Conflict;
 use littoral::{ConflictOptions, PageOptions};
 use serde_json::json;
 
+use super::condition::quoted;
 use super::connection::AccountArgs;
 use super::failure::Failure;
 use super::{print, record};
@@ -86,7 +87,7 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
             print::bytes(&lost.bytes)
         }
         Command::Restore { id, if_match } => {
-            let etag = if_match.map(|etag| format!("\"{}\"", etag.trim_matches('"')));
+            let etag = if_match.as_deref().map(quoted);
             let written = namespace.restore_conflict(&id, etag.as_deref()).await?;
             let written = written.ok_or_else(|| missing(&id))?;
             if json { print::json(&json!({ "id": id, "receipt": written.receipt })) } else { Ok(()) }

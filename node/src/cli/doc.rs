@@ -6,6 +6,7 @@ use littoral::api::docs::{DocWritten, MAX_DOC_BODY_BYTES};
 use littoral::{ChangeOptions, Doc, DocOptions};
 use serde_json::{Value as Json, json};
 
+use super::condition::{ConditionArgs, show_etag};
 use super::connection::AccountArgs;
 use super::failure::Failure;
 use super::print;
@@ -30,6 +31,9 @@ enum Command {
         /// As it was at these changes: hashes of the history, with commas between them
         #[arg(long, value_delimiter = ',')]
         heads: Vec<String>,
+        /// Write the name of its state instead, for --if-match
+        #[arg(long, conflicts_with = "heads")]
+        etag: bool,
     },
     /// Make a document this JSON; only what is otherwise is written
     Put {
@@ -88,12 +92,15 @@ struct Options {
     /// The whole document is gone so many seconds from now
     #[arg(long, value_name = "SECONDS")]
     ttl: Option<u64>,
+    #[command(flatten)]
+    condition: ConditionArgs,
 }
 
 impl Options {
     fn given(self) -> DocOptions {
-        let change = ChangeOptions { expiration_ttl_s: self.ttl, ..ChangeOptions::default() };
-        DocOptions { change, message: self.message, ..DocOptions::default() }
+        let condition = self.condition.given();
+        let change = ChangeOptions { expiration_ttl_s: self.ttl, condition, ..ChangeOptions::default() };
+        DocOptions { change, message: self.message }
     }
 }
 
@@ -103,11 +110,14 @@ const PAGE_CHANGES: usize = 1_000;
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
     let namespace = args.account.namespace().await?;
     match args.command {
-        Command::Get { key, pointer, heads } => {
+        Command::Get { key, pointer, heads, etag } => {
             let missing =
                 || Failure::not_found(format!("there is nothing at {pointer:?} of the document {key:?}"));
             let snapshot =
                 namespace.doc(&key).snapshot::<Json>(&pointer, &heads).await?.ok_or_else(missing)?;
+            if etag {
+                return show_etag(&key, &snapshot.etag, json);
+            }
             if json {
                 let found = json!({ "key": key, "value": snapshot.value, "heads": snapshot.heads });
                 return print::json(&found);

@@ -122,7 +122,7 @@ impl From<littoral::Error> for Failure {
                 "check --token (LITTORAL_TOKEN) and --account (LITTORAL_ACCOUNT)"
             }
             littoral::Error::Api { code: code::PRECONDITION_FAILED, .. } => {
-                "`littoral kv get --etag KEY` shows the state as it is now"
+                "--etag of `kv get`, `counter get`, `set contains`, `map get` or `doc get` shows the state as it is now"
             }
             littoral::Error::Api { code: code::OVER_QUOTA, .. } => {
                 "`littoral kv namespace quota NAMESPACE` shows what it has, and may have"

@@ -8,6 +8,7 @@ use littoral::{ChangeOptions, PageOptions};
 use serde::Serialize;
 use serde_json::json;
 
+use super::condition::{ConditionArgs, show_etag};
 use super::connection::AccountArgs;
 use super::failure::Failure;
 use super::print;
@@ -32,11 +33,16 @@ enum CounterCommand {
         /// What this PoP has counted is over so many seconds from now
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
+        #[command(flatten)]
+        condition: ConditionArgs,
     },
     /// Show what a counter stands at
     Get {
         /// The key
         key: String,
+        /// Write the name of its state instead, for --if-match
+        #[arg(long)]
+        etag: bool,
     },
     /// Take away what this PoP has seen; no error if there is no counter
     Reset {
@@ -105,6 +111,8 @@ enum SetCommand {
         /// Expire so many seconds from now
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
+        #[command(flatten)]
+        condition: ConditionArgs,
     },
     /// Take a member out; no error if it is not in
     Remove {
@@ -126,6 +134,9 @@ enum SetCommand {
         key: String,
         /// The member
         member: String,
+        /// Write the name of its state, for --if-match
+        #[arg(long)]
+        etag: bool,
     },
 }
 
@@ -150,6 +161,8 @@ enum MapCommand {
         /// Expire so many seconds from now
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
+        #[command(flatten)]
+        condition: ConditionArgs,
     },
     /// Write the bytes of a field to standard output, as they are
     Get {
@@ -157,6 +170,9 @@ enum MapCommand {
         key: String,
         /// The field
         field: String,
+        /// Write the name of its state instead, for --if-match
+        #[arg(long)]
+        etag: bool,
     },
     /// Take a field away; no error if there is none
     Remove {
@@ -194,17 +210,20 @@ impl Span {
 pub(super) async fn counter(args: CounterArgs, json: bool) -> Result<(), Failure> {
     let namespace = args.account.namespace().await?;
     match args.command {
-        CounterCommand::Add { key, amount, ttl } => {
-            let count = namespace.counter(&key).add_with(amount, expiring(ttl)).await?;
+        CounterCommand::Add { key, amount, ttl, condition } => {
+            let count = namespace.counter(&key).add_with(amount, options(ttl, condition)).await?;
             if json {
                 print::json(&json!({ "key": key, "count": count }))
             } else {
                 print::line(count.to_string())
             }
         }
-        CounterCommand::Get { key } => {
+        CounterCommand::Get { key, etag } => {
             let missing = || Failure::not_found(format!("there is no counter {key:?}"));
-            let info = namespace.counter(&key).info().await?.ok_or_else(missing)?;
+            let (info, state) = namespace.counter(&key).info_versioned().await?.ok_or_else(missing)?;
+            if etag {
+                return show_etag(&key, &state, json);
+            }
             if json { print::json(&info) } else { print::line(info.count.to_string()) }
         }
         CounterCommand::Reset { key } => {
@@ -241,17 +260,19 @@ pub(super) async fn bounded(args: BoundedArgs, json: bool) -> Result<(), Failure
 pub(super) async fn set(args: SetArgs, json: bool) -> Result<(), Failure> {
     let namespace = args.account.namespace().await?;
     match args.command {
-        SetCommand::Add { key, member, ttl } => {
-            namespace.set(&key).insert_with(&member, expiring(ttl)).await?;
+        SetCommand::Add { key, member, ttl, condition } => {
+            namespace.set(&key).insert_with(&member, options(ttl, condition)).await?;
             done(json, &json!({ "key": key, "member": member, "added": true }))
         }
         SetCommand::Remove { key, member } => {
             namespace.set(&key).remove(&member).await?;
             done(json, &json!({ "key": key, "member": member, "removed": true }))
         }
-        SetCommand::Contains { key, member } => {
-            if !namespace.set(&key).contains(&member).await? {
-                return Err(Failure::not_found(format!("{member:?} is not in the set {key:?}")));
+        SetCommand::Contains { key, member, etag } => {
+            let missing = || Failure::not_found(format!("{member:?} is not in the set {key:?}"));
+            let state = namespace.set(&key).etag(&member).await?.ok_or_else(missing)?;
+            if etag {
+                return show_etag(&key, &state, json);
             }
             done(json, &json!({ "key": key, "member": member, "contained": true }))
         }
@@ -276,13 +297,16 @@ pub(super) async fn set(args: SetArgs, json: bool) -> Result<(), Failure> {
 pub(super) async fn map(args: MapArgs, json: bool) -> Result<(), Failure> {
     let namespace = args.account.namespace().await?;
     match args.command {
-        MapCommand::Put { key, field, value, ttl } => {
-            namespace.map(&key).put_with(&field, value, expiring(ttl)).await?;
+        MapCommand::Put { key, field, value, ttl, condition } => {
+            namespace.map(&key).put_with(&field, value, options(ttl, condition)).await?;
             done(json, &json!({ "key": key, "field": field }))
         }
-        MapCommand::Get { key, field } => {
+        MapCommand::Get { key, field, etag } => {
             let missing = || Failure::not_found(format!("there is no field {field:?} in the map {key:?}"));
-            let value = namespace.map(&key).get(&field).await?.ok_or_else(missing)?;
+            let value = namespace.map(&key).get_versioned(&field).await?.ok_or_else(missing)?;
+            if etag {
+                return show_etag(&key, &value.etag, json);
+            }
             if json {
                 let field = littoral::api::kinds::Field::new(field, &value.bytes, value.expires_at_s);
                 return print::json(&field);
@@ -315,8 +339,8 @@ pub(super) async fn map(args: MapArgs, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn expiring(ttl: Option<u64>) -> ChangeOptions {
-    ChangeOptions { expiration_ttl_s: ttl, ..ChangeOptions::default() }
+fn options(ttl: Option<u64>, condition: ConditionArgs) -> ChangeOptions {
+    ChangeOptions { expiration_ttl_s: ttl, condition: condition.given(), ..ChangeOptions::default() }
 }
 
 /// What a write prints that has nothing to show: nothing, or what it has done as JSON.

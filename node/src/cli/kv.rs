@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
 use littoral::api::kv::{KeyInfo, MAX_VALUE_BYTES};
-use littoral::{Ack, Condition, ListOptions, PutOptions};
+use littoral::{Ack, ListOptions, PutOptions};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::condition::{ConditionArgs, show_etag};
 use super::connection::{AccountArgs, is_id};
 use super::failure::Failure;
 use super::{batch, export, home, import, print, quota, record, watch};
@@ -80,12 +81,8 @@ struct PutArgs {
     /// Do not wait for the disk: a power cut within the next moment may lose the write
     #[arg(long)]
     buffered: bool,
-    /// Only if this PoP has the value in this state, as `get --etag` shows it; shows the new one
-    #[arg(long, value_name = "ETAG", conflicts_with = "if_absent")]
-    if_match: Option<String>,
-    /// Only if this PoP has no such key; shows the new state
-    #[arg(long)]
-    if_absent: bool,
+    #[command(flatten)]
+    condition: ConditionArgs,
 }
 
 #[derive(clap::Args)]
@@ -159,12 +156,6 @@ async fn etag(account: &AccountArgs, key: &str, json: bool) -> Result<(), Failur
     show_etag(key, &entry.etag, json)
 }
 
-/// Without its quotes, which shells take away.
-fn show_etag(key: &str, etag: &str, json: bool) -> Result<(), Failure> {
-    let etag = etag.trim_matches('"');
-    if json { print::json(&json!({ "key": key, "etag": etag })) } else { print::line(etag) }
-}
-
 async fn delete(account: &AccountArgs, args: DeleteArgs, json: bool) -> Result<(), Failure> {
     let namespace = account.namespace().await?;
     let deleted = match (args.key, args.prefix) {
@@ -205,11 +196,7 @@ async fn put(account: &AccountArgs, args: PutArgs, json: bool) -> Result<(), Fai
         expiration_ttl_s: args.ttl,
         expires_at_s: args.expires_at,
         ack: if args.buffered { Ack::Buffered } else { Ack::Durable },
-        condition: match (args.if_match, args.if_absent) {
-            (Some(etag), _) => Some(Condition::Match(format!("\"{}\"", etag.trim_matches('"')))),
-            (None, true) => Some(Condition::Absent),
-            (None, false) => None,
-        },
+        condition: args.condition.given(),
     };
     let bytes = value.len();
     if options.condition.is_some() {

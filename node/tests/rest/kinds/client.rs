@@ -1,7 +1,8 @@
-//! The Rust client's conditional writes to counters, sets and maps, against a node.
+//! Conditional writes to counters, sets, maps and documents by the Rust client and the command line, against a node.
 
 use littoral::{ChangeOptions, Client, Error};
 
+use super::super::values_client::run;
 use super::super::{ACCOUNT, TOKEN, test_node};
 
 fn is_refused<T>(answer: Result<T, Error>) -> bool {
@@ -51,4 +52,26 @@ async fn counters_members_and_fields_are_written_in_the_state_that_was_read() {
     let read = user.get_versioned("name").await.unwrap().unwrap();
     user.remove_if_match("name", &read.etag).await.unwrap();
     assert!(user.get("name").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_writes_all_kinds_upon_a_state() {
+    let node = test_node().await;
+    let cases: [(&[&str], &[&str]); 4] = [
+        (&["counter", "add", "c", "1"], &["counter", "get", "c"]),
+        (&["set", "add", "s", "member"], &["set", "contains", "s", "member"]),
+        (&["map", "put", "m", "field", "value"], &["map", "get", "m", "field"]),
+        (&["doc", "put", "d", r#"{"a":1}"#], &["doc", "get", "d"]),
+    ];
+    for (write, read) in cases {
+        let exit = async |args: &[&str]| run(&node, args).await.0;
+        assert_eq!(exit(&[read, &["--etag"]].concat()).await, Some(4), "{read:?}");
+        assert_eq!(exit(&[write, &["--if-absent"]].concat()).await, Some(0), "{write:?}");
+        let (refused, _, told) = run(&node, &[write, &["--if-absent"]].concat()).await;
+        assert!(refused == Some(1) && told.contains("--etag"), "{write:?}: {told}");
+        let (_, etag, _) = run(&node, &[read, &["--etag"]].concat()).await;
+        assert_eq!(exit(&[write, &["--if-match", &etag]].concat()).await, Some(0), "{write:?} {etag}");
+        assert_eq!(exit(&[write, &["--if-match", "0123-4567"]].concat()).await, Some(1), "{write:?}");
+        assert_eq!(exit(&[write, &["--if-match", "x", "--if-absent"]].concat()).await, Some(2), "{write:?}");
+    }
 }
