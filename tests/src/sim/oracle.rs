@@ -189,6 +189,12 @@ impl Oracle {
         Some((*dot, &self.durable.get(dot)?.1))
     }
 
+    /// The durable states of an entry from this one on.
+    fn states_since(&self, id: &EntryId, first: Dot) -> impl Iterator<Item = (Dot, &Body)> {
+        let dots = self.by_entry.get(id).into_iter().flat_map(move |dots| dots.range(first..));
+        dots.filter_map(|dot| Some((*dot, &self.durable.get(dot)?.1)))
+    }
+
     /// Whether an entry may be absent where this is the newest of its states that must be known: it is over, or a
     /// state of a replica without one history came after it, and that is over.
     fn may_be_absent(&self, id: &EntryId, newest: Dot, body: &Body, epoch: Hlc) -> bool {

@@ -194,9 +194,9 @@ impl Oracle {
     /// over.
     pub(crate) fn may_be_gone(&self, id: &EntryId, seen: Dot, replica: &Replica<impl Store>) -> bool {
         let is_over = |(dot, body)| self.may_be_absent(id, dot, body, replica.epoch());
-        // What came last may be hidden by a veil, and what it hides be over by now: that, or what was seen itself.
-        let seen_is_over = || self.durable.get(&seen).is_some_and(|(_, body)| is_over((seen, body)));
         let is_gone = |vector| self.newest_covered(id, vector).is_none_or(is_over);
-        is_gone(replica.vector()) || is_gone(&replica.shown()) || seen_is_over()
+        // A veil may hide what came last, and show what is over by now: what was seen itself, or what came after it.
+        let shown_is_over = || self.states_since(id, seen).any(is_over);
+        is_gone(replica.vector()) || is_gone(&replica.shown()) || shown_is_over()
     }
 }
