@@ -9,7 +9,7 @@
 
 #![expect(clippy::disallowed_types, reason = "a store is read on other threads than its replica's")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -307,7 +307,12 @@ impl<S: Store> Store for Folding<S> {
 
     fn fold(&mut self, document: &[u8], elements: &[Bytes]) -> Result<Folded, StoreError> {
         let (mut fold, mut folded, mut seen) = (FoldBuilder::default(), Vec::new(), elements.len());
+        let mut taken = BTreeSet::new();
         for (at, element) in elements.iter().enumerate() {
+            // Two replicas may have put one change, at two times; in a fold twice, it would outlive its removal.
+            if !taken.insert(element) {
+                continue;
+            }
             let row_key = [document, element].concat();
             let Some(row) = self.rows.read(&row_key)? else { continue };
             let Some(change) = to_fold(document, &row_key, &row) else { continue };

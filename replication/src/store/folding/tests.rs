@@ -264,6 +264,8 @@ proptest! {
             for deed in deeds {
                 if let Deed::Fold { key, from, count } = deed {
                     let elements: Vec<Bytes> = changes.iter().skip(from).take(count).map(doc::element_of).collect();
+                    // A change that two replicas have put is named twice: folded twice, it once outlived its removal.
+                    let elements: Vec<Bytes> = elements.iter().chain(elements.iter().take(2)).cloned().collect();
                     store.fold(&head(KEYS[key]), &elements).unwrap();
                 }
             }
