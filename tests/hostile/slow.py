@@ -25,7 +25,7 @@ CONNECTIONS = 320
 ATTACK_S = 14
 LARGE_BYTES = 25 << 20
 # What is promised to those beside an attack.
-MAX_ANSWER_S = 5
+MAX_ANSWER_S = 1
 MIN_ROUNDS_PER_S = 1
 MAX_GROWTH_KB = 150 << 10
 # How long connections may take to be gone once nobody holds them.
