@@ -2,6 +2,7 @@
 
 use reqwest::header::{ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 
+use crate::client::Client;
 use crate::error::Error;
 use crate::request::Request;
 
@@ -27,7 +28,8 @@ impl Condition {
     }
 }
 
-/// The name of the state that an answer is about.
-pub(crate) fn etag_of(headers: &HeaderMap) -> Option<String> {
-    headers.get(ETAG)?.to_str().ok().map(str::to_owned)
+/// The name of the state that the answer to this request is about.
+pub(crate) fn etag_of(client: &Client, request: &Request, headers: &HeaderMap) -> Result<String, Error> {
+    let etag = headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    etag.ok_or_else(|| client.not_understood(request, "it has no ETag"))
 }

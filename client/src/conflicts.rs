@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::IF_MATCH;
 use serde_json::value::RawValue;
 
 use crate::api::conflicts::{Conflict, ConflictsPage, Dismissed};
 use crate::api::kinds::Written;
 use crate::api::values::METADATA_HEADER;
+use crate::condition::Condition;
 use crate::error::Error;
 use crate::namespace::{Namespace, expiration, found};
 use crate::pages::{Page, PageOptions, Pages};
@@ -97,7 +97,7 @@ impl Namespace {
         let path = format!("{}/restore", self.conflict_path(id)?);
         let mut request = Request::new(Method::POST, path).not_idempotent();
         if let Some(etag) = if_match {
-            request = request.header(IF_MATCH, etag.to_owned())?;
+            request = Condition::Match(etag.to_owned()).of(request)?;
         }
         found(self.account.client.json(&request).await)
     }

@@ -8,7 +8,6 @@ use crate::condition::etag_of;
 use crate::error::Error;
 use crate::namespace::found;
 use crate::request::Request;
-use crate::values::NO_ETAG;
 use crate::whole::{ChangeOptions, Whole};
 
 /// A counter that every PoP adds to and takes from at once: no increment is lost to another.
@@ -93,7 +92,7 @@ impl Counter {
         let Some(answer) = found(client.fetch(&request).await)? else { return Ok(None) };
         let info = serde_json::from_slice(&answer.body);
         let info = info.map_err(|error| client.not_understood(&request, error))?;
-        let etag = etag_of(&answer.headers).ok_or_else(|| client.not_understood(&request, NO_ETAG))?;
+        let etag = etag_of(client, &request, &answer.headers)?;
         Ok(Some((info, etag)))
     }
 

@@ -10,7 +10,6 @@ use crate::error::Error;
 use crate::namespace::found;
 use crate::pages::{PageOptions, Pages};
 use crate::request::Request;
-use crate::values::NO_ETAG;
 use crate::whole::{ChangeOptions, Whole};
 
 /// A set. Of an insertion and a removal of one member at two PoPs at once, the insertion wins.
@@ -82,7 +81,7 @@ impl Set {
         let client = &self.whole.namespace.account.client;
         let request = Request::read(self.whole.element_path("members", member)?);
         let Some(answer) = found(client.fetch(&request).await)? else { return Ok(None) };
-        etag_of(&answer.headers).map(Some).ok_or_else(|| client.not_understood(&request, NO_ETAG))
+        etag_of(client, &request, &answer.headers).map(Some)
     }
 
     /// Lists the members, in the order of their bytes. Sends nothing yet.

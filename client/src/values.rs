@@ -19,9 +19,6 @@ use crate::pages::{Page, PageOptions, Pages};
 use crate::request::{Answer, Request, segment};
 use crate::whole::Whole;
 
-/// Why an answer is not understood.
-pub(crate) const NO_ETAG: &str = "it has no ETag";
-
 /// A value, or that of a field, with the name of its state.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -41,7 +38,7 @@ impl Entry {
         let metadata = answer.headers.get(METADATA_HEADER).and_then(|value| value.to_str().ok());
         let metadata = metadata.map(|text| RawValue::from_string(text.to_owned())).transpose();
         Ok(Self {
-            etag: etag_of(&answer.headers).ok_or_else(|| client.not_understood(request, NO_ETAG))?,
+            etag: etag_of(client, request, &answer.headers)?,
             metadata: metadata.map_err(|error| client.not_understood(request, error))?,
             expires_at_s: expiration(&answer.headers),
             bytes: answer.body,
@@ -116,7 +113,7 @@ impl Namespace {
             request = request.header(HeaderName::from_static(METADATA_HEADER), ascii(metadata.get()))?;
         }
         let answer = self.account.client.fetch(&request).await?;
-        etag_of(&answer.headers).ok_or_else(|| self.account.client.not_understood(&request, NO_ETAG))
+        etag_of(&self.account.client, &request, &answer.headers)
     }
 
     /// Deletes a key where it is in this state; `etag` with its quotes.
